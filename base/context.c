@@ -1,0 +1,192 @@
+/* base/context.c - The context: opening a backend, the sticky error, host memory.
+ *
+ * Host memory goes through nsmi_malloc() and its kin, which count: a test can let the k-th
+ * allocation of a context fail, and so walk every failure path of a layer. */
+#include "config.h"
+#include <ctype.h>
+#include <sched.h>
+#include <stdarg.h>
+#include "base/internal.h"
+
+static const nsm_backend *const backends[] = {
+    &nsmi_cpu,
+};
+
+/* The cores this process may use. */
+static int usable_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    return 1;
+}
+
+static void unusable(nsm_ctx *ctx, int code, const char *why)
+{
+    nsm_error_set(ctx, code, "nsm_ctx_new: %s", why);
+    ctx->unusable = true;
+}
+
+static void choose_threads(nsm_ctx *ctx, int wanted)
+{
+    const char *text = getenv("NSM_THREADS");
+    if (wanted == 0 && text && *text) {
+        char *end;
+        long n = strtol(text, &end, 10);
+        if (*end || n < 1 || n > 4096) {
+            unusable(ctx, NSM_EINVAL, "NSM_THREADS is not a number from 1 to 4096");
+            return;
+        }
+        wanted = (int)n;
+    }
+    ctx->dev.threads = wanted ? wanted : usable_cores();
+}
+
+static void open_backend(nsm_ctx *ctx, const char *name)
+{
+    char why[256] = "", text[384];
+    if (!name) name = getenv("NSM_BACKEND");
+    if (!name || !*name) name = "cpu";
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        if (strcmp(backends[i]->name, name)) continue;
+        ctx->dev.be = backends[i];
+        if (backends[i]->open(&ctx->dev, why, sizeof why) == 0) return;
+        snprintf(text, sizeof text, "backend %s: %s", name, why);
+        unusable(ctx, NSM_EDEVICE, text);
+        ctx->dev.be = NULL;
+        return;
+    }
+    snprintf(text, sizeof text, "there is no backend \"%.64s\" in this build", name);
+    unusable(ctx, NSM_EDEVICE, text);
+}
+
+nsm_ctx *nsm_ctx_new(const nsm_ctx_config *config)
+{
+    nsm_ctx *ctx = calloc(1, sizeof *ctx);
+    if (!ctx) return NULL;
+    if (config) ctx->random.seed = config->seed;
+    if (config && (config->threads < 0 || config->threads > 4096))
+        unusable(ctx, NSM_EINVAL, "threads is not from 0 to 4096");
+    else
+        choose_threads(ctx, config ? config->threads : 0);
+    open_backend(ctx, config ? config->backend : NULL);
+    if (ctx->dev.be && !(ctx->cache = nsmi_cache_new(&ctx->dev))) {
+        nsm_ctx_free(ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+void nsm_ctx_free(nsm_ctx *ctx)
+{
+    if (!ctx) return;
+    nsmi_cache_free(ctx->cache);
+    if (ctx->dev.be) ctx->dev.be->close(&ctx->dev);
+    free(ctx);
+}
+
+const char *nsm_ctx_backend(const nsm_ctx *ctx) { return ctx && ctx->dev.be ? ctx->dev.be->name : "none"; }
+const char *nsm_ctx_isa(const nsm_ctx *ctx) { return ctx && ctx->dev.isa_name ? ctx->dev.isa_name : "none"; }
+int nsm_ctx_threads(const nsm_ctx *ctx) { return ctx ? ctx->dev.threads : 0; }
+
+/* ---- errors ---- */
+int nsm_error(const nsm_ctx *ctx) { return ctx ? ctx->error : NSM_ENOMEM; }
+const char *nsm_error_message(const nsm_ctx *ctx) { return ctx ? ctx->message : "out of memory"; }
+
+static const struct { int code; const char *name, *text; } errors[] = {
+#define ERROR_ROW(name, value, text) { value, #name, text },
+    NSM_ERRORS(ERROR_ROW)
+};
+
+const char *nsm_error_name(int code)
+{
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].code == code) return errors[i].name;
+    return "NSM_E?";
+}
+
+const char *nsm_error_text(int code)
+{
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].code == code) return errors[i].text;
+    return "unknown error";
+}
+
+void nsm_error_clear(nsm_ctx *ctx)
+{
+    if (!ctx || ctx->unusable) return;
+    ctx->error = NSM_OK;
+    ctx->message[0] = '\0';
+}
+
+int nsm_error_set(nsm_ctx *ctx, int code, const char *format, ...)
+{
+    if (!ctx) return NSM_ENOMEM;
+    if (ctx->error) return ctx->error;
+    ctx->error = code;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(ctx->message, sizeof ctx->message, format, args);
+    va_end(args);
+    return code;
+}
+
+/* ---- host memory ---- */
+bool nsmi_fails_now(nsm_ctx *ctx)
+{
+    ctx->allocations++;
+    bool now = ctx->fail_at && (ctx->allocations == ctx->fail_at || (ctx->fail_on && ctx->allocations > ctx->fail_at));
+    if (now) nsm_error_set(ctx, NSM_ENOMEM, "out of memory");
+    return now;
+}
+
+bool nsmi_mul(int64_t a, int64_t b, int64_t *product)
+{
+    return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, product);
+}
+
+void *nsmi_malloc(nsm_ctx *ctx, size_t bytes)
+{
+    if (nsmi_fails_now(ctx)) return NULL;
+    void *p = malloc(bytes ? bytes : 1);
+    if (!p) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu bytes were wanted", bytes);
+    return p;
+}
+
+void *nsmi_calloc(nsm_ctx *ctx, size_t count, size_t bytes)
+{
+    if (nsmi_fails_now(ctx)) return NULL;
+    void *p = calloc(count ? count : 1, bytes ? bytes : 1);
+    if (!p) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
+    return p;
+}
+
+void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes)
+{
+    size_t all;
+    if (nsmi_fails_now(ctx)) return NULL;
+    void *q = __builtin_mul_overflow(count, bytes, &all) ? NULL : realloc(p, all ? all : 1);
+    if (!q) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
+    return q;
+}
+
+char *nsmi_strdup(nsm_ctx *ctx, const char *s)
+{
+    size_t bytes = strlen(s) + 1;
+    char *p = nsmi_malloc(ctx, bytes);
+    if (p) memcpy(p, s, bytes);
+    return p;
+}
+
+char *nsmi_format(nsm_ctx *ctx, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *p = n < 0 ? NULL : nsmi_malloc(ctx, (size_t)n + 1);
+    if (!p) return NULL;
+    va_start(args, format);
+    vsnprintf(p, (size_t)n + 1, format, args);
+    va_end(args);
+    return p;
+}

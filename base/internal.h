@@ -1,0 +1,74 @@
+/* base/internal.h - What the library's own files share: the inside of the context, host memory,
+ * and the short names that op bodies are written in.  Not installed. */
+#ifndef NSM_INTERNAL_H
+#define NSM_INTERNAL_H
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/context.h"
+#include "base/module.h"
+#include "base/sparse.h"
+#include "base/tape.h"
+#include "base/tensor.h"
+#include "kernels/backend.h"
+
+typedef struct nsmi_cache nsmi_cache; /* base/memory.c */
+
+struct nsm_ctx {
+    nsm_device dev;
+    nsmi_cache *cache;
+    nsm_random random;
+    int error;
+    bool unusable;          /* the backend could not be opened: the error cannot be cleared */
+    char message[512];
+    int64_t fail_at;        /* tests: the allocation, counted from 1, that fails; 0 none */
+    bool fail_on;           /* ... and every later one too */
+    int64_t allocations;
+};
+
+/* ---- host memory: every allocation of the library, so that tests can fail each in turn ---- */
+void *nsmi_malloc(nsm_ctx *ctx, size_t bytes);             /* NULL and NSM_ENOMEM when out; 0 bytes is allowed */
+void *nsmi_calloc(nsm_ctx *ctx, size_t count, size_t bytes); /* checks the product */
+void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes); /* p stays valid on failure */
+char *nsmi_strdup(nsm_ctx *ctx, const char *s);
+char *nsmi_format(nsm_ctx *ctx, const char *format, ...) NSM_PRINTF(2, 3); /* a new string */
+bool nsmi_fails_now(nsm_ctx *ctx);                         /* counts an allocation; leaves NSM_ENOMEM */
+
+/* ---- device memory, from the context's cache ---- */
+void *nsmi_device_alloc(nsm_ctx *ctx, size_t bytes);
+void nsmi_device_free(nsm_ctx *ctx, void *p);
+nsmi_cache *nsmi_cache_new(nsm_device *d);
+void nsmi_cache_free(nsmi_cache *c);
+
+/* Product of sizes; false when it overflows int64 or something is negative. */
+bool nsmi_mul(int64_t a, int64_t b, int64_t *product);
+
+/* Was there an error?  For the first line of a call: if (nsmi_failed(ctx)) return NULL. */
+static inline bool nsmi_failed(const nsm_ctx *ctx) { return !ctx || ctx->error != NSM_OK; }
+
+static inline nsm_tensor *nsmi_root(nsm_tensor *t) { return t->base ? t->base : t; }
+
+/* The gradient of a tensor, made (uninitialised: *fresh) if there is none. */
+float *nsmi_grad(nsm_tensor *t, bool *fresh);
+
+/* ---- op bodies ---- */
+#define BE(n) ((n)->ctx->dev.be)
+#define DEV(n) (&(n)->ctx->dev)
+#define X(i) (n->in[i]->f32)
+#define Y(k) (n->out[k]->f32)
+#define DY(k) nsm_node_dy(n, k)
+#define DX(i) nsm_node_dx(n, i)
+
+/* Tiny allowances for op shape functions: leave NSM_ESHAPE with "op: what" and the shapes. */
+void nsmi_bad_shape(nsm_node *n, const char *what);
+bool nsmi_needs(nsm_node *n, int i); /* input i is given and wants a gradient */
+
+/* nsm_node_out with dims in the call. */
+#define OUT(n, k, ...) nsm_node_out(n, k, NSM_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define SAVE(n, k, ...) nsm_node_save(n, k, NSM_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+
+/* Every op of the library, NULL last: the gradient test walks it (base/ops/list.c). */
+extern const nsm_op *const nsmi_ops[];
+
+#endif

@@ -1,0 +1,210 @@
+/* kernels/backend.h - The one table of arithmetic, and the only way to a device.
+ *
+ * kernels/cpu and kernels/cuda each fill a struct nsm_backend.  Flat C signatures: the device,
+ * sizes, then `const` inputs, then outputs.  Everything returns void and checks nothing: every
+ * check is in the op that calls.  All pointers are device memory unless they say host.
+ *
+ * Rules for every kernel: the result depends on its arguments alone, bit for bit, never on the
+ * number of threads nor on how work fell to them; no atomics on floats; "+=" outputs add.
+ * Letters: n count, R rows, C columns, E edges, H heads, D per head, F features. */
+#ifndef NSM_BACKEND_H
+#define NSM_BACKEND_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/sparse.h"
+
+/* y = f(x), and its derivative.  a, b are the function's constants (slope, alpha, beta...). */
+#define NSMI_UNARY(X) \
+    X(RELU) X(LEAKY_RELU) X(ELU) X(GELU) X(GELU_TANH) X(SILU) X(SIGMOID) X(TANH) X(SOFTPLUS) \
+    X(RELU6) X(HARDSWISH) X(MISH) X(QUICK_GELU) X(EXP) X(LOG) X(SQRT) X(RSQRT) X(SQUARE) X(ABS) \
+    X(NEG) X(RECIPROCAL) X(SIN) X(COS) X(SCALE) /* a x + b */ X(CLAMP) /* to [a, b] */ X(LOG_SIGMOID) \
+    X(IDENTITY)
+typedef enum {
+#define NSMI_ENUM(name) NSMI_##name,
+    NSMI_UNARY(NSMI_ENUM) NSMI_UNARIES
+} nsmi_unary;
+
+#define NSMI_BINARY(X) X(ADD) X(SUB) X(MUL) X(DIV) X(MAX) X(MIN)
+typedef enum { NSMI_BINARY(NSMI_ENUM) NSMI_BINARIES } nsmi_binary;
+
+typedef enum { NSMI_SUM, NSMI_MEAN, NSMI_MAX_OF, NSMI_MIN_OF } nsmi_reduce;
+
+/* A tensor in an elementwise operation: element strides over five dims, 0 where broadcast. */
+typedef struct { int64_t stride[5]; } nsmi_strides;
+
+/* Cross entropy options; label -1..: index, ignored when equal to ignore_index. */
+typedef struct {
+    float label_smoothing;
+    int64_t ignore_index;
+    const float *class_weight; /* [C] or NULL */
+    const float *row_weight;   /* [R] 0/1 mask or weights, or NULL */
+} nsmi_ce;
+
+/* One tensor of an optimizer step: all of a step's go in one call. */
+typedef struct {
+    int64_t n;
+    float *w;
+    const float *g;
+    float *s[4];        /* state arrays, as many as the rule has */
+    float lr, weight_decay;
+} nsmi_slot;
+
+typedef enum {
+    NSMI_SGD, NSMI_ADAM, NSMI_ADAMW, NSMI_RMSPROP, NSMI_ADAGRAD, NSMI_ADADELTA, NSMI_NADAM, NSMI_RADAM, NSMI_LION
+} nsmi_rule;
+
+/* Constants of a step, common to all slots; names as in PyTorch.  The state s[] of each rule:
+ * SGD {momentum}; ADAM, ADAMW, RADAM, NADAM {exp_avg, exp_avg_sq, max_exp_avg_sq}; LION {exp_avg};
+ * RMSPROP {square_avg, momentum, grad_avg}; ADAGRAD {sum}; ADADELTA {square_avg, acc_delta}. */
+typedef struct {
+    nsmi_rule rule;
+    int64_t step;       /* 1 at the first */
+    double beta1, beta2, eps, momentum, dampening, alpha, rho, lr_decay, momentum_decay;
+    double mu_product;  /* NADAM: product of mu_1..mu_step */
+    bool nesterov, amsgrad, centered, maximize;
+    float grad_scale;   /* gradients are multiplied by it first: clipping, accumulation */
+} nsmi_step;
+
+typedef struct nsm_device nsm_device;
+typedef struct nsm_backend nsm_backend;
+
+struct nsm_device {
+    const nsm_backend *be;
+    int threads;        /* CPU: size of the team */
+    int isa;            /* CPU: which variant was picked */
+    const char *isa_name;
+    void *impl;         /* CUDA: streams, handles */
+};
+
+struct nsm_backend {
+    const char *name;
+    /* ---- device and memory ---- */
+    int (*open)(nsm_device *d, char *why, size_t why_bytes); /* 0, or -1 and a sentence */
+    void (*close)(nsm_device *d);
+    void *(*alloc)(nsm_device *d, size_t bytes);  /* 64-byte aligned at least; NULL: out of memory */
+    void (*release)(nsm_device *d, void *p, size_t bytes);
+    void (*to_device)(nsm_device *d, size_t bytes, const void *host, void *device);
+    void (*to_host)(nsm_device *d, size_t bytes, const void *device, void *host); /* waits */
+    void (*copy)(nsm_device *d, size_t bytes, const void *from, void *to);
+    void (*zero)(nsm_device *d, size_t bytes, void *p);
+    void (*sync)(nsm_device *d);
+
+    /* ---- dense ---- */
+    /* C = alpha op(A) op(B) + beta C; op(A) [m,k], op(B) [k,n]; beta 0 does not read C. */
+    void (*gemm)(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
+                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+    /* The same for `batch` matrices, each sa, sb, sc elements after the last. */
+    void (*gemm_batch)(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n, int64_t k,
+                       float alpha, const float *a, int64_t lda, int64_t sa, const float *b, int64_t ldb,
+                       int64_t sb, float beta, float *c, int64_t ldc, int64_t sc);
+    void (*fill)(nsm_device *d, int64_t n, float value, float *y);
+    void (*axpy)(nsm_device *d, int64_t n, float a, const float *x, float *y);               /* y += a x */
+    void (*axpby)(nsm_device *d, int64_t n, float a, const float *x, float b, float *y);     /* y = a x + b y */
+    void (*unary)(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x, float *y);
+    void (*unary_back)(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
+                       const float *dy, float beta, float *dx);                              /* dx = beta dx + f'(x) dy */
+    /* y[dim] = f(a, b) with broadcasting; y is dense.  back: partial derivatives times dy, dense [dim], written. */
+    void (*binary)(nsm_device *d, nsmi_binary f, const int64_t dim[5], const float *a, nsmi_strides as,
+                   const float *b, nsmi_strides bs, float *y);
+    void (*binary_back)(nsm_device *d, nsmi_binary f, const int64_t dim[5], const float *a, nsmi_strides as,
+                        const float *b, nsmi_strides bs, const float *dy, float *da, float *db); /* either may be NULL */
+    /* Sum x [dim] over the dims where s is 0, into y with strides s: y = beta y + sum. */
+    void (*sum_to)(nsm_device *d, const int64_t dim[5], const float *x, nsmi_strides s, float beta, float *y);
+    /* x [outer, n, inner] -> y [outer, inner]; arg (MAX_OF, MIN_OF; may be NULL) the winner's place in n. */
+    void (*reduce)(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner, const float *x, float *y, int32_t *arg);
+    void (*argmax)(nsm_device *d, int64_t rows, int64_t cols, const float *x, int32_t *y);   /* NaN never wins; ties: lowest */
+    double (*sum_squares)(nsm_device *d, int64_t n, const float *x);                          /* waits; in double */
+    bool (*all_finite)(nsm_device *d, int64_t n, const float *x);                             /* waits */
+    /* y[i0,..,i4] = x[permuted]: dim is x's, perm[k] the x-dim that becomes y's dim k. */
+    void (*permute)(nsm_device *d, const int64_t dim[5], const int perm[5], const float *x, float beta, float *y);
+    /* rows x cols block from x (ldx) to y (ldy): y = beta y + x.  Slices and concatenations. */
+    void (*copy_block)(nsm_device *d, int64_t rows, int64_t cols, const float *x, int64_t ldx, float beta, float *y, int64_t ldy);
+    /* y = act(x + bias) and dropout with keep-scale 1/(1-p), one pass; bias [C], p 0: none; y may be x. */
+    void (*bias_act_dropout)(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows,
+                             int64_t cols, const float *x, const float *bias, float *y);
+    /* dx (written, may be dy) from x as given to forward, or x NULL and y forward's result for RELU;
+     * dbias [C] += (may be NULL). */
+    void (*bias_act_dropout_back)(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows,
+                                  int64_t cols, const float *x, const float *bias, const float *y, const float *dy,
+                                  float beta, float *dx, float *dbias);
+    void (*column_sum)(nsm_device *d, int64_t rows, int64_t cols, const float *x, float beta, float *y); /* y [C] */
+    void (*dropout)(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta, float *y); /* also its own backward */
+    void (*uniform)(nsm_device *d, nsm_random r, float low, float high, int64_t n, float *y);
+    void (*normal)(nsm_device *d, nsm_random r, float mean, float std, int64_t n, float *y);
+
+    /* ---- softmax, norms: x is [outer, n, inner], over n ---- */
+    void (*softmax)(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *x, float *y);
+    void (*softmax_back)(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *y,
+                         const float *dy, float beta, float *dx);
+    /* Rows of C: y = (x - mean) rstd w + b; rms: no mean, no b.  stats [R,2] = mean, rstd.  w, b may be NULL. */
+    void (*row_norm)(nsm_device *d, bool rms, int64_t rows, int64_t cols, float eps, const float *x,
+                     const float *w, const float *b, float *y, float *stats);
+    void (*row_norm_back)(nsm_device *d, bool rms, int64_t rows, int64_t cols, const float *x, const float *w,
+                          const float *stats, const float *dy, float beta, float *dx, float *dw, float *db); /* dw, db +=, may be NULL */
+    /* x [outer, C, inner], per channel over outer and inner: batch norm.  stats [C,2] = mean, rstd:
+     * given (eval) or computed; var [C] the biased variance, written when training. */
+    void (*batch_norm)(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, float eps, const float *x,
+                       const float *w, const float *b, float *y, float *stats, float *var);
+    void (*batch_norm_back)(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, const float *x,
+                            const float *w, const float *stats, const float *dy, float beta, float *dx, float *dw, float *db);
+
+    /* ---- rows by index ---- */
+    void (*gather)(nsm_device *d, int64_t n, int64_t cols, const int32_t *index, const float *x, float *y); /* y[i] = x[index[i]] */
+    /* dx[r] += sum over the entries of row r in by_row (made of index) of dy[pos]: the gather's backward. */
+    void (*gather_back)(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy, float *dx);
+
+    /* ---- losses ---- */
+    /* logits [outer, C, inner], target [outer*inner] index, or prob [outer, C, inner]: loss per row (0 where
+     * ignored), weight per row (what a mean divides by; 0 where ignored), lse per row for backward. */
+    void (*cross_entropy)(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
+                          const int32_t *target, const float *prob, float *loss, float *weight, float *lse);
+    void (*cross_entropy_back)(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
+                               const int32_t *target, const float *prob, const float *lse, const float *dloss, float beta,
+                               float *dlogits); /* dloss [outer*inner] */
+
+    /* ---- optimizers: all tensors of a step in one call ---- */
+    void (*update)(nsm_device *d, const nsmi_step *s, int64_t count, const nsmi_slot *slot);
+    void (*lerp)(nsm_device *d, int64_t n, float t, const float *x, float *y); /* y += t (x - y): EMA */
+
+    /* ---- graphs and sparse matrices ---- */
+    /* y[r] = beta y[r] + sum over entries e of row r: (w ? w[pos e] : 1) (s ? s[r] : 1) x[idx e]; x [C,F], y [R,F].
+     * mean: the sum is divided by the row's entries. */
+    void (*spmm)(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w, bool mean, const float *x, float beta, float *y);
+    /* out[pos e, h] = beta out + dot(a[row, h, :], b[idx e, h, :]); a [R,H*D], b [C,H*D], out [E,H]. */
+    void (*sddmm)(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, const float *a, const float *b,
+                  float beta, float *out);
+    /* Max of x[idx e] over each row's entries, 0 for an empty row; arg [R,F] the winning source row, -1 if none;
+     * ties: first entry.  back walks m's transpose. */
+    void (*spmm_max)(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y, int32_t *arg);
+    void (*spmm_max_back)(nsm_device *d, const nsm_csr_part *bwd, int64_t f, const int32_t *arg, const float *dy, float *dx); /* += */
+    /* x [E,F] in the order of pos -> y [R,F] per row; MAX_OF/MIN_OF: 0 for an empty row, arg [R,F] the winning entry, -1 if none. */
+    void (*segment_reduce)(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const float *x, float *y, int32_t *arg);
+    void (*segment_reduce_back)(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const int32_t *arg,
+                                const float *dy, float *dx); /* += */
+    void (*segment_softmax)(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *x, float *y);
+    void (*segment_softmax_back)(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *y, const float *dy, float beta, float *dx);
+
+    /* Fused GAT attention.  Row r = destination, idx = source, entry e.
+     *   s = leaky_relu(src[idx,h] + dst[r,h] (+ edge[e,h]), slope);  p = softmax over the row;
+     *   y[r,h,:] = sum p drop(e,h) x[idx,h,:]
+     * x [C,H*D], src [C,H], dst [R,H], edge [E,H] or NULL, y [R,H*D]; stat [R,2H] = row max, 1/sum.
+     * prob [E,H] (may be NULL) is p before dropout.  Dropout p_drop on p, draw e*H+h of r. */
+    void (*gat)(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+                const float *x, const float *src, const float *dst, const float *edge, float *y, float *stat, float *prob);
+    /* dx, dsrc, ddst, dedge +=; any may be NULL.  y is forward's result without bias.
+     * scratch: E*H floats of device memory. */
+    void (*gat_back)(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+                     const float *x, const float *src, const float *dst, const float *edge, const float *y, const float *stat,
+                     const float *dy, float *scratch, float *dx, float *dsrc, float *ddst, float *dedge);
+    /* GATv2: s = att[h,:] . leaky_relu(l[idx,h,:] + q[r,h,:] (+ edge[e,h,:]));  y = sum p l[idx]. */
+    void (*gatv2)(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+                  const float *l, const float *q, const float *edge, const float *att, float *y, float *stat, float *prob);
+    void (*gatv2_back)(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+                       const float *l, const float *q, const float *edge, const float *att, const float *y, const float *stat,
+                       const float *dy, float *scratch, float *dl, float *dq, float *dedge, float *datt);
+};
+
+extern const nsm_backend nsmi_cpu;
+
+#endif

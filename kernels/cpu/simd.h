@@ -1,0 +1,163 @@
+/* kernels/cpu/simd.h - Vectors of floats, by GCC's vector extension: `vf` is as wide as the
+ * instruction set this file is compiled for; the arithmetic operators work on it.
+ *
+ * Tails: load and store n < W lanes with vf_load_n / vf_store_n, so that every element goes through
+ * the same instructions wherever it stands (a scalar tail would make the result depend on how
+ * the work was cut).  exp, log, tanh, ... are glibc's libmvec where it is there, the scalar libm
+ * lane by lane elsewhere. */
+#ifndef NSM_SIMD_H
+#define NSM_SIMD_H
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { W = 16 };
+#elif defined(__AVX2__)
+enum { W = 8 };
+#else
+enum { W = 4 };
+#endif
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef float vf_u __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+static inline vf vf_load(const float *p) { return *(const vf_u *)p; }
+static inline void vf_store(float *p, vf v) { *(vf_u *)p = v; }
+static inline vf vf_set(float x) { return (vf){0} + x; }
+
+static inline vf vf_load_n(const float *p, int64_t n)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#else
+    vf v = {0};
+    memcpy(&v, p, (size_t)n * sizeof(float));
+    return v;
+#endif
+}
+
+static inline void vf_store_n(float *p, vf v, int64_t n)
+{
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
+#else
+    memcpy(p, &v, (size_t)n * sizeof(float));
+#endif
+}
+
+/* mask lane ? a : b, mask from a comparison of vectors */
+static inline vf vf_pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* a > b ? a : b, and a < b ? a : b: b where one is not a number */
+#if defined(__AVX512F__)
+static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+static inline vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+static inline vf vf_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+static inline vf vf_min(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
+#else
+static inline vf vf_max(vf a, vf b) { return vf_pick(a > b, a, b); }
+static inline vf vf_min(vf a, vf b) { return vf_pick(a < b, a, b); }
+#endif
+static inline vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+
+/* k lanes, W or fewer: in a loop over whole vectors k is the constant W and the test goes away */
+static inline vf vf_get(const float *p, int64_t k) { return k >= W ? vf_load(p) : vf_load_n(p, k); }
+static inline void vf_put(float *p, vf v, int64_t k)
+{
+    if (k >= W)
+        vf_store(p, v);
+    else
+        vf_store_n(p, v, k);
+}
+
+/* Do `step` for i = 0, W, 2 W, ... below n, with k the lanes of it that are below n. */
+#define VF_EACH(i, k, n, ...)                         \
+    do {                                              \
+        int64_t i = 0;                                \
+        for (; i + W <= (n); i += W) {                \
+            enum { k = W };                           \
+            __VA_ARGS__                               \
+        }                                             \
+        if (i < (n)) {                                \
+            const int64_t k = (n) - i;                \
+            __VA_ARGS__                               \
+        }                                             \
+    } while (0)
+
+static inline vi vi_lanes(void) /* 0, 1, 2, ... */
+{
+    vi v;
+    for (int i = 0; i < W; i++) v[i] = i;
+    return v;
+}
+static inline vf vf_first(vf v, int64_t k, vf rest) /* the first k lanes of v, then those of rest */
+{
+    return vf_pick(vi_lanes() < (int32_t)k, v, rest);
+}
+
+static inline float vf_sum(vf v) /* a fixed tree: halves, quarters, ... */
+{
+    float t[W];
+    memcpy(t, &v, sizeof t);
+    for (int h = W / 2; h > 0; h /= 2)
+        for (int i = 0; i < h; i++) t[i] += t[i + h];
+    return t[0];
+}
+
+static inline float vf_top(vf v)
+{
+    float t[W];
+    memcpy(t, &v, sizeof t);
+    for (int h = W / 2; h > 0; h /= 2)
+        for (int i = 0; i < h; i++) t[i] = t[i] > t[i + h] ? t[i] : t[i + h];
+    return t[0];
+}
+
+#define VF_LANEWISE(name)                                \
+    static inline vf vf_##name(vf x)                     \
+    {                                                    \
+        vf y;                                            \
+        for (int i = 0; i < W; i++) y[i] = name##f(x[i]); \
+        return y;                                        \
+    }
+#if defined(HAVE_LIBMVEC) && defined(__AVX512F__)
+#define VF_LIBMVEC(name)                  \
+    extern __m512 _ZGVeN16v_##name##f(__m512); \
+    static inline vf vf_##name(vf x) { return (vf)_ZGVeN16v_##name##f((__m512)x); }
+#elif defined(HAVE_LIBMVEC) && defined(__AVX2__)
+#define VF_LIBMVEC(name)                  \
+    extern __m256 _ZGVdN8v_##name##f(__m256); \
+    static inline vf vf_##name(vf x) { return (vf)_ZGVdN8v_##name##f((__m256)x); }
+#elif defined(HAVE_LIBMVEC) && defined(__SSE2__)
+#define VF_LIBMVEC(name)                  \
+    extern __m128 _ZGVbN4v_##name##f(__m128); \
+    static inline vf vf_##name(vf x) { return (vf)_ZGVbN4v_##name##f((__m128)x); }
+#else
+#define VF_LIBMVEC(name) VF_LANEWISE(name)
+#endif
+VF_LIBMVEC(exp)
+VF_LIBMVEC(log)
+VF_LIBMVEC(tanh)
+VF_LIBMVEC(erf)
+VF_LIBMVEC(sin)
+VF_LIBMVEC(cos)
+VF_LIBMVEC(log1p)
+VF_LIBMVEC(expm1)
+#if defined(__AVX512F__)
+static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+#elif defined(__AVX2__)
+static inline vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+#else
+VF_LANEWISE(sqrt)
+#endif
+
+#endif

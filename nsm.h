@@ -1,0 +1,11 @@
+/* nsm.h - The whole public interface of libnsm; the only header a user includes.
+ * What is declared here is the contract; what is not is private.  No third party's header is
+ * needed (conversions from and to igraph's types are in <nsm-igraph.h>). */
+#ifndef NSM_H
+#define NSM_H
+#include "base/context.h"
+#include "base/tensor.h"
+#include "base/sparse.h"
+#include "base/tape.h"
+#include "base/module.h"
+#endif

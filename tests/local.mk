@@ -1,0 +1,17 @@
+# Every test program links the whole library with its internal names.
+AM_TESTS_ENVIRONMENT = top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)'; export top_srcdir top_builddir;
+NSM_TEST_LIBS = libnsmtest.la libnsmall.la $(NSM_ALL_LIBS) $(CHECK_LIBS)
+
+if HAVE_CHECK
+check_LTLIBRARIES += libnsmtest.la
+libnsmtest_la_SOURCES = %D%/test.h %D%/test.c
+if HAVE_HDF5
+libnsmtest_la_SOURCES += %D%/fixture.h %D%/fixture.c
+check_PROGRAMS += %D%/oracle
+%C%_oracle_SOURCES = %D%/oracle.c
+%C%_oracle_LDADD = $(NSM_TEST_LIBS)
+endif
+
+check_PROGRAMS += %D%/base/test_tape
+%C%_base_test_tape_LDADD = $(NSM_TEST_LIBS)
+endif
