@@ -1,3 +1,6 @@
 nobase_pkginclude_HEADERS += %D%/context.h %D%/tensor.h %D%/sparse.h %D%/tape.h %D%/module.h
 libnsmall_la_SOURCES += %D%/internal.h %D%/context.c %D%/memory.c %D%/random.c %D%/tensor.c %D%/sparse.c \
 	%D%/tape.c %D%/module.c %D%/init.c
+if HAVE_HDF5
+libnsmall_la_SOURCES += %D%/hdf5.h %D%/hdf5.c %D%/seal.h %D%/seal.c
+endif
