@@ -1,0 +1,101 @@
+/* datasets/internal.h - What the files of datasets/ share: text in, options, checks, child processes.
+ * Not installed. */
+#ifndef NSM_DATASETS_INTERNAL_H
+#define NSM_DATASETS_INTERNAL_H
+#include <stdarg.h>
+#include "base/hdf5.h"
+#include "base/internal.h"
+#include "datasets/dataset.h"
+#include "datasets/generate.h"
+#include "datasets/import.h"
+
+/* ---- dataset.c, store.c ---- */
+/* nsm_dataset_validate(), its messages starting with where, its code code (NSM_ENUMBER stays). */
+int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code);
+void nsmi_dataset_close(nsm_dataset *ds); /* the file that features were left in */
+/* Read the documented layout from an open file. */
+nsm_dataset *nsmi_dataset_read(nsm_ctx *ctx, nsmi_h5 *h, const nsm_dataset_options *options);
+/* May this be the name of a type or split, that is, a name in a file? */
+bool nsmi_name_ok(const char *name);
+
+/* ---- text.c: lines and numbers, the same in every locale ---- */
+typedef struct nsmi_text nsmi_text;
+
+/* Open a text file; one that ends in .gz must be gzip and is unpacked on the way.  NULL: error. */
+nsmi_text *nsmi_text_open(nsm_ctx *ctx, const char *path);
+void nsmi_text_close(nsmi_text *t); /* NULL is allowed */
+/* The next line without its end (\n or \r\n), NUL-terminated, to be written to; NULL at the end and
+ * on error.  It lives until the next call. */
+char *nsmi_text_line(nsmi_text *t);
+int64_t nsmi_text_number(const nsmi_text *t);    /* of the line, from 1 */
+/* Leave "file:line: what". */
+int nsmi_text_error(nsmi_text *t, const char *format, ...) NSM_PRINTF(2, 3);
+
+/* Read a number at *p and move *p behind it.  The text must go on with a separator, blank or its
+ * end.  false: no number, or one that does not fit. */
+bool nsmi_parse_int(const char **p, int64_t low, int64_t high, int64_t *value);
+bool nsmi_parse_float(const char **p, float *value);   /* finite */
+bool nsmi_parse_double(const char **p, double *value); /* finite */
+
+/* All lines of a file that holds one integer each. */
+int64_t nsmi_text_ints(nsm_ctx *ctx, const char *path, int64_t low, int64_t high, int32_t **out);
+
+/* path, else path.gz, else NULL without an error.  The caller frees it. */
+char *nsmi_find_file(nsm_ctx *ctx, const char *format, ...) NSM_PRINTF(2, 3);
+/* The names in a folder, sorted; NULL-terminated; NULL on error. */
+char **nsmi_list_folder(nsm_ctx *ctx, const char *path);
+void nsmi_free_list(char **name);
+/* "/a/b/c.txt.gz" -> "c", a name for a dataset. */
+char *nsmi_stem(nsm_ctx *ctx, const char *path);
+
+/* A growing array: if *count == *room, double it.  false: out of memory. */
+bool nsmi_grow(nsm_ctx *ctx, void *array, int64_t count, int64_t *room, size_t bytes);
+
+/* ---- options.c ---- */
+typedef struct {
+    nsm_ctx *ctx;
+    const char *who;          /* for messages: "import ogb" */
+    const nsm_option *option;
+    int options;
+} nsmi_options;
+
+/* The value of a key (the last one given), or otherwise. */
+const char *nsmi_option_text(const nsmi_options *o, const char *key, const char *otherwise);
+int64_t nsmi_option_int(const nsmi_options *o, const char *key, int64_t low, int64_t high, int64_t otherwise);
+double nsmi_option_float(const nsmi_options *o, const char *key, double low, double high, double otherwise);
+bool nsmi_option_bool(const nsmi_options *o, const char *key, bool otherwise);
+/* Index of the value in the NULL-terminated list, the first if the key is absent. */
+int nsmi_option_choice(const nsmi_options *o, const char *key, const char *const *list);
+
+typedef struct {
+    nsm_format about;
+    nsm_dataset *(*run)(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+} nsmi_maker;
+
+/* Find name in the table, check that every key is one of its options', run, validate. */
+nsm_dataset *nsmi_make(nsm_ctx *ctx, const nsmi_maker *table, const char *verb, const char *name,
+                       const char *source, const nsm_option *option, int options);
+
+/* ---- importers and generators, one file each ---- */
+nsm_dataset *nsmi_import_ogb(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_wordnet(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_tu(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_csv(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_igraph(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_hdf5(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_generate_sbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
+nsm_dataset *nsmi_generate_csbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
+nsm_dataset *nsmi_generate_rmat(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
+nsm_dataset *nsmi_generate_igraph(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
+
+/* ---- edges.c: work on edge lists ---- */
+/* Make an edge type symmetric: (b, a) is added for every (a, b).  Without weights and features the
+ * result is sorted and each edge stands once; with them, the reversed ones follow the given. */
+int nsmi_edges_symmetric(nsm_dataset *ds, int type);
+
+/* ---- child.c: parsers that may crash or hang ---- */
+/* Run make in a child process with limits on time and memory; what it makes comes back through a
+ * temporary sealed file.  A child that dies is an error about source. */
+nsm_dataset *nsmi_in_child(nsm_ctx *ctx, const char *source, const nsmi_options *o,
+                           nsm_dataset *(*make)(nsm_ctx *ctx, const char *source, const nsmi_options *o));
+#endif
