@@ -4,3 +4,6 @@ libnsmall_la_SOURCES += %D%/internal.h %D%/context.c %D%/memory.c %D%/random.c %
 if HAVE_HDF5
 libnsmall_la_SOURCES += %D%/hdf5.h %D%/hdf5.c %D%/seal.h %D%/seal.c
 endif
+
+nobase_pkginclude_HEADERS += %D%/optimizer.h %D%/schedule.h %D%/metrics.h
+libnsmall_la_SOURCES += %D%/optimizer.c %D%/schedule.c %D%/metrics.c

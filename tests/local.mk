@@ -14,4 +14,9 @@ endif
 
 check_PROGRAMS += %D%/base/test_tape
 %C%_base_test_tape_LDADD = $(NSM_TEST_LIBS)
+
+check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_metrics
+%C%_base_test_optimizer_LDADD = $(NSM_TEST_LIBS)
+%C%_base_test_schedule_LDADD = $(NSM_TEST_LIBS)
+%C%_base_test_metrics_LDADD = $(NSM_TEST_LIBS)
 endif
