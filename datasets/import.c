@@ -10,6 +10,10 @@ static const nsmi_maker importers[] = {
         "labels=auto  class, multi or value; false: do without\n"
         "splits=true  false: do without\n" },
       nsmi_import_ogb },
+    { { "wordnet", "WordNet's database files: the folder of data.noun, data.verb, data.adj, data.adv",
+        "features=32768  columns that words are hashed to, a power of two\n"
+        "seed=0  of the split \"default\", stratified 10/10/80\n" },
+      nsmi_import_wordnet },
     { { NULL, NULL, NULL }, NULL },
 };
 
