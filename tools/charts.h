@@ -1,0 +1,51 @@
+/* charts.h - The charts of nsm, each one PNG file.  Errors are left in the context. */
+#ifndef TOOLS_CHARTS_H
+#define TOOLS_CHARTS_H
+#include <nsm.h>
+
+/* ---- curves: loss, accuracy ---- */
+typedef struct {
+    const char *name;
+    int64_t count;
+    const double *x, *y; /* NaN in y: a gap */
+} chart_series;
+typedef struct {
+    const char *title, *x_label, *y_label;
+    int count;
+    const chart_series *series;
+    double low, high;       /* of y; equal: from the data */
+    const char *mark_label; /* a dashed line at mark_x, "kept: epoch 63"; NULL: none */
+    double mark_x;
+} chart_curves;
+int chart_curves_draw(nsm_ctx *ctx, const char *path, const chart_curves *c);
+
+/* ---- classes: confusion matrix, accuracy of each ---- */
+typedef struct {
+    const char *title;
+    int classes;
+    const int64_t *count; /* [classes, classes]: row the true class, column the predicted one */
+    char *const *name;    /* NULL: numbers */
+} chart_confusion;
+int chart_confusion_draw(nsm_ctx *ctx, const char *path, const chart_confusion *c);
+
+/* Bars of each class's share of right answers, best first, made from the same counts. */
+int chart_classes_draw(nsm_ctx *ctx, const char *path, const chart_confusion *c);
+
+/* ---- a graph, or a node's neighbourhood ---- */
+typedef struct {
+    const char *title, *note;   /* the note stands below the title; NULL: none */
+    int nodes;
+    int64_t edges;
+    const int32_t *from, *to;   /* [edges] */
+    const double *weight;       /* [edges] width of the lines, >= 0; NULL: all alike */
+    const int32_t *colour;      /* [nodes] class, -1 none */
+    int classes;
+    char *const *class_name;    /* NULL: numbers */
+    char *const *name;          /* [nodes] labels, drawn where there is room; NULL: none */
+    int centre;                 /* the node to show as the centre; -1: none */
+    bool directed;              /* arrow heads */
+    uint64_t seed;              /* of the layout */
+} chart_graph;
+int chart_graph_draw(nsm_ctx *ctx, const char *path, const chart_graph *g);
+
+#endif

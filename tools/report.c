@@ -1,0 +1,133 @@
+/* report.c - JSON lines, or the same for people. */
+#include "tools/report.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Nine digits say a float32 exactly and keep 0.815 from being 0.81499999999999995. */
+enum { DIGITS = 9, COLUMNS = 24, COLUMN_WIDEST = 40 };
+
+json_t *report_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+static int print_json(const tool *t, json_t *object)
+{
+    if (!object) return tool_fail(t, "out of memory for the results");
+    json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(DIGITS));
+    fputc('\n', stdout);
+    fflush(stdout);
+    json_decref(object);
+    return TOOL_DONE;
+}
+
+int report_line(const tool *t, json_t *object)
+{
+    if (t->json) return print_json(t, object);
+    json_decref(object);
+    return TOOL_DONE;
+}
+
+/* A plain value into buf. */
+static void value_text(const json_t *v, char *buf, size_t bytes)
+{
+    buf[0] = 0;
+    if (json_is_string(v)) snprintf(buf, bytes, "%s", json_string_value(v));
+    else if (json_is_integer(v)) snprintf(buf, bytes, "%lld", (long long)json_integer_value(v));
+    else if (json_is_real(v)) snprintf(buf, bytes, "%.4g", json_real_value(v));
+    else if (json_is_boolean(v)) snprintf(buf, bytes, "%s", json_is_true(v) ? "yes" : "no");
+    else if (json_is_array(v)) {
+        size_t used = 0;
+        for (size_t i = 0; i < json_array_size(v) && used + 48 < bytes; i++) {
+            char item[256];
+            value_text(json_array_get(v, i), item, sizeof item);
+            used += (size_t)snprintf(buf + used, bytes - used, "%s%.40s", i ? ", " : "", item);
+        }
+    }
+    else snprintf(buf, bytes, "-");
+}
+
+static size_t letters(const char *s) /* code points of UTF-8 */
+{
+    size_t n = 0;
+    for (; *s; s++) n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+/* s in a field of this many letters, to the right if it is a number. */
+static void put_field(const char *s, size_t width, bool right, bool last)
+{
+    size_t gap = letters(s) < width ? width - letters(s) : 0;
+    if (right) printf("%*s%s", (int)gap, "", s);
+    else printf("%s%*s", s, last ? 0 : (int)gap, "");
+}
+
+static bool is_table(const json_t *v)
+{
+    return json_is_array(v) && json_array_size(v) > 0 && json_is_object(json_array_get(v, 0));
+}
+
+/* An array of objects; the first one names the columns. */
+static void print_table(json_t *rows, int indent)
+{
+    char text[1024];
+    const char *key, *name[COLUMNS];
+    size_t width[COLUMNS], columns = 0;
+    json_t *row, *v;
+    json_object_foreach(json_array_get(rows, 0), key, v) {
+        if (columns == COLUMNS) break;
+        name[columns] = key;
+        width[columns] = letters(key);
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            value_text(json_object_get(json_array_get(rows, i), key), text, sizeof text);
+            if (letters(text) > width[columns]) width[columns] = letters(text);
+        }
+        columns++;
+    }
+    printf("%*s", indent, "");
+    for (size_t c = 0; c < columns; c++) {
+        bool number = json_is_number(json_object_get(json_array_get(rows, 0), name[c]));
+        put_field(name[c], width[c], number, c + 1 == columns);
+        fputs(c + 1 < columns ? "  " : "\n", stdout);
+    }
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        row = json_array_get(rows, i);
+        printf("%*s", indent, "");
+        for (size_t c = 0; c < columns; c++) {
+            v = json_object_get(row, name[c]);
+            value_text(v, text, sizeof text);
+            put_field(text, width[c], json_is_number(v), c + 1 == columns);
+            fputs(c + 1 < columns ? "  " : "\n", stdout);
+        }
+    }
+}
+
+static void print_object(json_t *object, int indent)
+{
+    const char *key;
+    json_t *v;
+    size_t widest = 0;
+    char text[4096];
+    json_object_foreach(object, key, v)
+        if (!json_is_object(v) && !is_table(v) && letters(key) > widest) widest = letters(key);
+    if (widest > COLUMN_WIDEST) widest = COLUMN_WIDEST;
+    json_object_foreach(object, key, v) {
+        printf("%*s", indent, "");
+        if (json_is_object(v) || is_table(v)) {
+            printf("%s\n", key);
+            if (json_is_object(v)) print_object(v, indent + 2);
+            else print_table(v, indent + 2);
+            continue;
+        }
+        put_field(key, widest, false, false);
+        value_text(v, text, sizeof text);
+        printf("  %s\n", text);
+    }
+}
+
+int report_result(const tool *t, json_t *object)
+{
+    if (t->json || !object) return print_json(t, object);
+    print_object(object, 0);
+    json_decref(object);
+    return TOOL_DONE;
+}
