@@ -20,3 +20,13 @@ check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_m
 %C%_base_test_schedule_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_metrics_LDADD = $(NSM_TEST_LIBS)
 endif
+
+# ---- the program ----
+if HAVE_HDF5
+if HAVE_CHECK
+check_PROGRAMS += %D%/tools/test_tools
+%C%_tools_test_tools_LDADD = libnsmtools.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
+endif
+TESTS += %D%/tools/cli.sh
+endif
+EXTRA_DIST += %D%/tools/cli.sh
