@@ -1,1 +1,2 @@
 # Files of doc/.
+dist_man_MANS += %D%/nsm.1

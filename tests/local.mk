@@ -27,6 +27,6 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh
 endif
-EXTRA_DIST += %D%/tools/cli.sh
+EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh

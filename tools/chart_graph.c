@@ -15,7 +15,7 @@
 #include <igraph/igraph.h>
 #endif
 
-enum { WIDTH = 1700, HEIGHT = 1240, LEGEND = 380, TOP = 150, MARGIN = 70, SHOWN = 9, SPRINGS_MOST = 350, NODES_MOST = 20000, LABELS = 48 };
+enum { WIDTH = 1700, HEIGHT = 1240, LEGEND = 380, TOP = 150, MARGIN = 70, SHOWN = 9, SPRINGS_MOST = 350, NODES_MOST = 20000, LABELS = 64 };
 static const uint32_t other = 0xa7b0baff;
 
 typedef struct {

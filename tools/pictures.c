@@ -184,7 +184,7 @@ static int64_t count_edges(const surroundings *s)
     return n;
 }
 
-/* A long name is cut: "dog, domestic dog, Canis ..." */
+/* The first of several names, cut if long, with spaces for underscores. */
 static char *short_name(const char *name)
 {
     enum { MOST = 22 };
@@ -197,6 +197,7 @@ static char *short_name(const char *name)
         while (n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80) n--;
         snprintf(s, MOST + 8, "%.*s..", (int)n, name);
     }
+    for (char *p = s; *p; p++) *p = *p == '_' ? ' ' : *p;
     return s;
 }
 

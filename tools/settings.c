@@ -316,9 +316,13 @@ char *settings_value(nsm_ctx *ctx, const setting *field, const void *options)
     return finish_text(ctx, out, &text);
 }
 
-/* Words of `text` into lines of at most `width`, the second and later ones indented. */
-static void put_wrapped(FILE *out, const char *text, int at, int indent, int width)
+void help_line(FILE *out, const char *key, const char *text)
 {
+    enum { indent = 29, width = 79 };
+    int at = fprintf(out, "  %s", key);
+    if (at > indent - 2) fprintf(out, "\n%*s", indent, "");
+    else fprintf(out, "%*s", indent - at, "");
+    at = indent;
     for (const char *p = text + strspn(text, " "); *p; p += strspn(p, " ")) {
         int n = (int)strcspn(p, " ");
         if (at > indent && at + 1 + n > width) {
@@ -337,19 +341,16 @@ static void put_wrapped(FILE *out, const char *text, int at, int indent, int wid
 
 char *settings_help(const setting *fields)
 {
-    enum { INDENT = 29, WIDTH = 79 };
     char *text = NULL;
     size_t bytes;
     FILE *out = open_memstream(&text, &bytes);
     if (!out) return NULL;
     for (const setting *f = fields; f->name; f++) {
-        char line[1024], want[VALUE_BYTES];
-        int at = fprintf(out, "  %s=%s", f->name, f->fallback ? f->fallback : "");
-        if (at > INDENT - 2) fprintf(out, "\n%*s", INDENT, "");
-        else fprintf(out, "%*s", INDENT - at, "");
+        char key[KEY_BYTES], line[1024], want[VALUE_BYTES];
+        snprintf(key, sizeof key, "%s=%s", f->name, f->fallback ? f->fallback : "");
         bool plain = f->type == SETTING_STRING || f->type == SETTING_BOOL;
         snprintf(line, sizeof line, "%s%s%s%s", f->help, plain ? "" : " (", plain ? "" : type_text(f, want), plain ? "" : ")");
-        put_wrapped(out, line, INDENT, INDENT, WIDTH);
+        help_line(out, key, line);
     }
     return fclose(out) == 0 ? text : (free(text), NULL);
 }

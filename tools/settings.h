@@ -17,6 +17,7 @@
 #ifndef TOOLS_SETTINGS_H
 #define TOOLS_SETTINGS_H
 #include <nsm.h>
+#include <stdio.h>
 
 typedef enum {
     SETTING_BOOL,   /* bool: true false yes no on off 1 0 */
@@ -66,6 +67,7 @@ char *settings_value(nsm_ctx *ctx, const setting *field, const void *options);
 
 const setting *settings_find(const setting *fields, const char *key); /* NULL: none */
 char *settings_help(const setting *fields); /* the keys, for --help; the caller frees; NULL: out of memory */
+void help_line(FILE *out, const char *key, const char *text); /* one of them: text beside key, wrapped */
 
 /* The shortest decimal text that reads back as the same number, with '.' in every locale. */
 const char *real_text(double value, char buf[32]);

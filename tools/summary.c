@@ -63,9 +63,11 @@ void formats_help(FILE *out, const char *title, const nsm_format *(*at)(int i))
         const nsm_format *f = at(i);
         fprintf(out, "\n%s: %s\n", f->name, f->help);
         for (const char *line = f->options; line && *line;) {
-            int n = (int)strcspn(line, "\n"), key = (int)strcspn(line, " \n");
-            const char *text = line + key + strspn(line + key, " ");
-            fprintf(out, "  %-26.*s %.*s\n", key, line, (int)(line + n - text), text);
+            int n = (int)strcspn(line, "\n"), space = (int)strcspn(line, " \n");
+            char key[128], text[512];
+            snprintf(key, sizeof key, "%.*s", space, line);
+            snprintf(text, sizeof text, "%.*s", n - space, line + space);
+            help_line(out, key, text);
             line += n + (line[n] == '\n');
         }
     }

@@ -1,0 +1,29 @@
+#!/bin/sh
+# The manual: every command is in it, and its EXAMPLES run in their order.
+nsm=$(cd "${top_builddir:-.}" && pwd)/nsm
+page=$(cd "${top_srcdir:-.}" && pwd)/doc/nsm.1
+dir=$(mktemp -d) || exit 99
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 99
+failures=0
+fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+
+for c in $("$nsm" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
+    grep -q "nsm $c " "$page" || fail "nsm.1 does not tell of nsm $c"
+done
+if command -v man >/dev/null; then
+    man --warnings -l "$page" 2>warnings >/dev/null
+    test ! -s warnings || fail "man: $(cat warnings)"
+fi
+
+sed -n '/^\.SH EXAMPLES/,/^\.SH SEE/p' "$page" | sed -n '/^\.EX/,/^\.EE/{/^\./d;s/\\-/-/g;p}' >examples
+grep -q '^nsm ' examples || fail "no examples"
+charts=yes
+grep -q "#define HAVE_PLPLOT" "$(dirname "$nsm")/config.h" || charts=no
+while read -r line; do
+    case $line in 'nsm plot'*) test $charts = yes || continue ;; esac
+    eval "\"\$nsm\" ${line#nsm }" >out 2>err || fail "$line: $(cat err)"
+    test -s out || fail "$line: no result"
+done <examples
+
+test $failures -eq 0
