@@ -2,6 +2,12 @@
 #include "config.h"
 #include "datasets/internal.h"
 
+#define GRAPH_OPTIONS                                                          \
+    "label=  vertex attribute that is the class\n"                             \
+    "weight=weight  edge attribute that is the weight\n"                       \
+    "features=true  false: do without the other numeric attributes\n"          \
+    "directed=  as the file says\n"
+
 static const nsmi_maker importers[] = {
     { { "ogb", "OGB CSV layout: a folder with raw/ and split/",
         "directed=false  take edge.csv as it stands (else it is made symmetric)\n"
@@ -14,6 +20,26 @@ static const nsmi_maker importers[] = {
         "features=32768  columns that words are hashed to, a power of two\n"
         "seed=0  of the split \"default\", stratified 10/10/80\n" },
       nsmi_import_wordnet },
+    { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" }, nsmi_import_tu },
+    { { "csv", "an edge list as CSV, with nodes=FILE for the nodes",
+        "header=true  the first line names the columns; false: their names are 1, 2, ...\n"
+        "delimiter=,  one character, or tab\n"
+        "src=  column (the first)\n"
+        "dst=  column (the second)\n"
+        "weight=  column\n"
+        "directed=false  false: edges are made symmetric\n"
+        "nodes=  CSV file of the nodes\n"
+        "id=  its column of names (the first)\n"
+        "label=  its column of classes; an empty one or -1 is unlabelled\n"
+        "features=  its columns a,b,c (all others); false: none\n" },
+      nsmi_import_csv },
+#ifdef HAVE_IGRAPH
+    { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },
+    { { "gml", "GML, by igraph", GRAPH_OPTIONS }, nsmi_import_gml },
+    { { "pajek", "Pajek, by igraph", GRAPH_OPTIONS }, nsmi_import_pajek },
+    { { "edgelist", "two vertex numbers a line, from 0, by igraph", GRAPH_OPTIONS }, nsmi_import_edgelist },
+#endif
+    { { "hdf5", "an HDF5 file from elsewhere in the documented layout: checked and sealed", "" }, nsmi_import_hdf5 },
     { { NULL, NULL, NULL }, NULL },
 };
 

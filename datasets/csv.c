@@ -1,0 +1,256 @@
+/* datasets/csv.c - Edges from a CSV file, nodes from a second one.
+ *
+ * The first line names the columns (header=false: they are named 1, 2, ...).  Nodes have names of any
+ * kind; with nodes=FILE they are numbered in that file's order and the edges may name no others,
+ * else in the order in which the edges name them.  libcsv does the quoting. */
+#include "config.h"
+#include <csv.h>
+#include "datasets/words.h"
+
+enum { MAX_COLUMNS = 100000 };
+
+/* One file on its way through libcsv: the fields of the record so far. */
+typedef struct table table;
+struct table {
+    nsm_ctx *ctx;
+    nsmi_text *text;
+    char *record;              /* the fields, each with its NUL */
+    int64_t used, room;
+    int64_t *start, start_room, columns; /* where fields begin */
+    nsmi_words header;
+    bool headless;             /* the first record is data */
+    int64_t rows;
+    void (*row)(table *t, void *user);
+    void *user;
+};
+
+static const char *cell(const table *t, int64_t column) { return t->record + t->start[column]; }
+
+static void take_field(void *field, size_t bytes, void *user)
+{
+    table *t = user;
+    if (nsmi_failed(t->ctx)) return;
+    if (memchr(field, 0, bytes)) { nsmi_text_error(t->text, "a zero byte stands in a field"); return; }
+    if (t->columns == MAX_COLUMNS) { nsmi_text_error(t->text, "more than %d columns", MAX_COLUMNS); return; }
+    while (t->used + (int64_t)bytes >= t->room)
+        if (!nsmi_grow(t->ctx, &t->record, t->room, &t->room, 1)) return;
+    if (!nsmi_grow(t->ctx, &t->start, t->columns, &t->start_room, sizeof *t->start)) return;
+    t->start[t->columns++] = t->used;
+    memcpy(t->record + t->used, field, bytes);
+    t->used += (int64_t)bytes;
+    t->record[t->used++] = 0;
+}
+
+static void name_columns(table *t)
+{
+    for (int64_t c = 0; c < t->columns && !nsmi_failed(t->ctx); c++) {
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)c + 1);
+        int64_t at = nsmi_words_add(t->ctx, &t->header, t->headless ? number : cell(t, c));
+        if (at != c && !nsmi_failed(t->ctx)) nsmi_text_error(t->text, "two columns are named %.60s", cell(t, c));
+    }
+}
+
+static void take_row(int end, void *user)
+{
+    table *t = user;
+    bool first = t->header.count == 0;
+    (void)end;
+    if (nsmi_failed(t->ctx)) return;
+    if (first) name_columns(t);
+    if (t->columns != t->header.count) {
+        nsmi_text_error(t->text, "%lld columns, the first line has %lld", (long long)t->columns,
+                        (long long)t->header.count);
+    } else if (!nsmi_failed(t->ctx) && (!first || t->headless)) {
+        t->row(t, t->user);
+        t->rows++;
+    }
+    t->columns = 0;
+    t->used = 0;
+}
+
+/* Run a file through libcsv, line by line; row is called for every record. */
+static void read_table(nsm_ctx *ctx, const nsmi_options *o, const char *path, void (*row)(table *t, void *user), void *user)
+{
+    table t = { .ctx = ctx, .row = row, .user = user, .headless = !nsmi_option_bool(o, "header", true) };
+    struct csv_parser parser;
+    const char *delimiter = nsmi_option_text(o, "delimiter", ",");
+    if (!strcmp(delimiter, "tab")) delimiter = "\t";
+    if (strlen(delimiter) != 1 || *delimiter == '"')
+        nsm_error_set(ctx, NSM_EINVAL, "%s: delimiter=%.20s is neither one character nor \"tab\"", o->who, delimiter);
+    t.text = nsmi_text_open(ctx, path);
+    if (t.text && csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI)) nsm_error_set(ctx, NSM_ENOMEM, "%s: out of memory", path);
+    else if (t.text) {
+        csv_set_delim(&parser, (unsigned char)*delimiter);
+        csv_set_space_func(&parser, NULL);
+        bool ok = true;
+        for (char *line; ok && (line = nsmi_text_line(t.text));) {
+            size_t n = strlen(line);
+            ok = csv_parse(&parser, line, n, take_field, take_row, &t) == n &&
+                 csv_parse(&parser, "\n", 1, take_field, take_row, &t) == 1;
+        }
+        if (ok && !nsmi_failed(ctx)) ok = csv_fini(&parser, take_field, take_row, &t) == 0;
+        if (!ok) nsmi_text_error(t.text, "quotes do not match");
+        if (!nsmi_failed(ctx) && !t.header.count) nsm_error_set(ctx, NSM_EFORMAT, "%s: is empty", path);
+        csv_free(&parser);
+    }
+    nsmi_text_close(t.text);
+    nsmi_words_clear(&t.header);
+    free(t.record);
+    free(t.start);
+}
+
+/* The column that an option names, or a default (-1: none). */
+static int64_t column_of(table *t, const nsmi_options *o, const char *key, int64_t otherwise)
+{
+    const char *name = nsmi_option_text(o, key, NULL);
+    int64_t c = name ? nsmi_words_find(&t->header, name) : otherwise;
+    if ((name && c < 0) || c >= t->header.count)
+        nsmi_text_error(t->text, "there is no column %s=%.60s", key, name ? name : "(by default the second)");
+    return nsmi_failed(t->ctx) ? -1 : c;
+}
+
+/* ---- the graph ---- */
+
+typedef struct {
+    nsm_ctx *ctx;
+    const nsmi_options *o;
+    nsmi_words node, class;
+    bool closed;               /* the node file has been read: edges name no new nodes */
+    int64_t src, dst, weight;  /* columns of the edge file */
+    int64_t id, label, *feature, features; /* columns of the node file */
+    int64_t edges, edge_room[2], cells, cell_room, class_room;
+    int32_t (*pair)[2], *cls;
+    float *weights, *cell;
+} graph;
+
+static int64_t node_of(graph *g, table *t, int64_t column)
+{
+    const char *name = cell(t, column);
+    if (!*name) return nsmi_text_error(t->text, "a node's name is empty"), -1;
+    if (!g->closed) return nsmi_words_add(g->ctx, &g->node, name);
+    int64_t i = nsmi_words_find(&g->node, name);
+    if (i < 0) nsmi_text_error(t->text, "node %.60s is not in the node file", name);
+    return i;
+}
+
+static bool number_in(table *t, int64_t column, float *value)
+{
+    const char *p = cell(t, column);
+    if (nsmi_parse_float(&p, value) && !*p) return true;
+    nsmi_text_error(t->text, "column %s: \"%.40s\" is not a finite number", t->header.word[column], cell(t, column));
+    return false;
+}
+
+static void edge_row(table *t, void *user)
+{
+    graph *g = user;
+    if (t->rows == 0) {
+        g->src = column_of(t, g->o, "src", 0);
+        g->dst = column_of(t, g->o, "dst", 1);
+        g->weight = column_of(t, g->o, "weight", -1);
+        if (nsmi_failed(g->ctx)) return;
+    }
+    int64_t a = node_of(g, t, g->src), b = a < 0 ? -1 : node_of(g, t, g->dst);
+    if (a < 0 || b < 0 || !nsmi_grow(g->ctx, &g->pair, g->edges, &g->edge_room[0], sizeof *g->pair)) return;
+    g->pair[g->edges][0] = (int32_t)a;
+    g->pair[g->edges][1] = (int32_t)b;
+    if (g->weight >= 0 && (!nsmi_grow(g->ctx, &g->weights, g->edges, &g->edge_room[1], sizeof *g->weights) ||
+                           !number_in(t, g->weight, &g->weights[g->edges]))) return;
+    g->edges++;
+}
+
+/* features=a,b,c names columns; without it all but id and label are. */
+static void choose_features(graph *g, table *t)
+{
+    const char *list = nsmi_option_text(g->o, "features", NULL);
+    g->feature = nsmi_malloc(g->ctx, (size_t)t->header.count * sizeof *g->feature);
+    if (!g->feature || (list && !strcmp(list, "false"))) return;
+    for (int64_t c = 0; !list && c < t->header.count; c++)
+        if (c != g->id && c != g->label) g->feature[g->features++] = c;
+    while (list && *list) {
+        char name[256];
+        size_t n = strcspn(list, ",");
+        snprintf(name, sizeof name, "%.*s", (int)n, list);
+        int64_t c = nsmi_words_find(&t->header, name);
+        if (c < 0 || g->features == t->header.count) {
+            nsmi_text_error(t->text, "features=%.60s: there is no such column, or it is named twice", name);
+            return;
+        }
+        g->feature[g->features++] = c;
+        list += n + (list[n] == ',');
+    }
+}
+
+static void node_row(table *t, void *user)
+{
+    graph *g = user;
+    if (t->rows == 0) {
+        g->id = column_of(t, g->o, "id", 0);
+        g->label = column_of(t, g->o, "label", -1);
+        if (!nsmi_failed(g->ctx)) choose_features(g, t);
+        if (nsmi_failed(g->ctx)) return;
+    }
+    int64_t before = g->node.count, i = node_of(g, t, g->id);
+    if (i < 0) return;
+    if (g->node.count == before) {
+        nsmi_text_error(t->text, "node %.60s stands twice", cell(t, g->id));
+        return;
+    }
+    for (int64_t k = 0; k < g->features; k++) {
+        if (!nsmi_grow(g->ctx, &g->cell, g->cells, &g->cell_room, sizeof *g->cell)) return;
+        if (!number_in(t, g->feature[k], &g->cell[g->cells])) return;
+        g->cells++;
+    }
+    if (g->label < 0 || !nsmi_grow(g->ctx, &g->cls, i, &g->class_room, sizeof *g->cls)) return;
+    const char *word = cell(t, g->label);
+    g->cls[i] = *word && strcmp(word, "-1") ? (int32_t)nsmi_words_add(g->ctx, &g->class, word) : -1;
+}
+
+static nsm_dataset *build(graph *g, const char *source)
+{
+    char *name = nsmi_stem(g->ctx, source);
+    nsm_dataset *ds = name ? nsm_dataset_new(g->ctx, name) : NULL;
+    free(name);
+    nsm_dataset_nodes *v = ds ? nsm_dataset_add_nodes(ds, "node", g->node.count) : NULL;
+    nsm_dataset_edges *e = v ? nsm_dataset_add_edges(ds, "edge", 0, 0, g->edges) : NULL;
+    if (!e) return ds;
+    for (int64_t k = 0; k < g->edges; k++) {
+        e->src[k] = g->pair[k][0];
+        e->dst[k] = g->pair[k][1];
+    }
+    e->weight = g->weights;
+    g->weights = NULL;
+    v = &ds->node[0];
+    v->features = g->features;
+    if (g->features) v->dense = g->cell;
+    if (g->features) g->cell = NULL;
+    if (g->features && !v->dense) v->dense = nsmi_calloc(g->ctx, 1, sizeof *v->dense); /* no nodes, but columns */
+    if (g->label >= 0 && g->closed) {
+        nsmi_words_to_classes(ds, &g->class, g->cls, g->node.count);
+        g->cls = NULL;
+    }
+    v->names = g->node.word;
+    g->node.word = NULL;
+    g->node.count = 0;
+    ds->directed = nsmi_option_bool(g->o, "directed", false);
+    if (!ds->directed) nsmi_edges_symmetric(ds, 0);
+    return ds;
+}
+
+nsm_dataset *nsmi_import_csv(nsm_ctx *ctx, const char *source, const nsmi_options *o)
+{
+    graph g = { .ctx = ctx, .o = o, .label = -1 };
+    const char *nodes = nsmi_option_text(o, "nodes", NULL);
+    nsm_dataset *ds = NULL;
+    if (nodes) read_table(ctx, o, nodes, node_row, &g);
+    g.closed = nodes != NULL;
+    if (!nsmi_failed(ctx)) read_table(ctx, o, source, edge_row, &g);
+    if (!nsmi_failed(ctx)) ds = build(&g, source);
+    nsmi_words_clear(&g.node);
+    nsmi_words_clear(&g.class);
+    free(g.pair); free(g.cls); free(g.weights); free(g.cell); free(g.feature);
+    if (!nsmi_failed(ctx)) return ds;
+    nsm_dataset_free(ds);
+    return NULL;
+}
