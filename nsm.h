@@ -11,4 +11,6 @@
 #include "base/optimizer.h"
 #include "base/schedule.h"
 #include "base/metrics.h"
+#include "base/checkpoint.h"
+#include "base/safetensors.h"
 #endif

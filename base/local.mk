@@ -7,3 +7,7 @@ endif
 
 nobase_pkginclude_HEADERS += %D%/optimizer.h %D%/schedule.h %D%/metrics.h
 libnsmall_la_SOURCES += %D%/optimizer.c %D%/schedule.c %D%/metrics.c
+nobase_pkginclude_HEADERS += %D%/checkpoint.h %D%/safetensors.h
+if HAVE_HDF5
+libnsmall_la_SOURCES += %D%/checkpoint.c %D%/safetensors.c
+endif

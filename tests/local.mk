@@ -19,6 +19,11 @@ check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_m
 %C%_base_test_optimizer_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_schedule_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_metrics_LDADD = $(NSM_TEST_LIBS)
+if HAVE_HDF5
+check_PROGRAMS += %D%/base/test_checkpoint %D%/base/test_safetensors
+%C%_base_test_checkpoint_LDADD = $(NSM_TEST_LIBS)
+%C%_base_test_safetensors_LDADD = $(NSM_TEST_LIBS)
+endif
 endif
 
 # ---- the program ----
