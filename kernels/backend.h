@@ -113,6 +113,8 @@ struct nsm_backend {
     void (*sum_to)(nsm_device *d, const int64_t dim[5], const float *x, nsmi_strides s, float beta, float *y);
     /* x [outer, n, inner] -> y [outer, inner]; arg (MAX_OF, MIN_OF; may be NULL) the winner's place in n. */
     void (*reduce)(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner, const float *x, float *y, int32_t *arg);
+    /* dx[outer, arg, inner] += dy [outer, inner]: the gradient of a MAX_OF or MIN_OF. */
+    void (*reduce_back)(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg, const float *dy, float *dx);
     void (*argmax)(nsm_device *d, int64_t rows, int64_t cols, const float *x, int32_t *y);   /* NaN never wins; ties: lowest */
     double (*sum_squares)(nsm_device *d, int64_t n, const float *x);                          /* waits; in double */
     bool (*all_finite)(nsm_device *d, int64_t n, const float *x);                             /* waits */

@@ -472,6 +472,12 @@ static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64
         best_of_columns(d, outer, n, inner, sign, x, y, arg);
 }
 
+static void reduce_back(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg, const float *dy, float *dx)
+{
+    FOR_BLOCKS(d, outer * inner) for (int64_t i = BLOCK_START, end = BLOCK_END(outer * inner); i < end; i++)
+        dx[(i / inner * n + arg[i]) * inner + i % inner] += dy[i];
+}
+
 static void argmax(nsm_device *d, int64_t rows, int64_t cols, const float *x, int32_t *y)
 {
     int64_t size = nsmi_block_rows(cols);
@@ -545,6 +551,7 @@ void NSMI_FILL(dense)(nsm_backend *be)
     be->sum_squares = sum_squares;
     be->all_finite = all_finite;
     be->reduce = reduce;
+    be->reduce_back = reduce_back;
     be->argmax = argmax;
     be->dropout = dropout;
     be->uniform = uniform;
