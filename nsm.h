@@ -13,4 +13,5 @@
 #include "base/metrics.h"
 #include "base/checkpoint.h"
 #include "base/safetensors.h"
+#include "base/ops.h"
 #endif

@@ -1,0 +1,226 @@
+/* base/ops.h - Every differentiable op.
+ *
+ * All take the tape first and return a tensor that belongs to it (do not free it), or NULL: when
+ * an error stands already, when a required tensor is NULL, or when they leave an error themselves:
+ * NSM_ESHAPE shapes or types do not agree, NSM_EINVAL a number or option is out of range,
+ * NSM_ENOMEM.  So a chain of ops reads like its formula and the caller checks once.
+ * Tensors are float32 unless said.  An axis below 0 counts from the last (-1).  A name in [ ] is a
+ * size; "..." is any number of leading dims. */
+#ifndef NSM_OPS_H
+#define NSM_OPS_H
+#include "base/tape.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { NSM_ALL = -100 }; /* as an axis: over everything, to one number */
+
+/* ---- one input, elementwise: y has x's shape ---- */
+nsm_tensor *nsm_relu(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_leaky_relu(nsm_tape *tape, nsm_tensor *x, float slope);  /* slope x below 0 */
+nsm_tensor *nsm_elu(nsm_tape *tape, nsm_tensor *x, float alpha);         /* alpha (exp(x) - 1) below 0 */
+nsm_tensor *nsm_gelu(nsm_tape *tape, nsm_tensor *x);                     /* x Phi(x), by erf */
+nsm_tensor *nsm_gelu_tanh(nsm_tape *tape, nsm_tensor *x);                /* its tanh approximation */
+nsm_tensor *nsm_silu(nsm_tape *tape, nsm_tensor *x);                     /* x sigmoid(x) */
+nsm_tensor *nsm_sigmoid(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_tanh(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_softplus(nsm_tape *tape, nsm_tensor *x, float beta, float threshold); /* log(1 + exp(beta x)) / beta; x where beta x > threshold */
+nsm_tensor *nsm_relu6(nsm_tape *tape, nsm_tensor *x);                    /* min(max(x, 0), 6) */
+nsm_tensor *nsm_hardswish(nsm_tape *tape, nsm_tensor *x);                /* x relu6(x + 3) / 6 */
+nsm_tensor *nsm_mish(nsm_tape *tape, nsm_tensor *x);                     /* x tanh(softplus(x)) */
+nsm_tensor *nsm_quick_gelu(nsm_tape *tape, nsm_tensor *x, float alpha);  /* x sigmoid(alpha x), alpha 1.702 */
+nsm_tensor *nsm_log_sigmoid(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_exp(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_log(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_sqrt(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_rsqrt(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_square(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_abs(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_neg(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_reciprocal(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_sin(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_cos(nsm_tape *tape, nsm_tensor *x);
+nsm_tensor *nsm_scale(nsm_tape *tape, nsm_tensor *x, float a, float b);       /* a x + b */
+nsm_tensor *nsm_clamp(nsm_tape *tape, nsm_tensor *x, float low, float high);  /* NSM_EINVAL: low > high */
+
+/* The same values, through which no gradient passes. */
+nsm_tensor *nsm_detach(nsm_tape *tape, nsm_tensor *x);
+
+/* ---- two inputs, elementwise, with NumPy's broadcasting both ways ---- */
+nsm_tensor *nsm_add(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+nsm_tensor *nsm_sub(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+nsm_tensor *nsm_mul(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+nsm_tensor *nsm_div(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+nsm_tensor *nsm_maximum(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b); /* equal: half the gradient to each */
+nsm_tensor *nsm_minimum(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+
+/* Zero each value with probability p, 0 <= p < 1, and multiply the others by 1/(1-p) (Srivastava
+ * et al., JMLR 2014).  Returns x itself when p is 0 or the tape is in inference mode.  A sparse
+ * matrix stays one: its stored values are dropped.  No mask is kept. */
+nsm_tensor *nsm_dropout(nsm_tape *tape, nsm_tensor *x, float p);
+
+/* ---- activations by name, and fused ---- */
+typedef enum {
+    NSM_ACT_NONE, NSM_ACT_RELU, NSM_ACT_LEAKY_RELU, NSM_ACT_ELU, NSM_ACT_GELU, NSM_ACT_GELU_TANH, NSM_ACT_SILU,
+    NSM_ACT_SIGMOID, NSM_ACT_TANH, NSM_ACT_SOFTPLUS, NSM_ACT_RELU6, NSM_ACT_HARDSWISH, NSM_ACT_MISH,
+    NSM_ACT_QUICK_GELU, NSM_ACT_LOG_SIGMOID, NSM_ACTS
+} nsm_act;
+const char *nsm_act_name(nsm_act act);      /* "leaky_relu"; "none" */
+int nsm_act_find(const char *name);         /* the nsm_act of that name, -1 if there is none */
+/* The constants an activation has when nobody says otherwise: leaky_relu 0.01, elu 1, softplus 1
+ * and 20, quick_gelu 1.702, the others 0. */
+void nsm_act_constants(nsm_act act, float *a, float *b);
+
+/* y = dropout(act(x + bias), p) in one pass; x [..., C], bias [C] or NULL.  a, b are the
+ * activation's constants in the order of the functions above (slope; alpha; beta, threshold).
+ * Dropout acts while the tape trains. */
+nsm_tensor *nsm_activate(nsm_tape *tape, nsm_tensor *x, nsm_tensor *bias, nsm_act act, float a, float b, float p);
+
+/* The two halves u, v of an axis (whose size is even): act(u) v with half 0, u act(v) with half 1,
+ * the activation's usual constants.  GLU: sigmoid, 1 (Dauphin et al., arXiv:1612.08083); GEGLU,
+ * SwiGLU (Shazeer, arXiv:2002.05202): gelu, silu. */
+nsm_tensor *nsm_glu(nsm_tape *tape, nsm_tensor *x, int axis, nsm_act act, int half);
+
+/* ---- products ---- */
+/* op(a) op(b), where op transposes if told so: a [m,k] or [k,m], b [k,n] or [n,k] -> [m,n]. */
+nsm_tensor *nsm_matmul(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b, bool transpose_a, bool transpose_b);
+/* The same for the last two axes; those before them are broadcast. */
+nsm_tensor *nsm_bmm(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b, bool transpose_a, bool transpose_b);
+/* y = x w^T + bias: x [..., in], w [out, in], bias [out] or NULL -> [..., out].  x may be a sparse matrix. */
+nsm_tensor *nsm_linear(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias);
+/* y = x1 w1^T + x2 w2^T + bias, into one output. */
+nsm_tensor *nsm_linear2(nsm_tape *tape, nsm_tensor *x1, nsm_tensor *w1, nsm_tensor *x2, nsm_tensor *w2, nsm_tensor *bias);
+
+/* ---- reductions: over an axis, or NSM_ALL; with keep the axis stays, of size 1 ---- */
+nsm_tensor *nsm_sum(nsm_tape *tape, nsm_tensor *x, int axis, bool keep);
+nsm_tensor *nsm_mean(nsm_tape *tape, nsm_tensor *x, int axis, bool keep);
+nsm_tensor *nsm_max(nsm_tape *tape, nsm_tensor *x, int axis, bool keep); /* the gradient goes to the first winner; NSM_ESHAPE: nothing to choose from */
+nsm_tensor *nsm_min(nsm_tape *tape, nsm_tensor *x, int axis, bool keep);
+nsm_tensor *nsm_logsumexp(nsm_tape *tape, nsm_tensor *x, int axis, bool keep);
+nsm_tensor *nsm_softmax(nsm_tape *tape, nsm_tensor *x, int axis);
+nsm_tensor *nsm_log_softmax(nsm_tape *tape, nsm_tensor *x, int axis);
+
+/* ---- norms ---- */
+/* Over the last `axes` axes together: (x - mean) / sqrt(var + eps) w + b with the biased variance
+ * (Ba et al., arXiv:1607.06450).  w and b have the shape of these axes, or are NULL. */
+nsm_tensor *nsm_layer_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int axes, float eps);
+/* x / sqrt(mean(x^2) + eps) w (Zhang and Sennrich, arXiv:1910.07467). */
+nsm_tensor *nsm_rms_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, int axes, float eps);
+/* Layer norm over one axis, at each place: axis 1 for images [N, C, H, W].  w, b [its size] or NULL. */
+nsm_tensor *nsm_layer_norm_axis(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int axis, float eps);
+/* Layer norm of each of `groups` runs of channels of [N, C, ...] with all space (Wu and He,
+ * arXiv:1803.08494), then w, b [C] or NULL by channel. */
+nsm_tensor *nsm_group_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int groups, float eps);
+
+/* Batch norm over all axes but axis 1 (Ioffe and Szegedy, arXiv:1502.03167), x [N,C], [N,C,L] or
+ * [N,C,H,W]; w, b [C] or NULL.  training: by the biased variance of the batch, and the running
+ * statistics move towards the batch's by `momentum` (their variance is the unbiased one).  Else by
+ * the running statistics.  mean, var [C] hold these; both NULL: always by the batch's.
+ * Layers pass nsm_tape_training(tape).  Errors: NSM_ESHAPE also when training on one value a channel. */
+typedef struct {
+    nsm_tensor *mean, *var;
+    float momentum, eps;
+    bool training;
+} nsm_batch_stats;
+nsm_tensor *nsm_batch_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, const nsm_batch_stats *stats);
+
+/* Rows (last axis) to unit length: x / max(|x|_2, eps), eps at least 1e-18. */
+nsm_tensor *nsm_normalize(nsm_tape *tape, nsm_tensor *x, float eps);
+
+/* ---- shape ---- */
+/* y's axis k is x's axis perm[k]; perm has x's rank entries. */
+nsm_tensor *nsm_permute(nsm_tape *tape, nsm_tensor *x, const int *perm);
+nsm_tensor *nsm_transpose(nsm_tape *tape, nsm_tensor *x); /* swap the last two axes */
+nsm_tensor *nsm_concat(nsm_tape *tape, nsm_tensor *const *x, int count, int axis);
+nsm_tensor *nsm_slice(nsm_tape *tape, nsm_tensor *x, int axis, int64_t start, int64_t length);
+/* y[i...] = x[index[i...]]: x [R, ...], index int32 of any shape -> [index dims, x's dims after the
+ * first].  Errors: NSM_EINVAL an index is out of range. */
+nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index);
+/* The same from a table of embeddings; row `padding` (below 0: none) gets no gradient. */
+nsm_tensor *nsm_embedding(nsm_tape *tape, nsm_tensor *table, nsm_tensor *ids, int64_t padding);
+
+/* ---- graphs and sparse matrices: csr has R rows (destinations), C columns (sources), E entries,
+ * and must outlive the tape's step.  Values of entries stand in csr order.  NSM_EINVAL: csr was made
+ * without its transpose and a gradient is wanted. ---- */
+/* y[r] = sum over the entries e of row r of w[e] x[column of e]; w [E] or NULL (1); mean: divided by
+ * the number of entries, a row without any gives 0.  x [C, F] -> [R, F]. */
+nsm_tensor *nsm_spmm(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *w, bool mean, nsm_tensor *x);
+/* The largest of x[column of e] by feature; 0 for a row without entries; the gradient goes to the first winner. */
+nsm_tensor *nsm_spmm_max(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x);
+/* Over the entries of each row: x [E, F] -> [R, F]; a row without entries gives 0. */
+nsm_tensor *nsm_segment_sum(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x);
+nsm_tensor *nsm_segment_mean(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x);
+nsm_tensor *nsm_segment_max(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x);
+nsm_tensor *nsm_segment_min(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x);
+nsm_tensor *nsm_segment_softmax(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x); /* [E, H] -> [E, H] */
+/* y[e, h] = a[row of e, h, :] . b[column of e, h, :]; a [R, H*D], b [C, H*D] -> [E, H]. */
+nsm_tensor *nsm_sddmm(nsm_tape *tape, const nsm_csr *csr, int heads, nsm_tensor *a, nsm_tensor *b);
+/* nsm_linear of a sparse matrix x [R, C]: w [O, C], bias [O] or NULL -> [R, O]. */
+nsm_tensor *nsm_sparse_linear(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias);
+/* Attention over the entries of each row, fused: nothing of size E*H*D is made.
+ *   gat:   s = leaky_relu(src[column,h] + dst[row,h] + edge[e,h])      x [C, H*D], src [C,H], dst [R,H], edge [E,H] or NULL
+ *   gatv2: s = att[h] . leaky_relu(l[column,h] + q[row,h] + edge[e,h]) l = x [C, H*D], q [R, H*D], att [H,D], edge [E, H*D] or NULL
+ *   y[row,h] = sum over e of softmax(s) x[column,h] -> [R, H*D]
+ * dst and q may have more than R rows: the first R count.  drop: dropout on the softmax while the
+ * tape trains.  prob (may be NULL) gets the softmax [E, H], through which no gradient passes. */
+nsm_tensor *nsm_gat_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope, float drop, nsm_tensor *x,
+                              nsm_tensor *src, nsm_tensor *dst, nsm_tensor *edge, nsm_tensor **prob);
+nsm_tensor *nsm_gatv2_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope, float drop, nsm_tensor *l,
+                                nsm_tensor *q, nsm_tensor *att, nsm_tensor *edge, nsm_tensor **prob);
+
+/* ---- losses ---- */
+typedef enum {
+    NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */
+    NSM_LOSS_SUM,
+    NSM_LOSS_NONE,      /* not reduced */
+    NSM_LOSS_BATCHMEAN  /* sum / size of the first axis */
+} nsm_reduction;
+
+/* Start from zero, set what you need: a field left 0 takes the value in ( ). */
+typedef struct {
+    nsm_reduction reduction;   /* mean divides by the sum of weights of the rows that count; NaN if none does (mean) */
+    int class_axis;            /* (1; 0 with logits of rank 1, and with class_first) */
+    bool class_first;          /* the classes are axis 0 */
+    float label_smoothing;     /* e: (1-e) nll + e mean over classes of -log p (0) */
+    bool ignore;               /* ignore_index is given (rows of target -1 count nowhere) */
+    int64_t ignore_index;      /* rows of this target count nowhere */
+    nsm_tensor *class_weight;  /* [C] (1) */
+    nsm_tensor *row_weight;    /* a weight, or a mask of 0 and 1, for each row (1) */
+} nsm_cross_entropy_config;
+
+/* -log softmax(logits)[target] by row.  logits: any rank, target: int32 of logits' shape without the class
+ * axis, or float32 of logits' shape: probabilities.  No gradient passes to the weights.
+ * config may be NULL.  Errors: NSM_EINVAL a target is no class. */
+nsm_tensor *nsm_cross_entropy(nsm_tape *tape, nsm_tensor *logits, nsm_tensor *target, const nsm_cross_entropy_config *config);
+
+/* -(p t log s(x) + (1-t) log(1 - s(x))), s the sigmoid; target has x's shape, pos_weight p (broadcast
+ * against it) or NULL.  No gradient passes to target and pos_weight. */
+nsm_tensor *nsm_bce_with_logits(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, nsm_tensor *pos_weight, nsm_reduction r);
+nsm_tensor *nsm_mse_loss(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, nsm_reduction r);
+nsm_tensor *nsm_l1_loss(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, nsm_reduction r);
+/* d^2 / (2 beta) where |d| < beta, else |d| - beta / 2; beta 0 is l1. */
+nsm_tensor *nsm_smooth_l1_loss(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, float beta, nsm_reduction r);
+/* d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2); delta > 0. */
+nsm_tensor *nsm_huber_loss(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, float delta, nsm_reduction r);
+/* t (log t - x), x log probabilities; with log_target the target is log t, and gradient passes to it. */
+nsm_tensor *nsm_kl_div(nsm_tape *tape, nsm_tensor *x, nsm_tensor *target, bool log_target, nsm_reduction r);
+/* KL(softmax(teacher/T) || softmax(student/T)) over the last axis, times T^2 with `scaled`
+ * (Hinton et al., arXiv:1503.02531); T > 0. */
+nsm_tensor *nsm_distillation(nsm_tape *tape, nsm_tensor *student, nsm_tensor *teacher, float temperature, bool scaled, nsm_reduction r);
+/* KL(N(mu, exp(logvar)) || N(0, 1)) = (mu^2 + exp(logvar) - 1 - logvar) / 2 (Kingma and Welling, arXiv:1312.6114). */
+nsm_tensor *nsm_gaussian_kl(nsm_tape *tape, nsm_tensor *mu, nsm_tensor *logvar, nsm_reduction r);
+
+/* Contrastive: cross entropy of a b^T to the diagonal; a, b [N, D] (van den Oord et al., arXiv:1807.03748). */
+typedef struct {
+    bool symmetric;      /* the mean of rows' and columns' (rows') */
+    bool normalize;      /* rows to unit length first (no) */
+    float eps;           /* of normalize (1e-12) */
+    nsm_tensor *scale;   /* one number s: logits times exp(s) (none) */
+    nsm_reduction reduction;
+} nsm_info_nce_config;
+nsm_tensor *nsm_info_nce(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b, const nsm_info_nce_config *config);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
