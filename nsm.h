@@ -7,11 +7,11 @@
 #include "base/tensor.h"
 #include "base/sparse.h"
 #include "base/tape.h"
+#include "base/ops.h"
 #include "base/module.h"
 #include "base/optimizer.h"
 #include "base/schedule.h"
 #include "base/metrics.h"
 #include "base/checkpoint.h"
 #include "base/safetensors.h"
-#include "base/ops.h"
 #endif

@@ -9,11 +9,14 @@ if HAVE_HDF5
 libnsmtest_la_SOURCES += %D%/fixture.h %D%/fixture.c
 check_PROGRAMS += %D%/oracle
 %C%_oracle_SOURCES = %D%/oracle.c
+%C%_oracle_SOURCES += %D%/oracle_losses.c %D%/oracle_primitives.c
 %C%_oracle_LDADD = $(NSM_TEST_LIBS)
 endif
 
 check_PROGRAMS += %D%/base/test_tape
 %C%_base_test_tape_LDADD = $(NSM_TEST_LIBS)
+check_PROGRAMS += %D%/base/test_ops
+%C%_base_test_ops_LDADD = $(NSM_TEST_LIBS)
 
 check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_metrics
 %C%_base_test_optimizer_LDADD = $(NSM_TEST_LIBS)

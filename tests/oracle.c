@@ -12,7 +12,10 @@
 #include <unistd.h>
 #include "tests/fixture.h"
 
+extern const oracle_kind oracle_losses[], oracle_primitives[];
 static const oracle_kind *const tables[] = {
+    oracle_losses,
+    oracle_primitives,
     NULL,
 };
 
