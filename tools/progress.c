@@ -108,7 +108,7 @@ static void show(progress *p, int64_t done, bool ended, const char *format, va_l
 
 void progress_step(progress *p, int64_t done, const char *format, ...)
 {
-    if (!progress_due(p)) return;
+    if (!progress_due(p) || (!p->terminal && done == p->total)) return; /* the end has a line of its own */
     va_list args;
     va_start(args, format);
     show(p, done, false, format, args);

@@ -16,7 +16,6 @@
 
 enum { COLUMNS_MOST = 32, PATHS = 8 };
 static const char log_name[] = "log.csv", events_name[] = "events.out.tfevents.nsm";
-static const char checkpoint_format[] = "checkpoint-%06lld.h5";
 
 struct run {
     nsm_ctx *ctx;
@@ -69,24 +68,21 @@ static int make_folders(nsm_ctx *ctx, char *folder)
     }
 }
 
-/* The epoch of a checkpoint's name, -1 if it is none. */
-static long long checkpoint_epoch(const char *name)
+static bool is_checkpoint(const char *name)
 {
-    long long epoch;
     int end = 0;
-    if (sscanf(name, "checkpoint-%lld.h5%n", &epoch, &end) != 1 || !end || name[end] || epoch < 0) return -1;
-    return epoch;
+    return sscanf(name, "checkpoint-%*[0-9].h5%n", &end) == 0 && end > 0 && !name[end];
 }
 
 /* Remove drafts of writers that died (nobody else writes here: the folder is locked) and, unless
  * the run goes on, what an earlier one left.  Files that are not a run's stay. */
 static int clear(run *r, bool resume)
 {
-    static const char *const own[] = {"config.yaml", log_name, events_name, "best.h5", "result.json"};
+    static const char *const own[] = {"config.yaml", log_name, events_name, "best.h5"};
     DIR *d = opendir(r->folder);
     if (!d) return failed(r->ctx, r->folder);
     for (struct dirent *e; (e = readdir(d));) {
-        bool old = checkpoint_epoch(e->d_name) >= 0, dead = e->d_name[0] == '.' && strstr(e->d_name, ".draft-");
+        bool old = is_checkpoint(e->d_name), dead = e->d_name[0] == '.' && strstr(e->d_name, ".draft-");
         for (size_t i = 0; i < sizeof own / sizeof *own; i++) old |= !strcmp(e->d_name, own[i]);
         if ((dead || (old && !resume)) && unlinkat(dirfd(d), e->d_name, 0)) failed(r->ctx, e->d_name);
     }
@@ -218,77 +214,6 @@ int run_log_flush(run *r)
 {
     if (r->log && fflush(r->log)) return failed(r->ctx, log_name);
     return r->events ? events_flush(r->events) : NSM_OK;
-}
-
-/* ---- checkpoints ---- */
-
-const char *run_checkpoint(run *r, int64_t epoch)
-{
-    char name[64];
-    snprintf(name, sizeof name, checkpoint_format, (long long)epoch);
-    return run_path(r, name);
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    long long x = *(const long long *)a, y = *(const long long *)b;
-    return (x < y) - (x > y);
-}
-
-/* The epochs of the folder's checkpoints, newest first; their count, -1 on error. */
-static int64_t list_epochs(run *r, long long **epochs)
-{
-    int64_t count = 0, room = 0;
-    *epochs = NULL;
-    DIR *d = opendir(r->folder);
-    if (!d) return failed(r->ctx, r->folder), -1;
-    for (struct dirent *e; (e = readdir(d));) {
-        long long epoch = checkpoint_epoch(e->d_name);
-        if (epoch < 0) continue;
-        if (count == room) {
-            room = 2 * room + 16;
-            long long *more = realloc(*epochs, (size_t)room * sizeof *more);
-            if (!more) {
-                nsm_error_set(r->ctx, NSM_ENOMEM, "out of memory for the list of checkpoints");
-                break;
-            }
-            *epochs = more;
-        }
-        (*epochs)[count++] = epoch;
-    }
-    closedir(d);
-    if (count) qsort(*epochs, (size_t)count, sizeof **epochs, newest_first);
-    return nsm_error(r->ctx) ? -1 : count;
-}
-
-int run_prune(run *r, int keep)
-{
-    long long *epoch;
-    if (nsm_error(r->ctx)) return nsm_error(r->ctx);
-    int64_t count = list_epochs(r, &epoch);
-    for (int64_t i = keep; i < count; i++) {
-        char name[64];
-        snprintf(name, sizeof name, checkpoint_format, epoch[i]);
-        if (unlinkat(r->lock, name, 0)) failed(r->ctx, name);
-    }
-    free(epoch);
-    return nsm_error(r->ctx);
-}
-
-char **run_checkpoints(run *r)
-{
-    long long *epoch;
-    if (nsm_error(r->ctx)) return NULL;
-    int64_t count = list_epochs(r, &epoch);
-    size_t each = strlen(r->folder) + 64;
-    char **list = count < 0 ? NULL : calloc(1, (size_t)(count + 1) * sizeof *list + (size_t)count * each);
-    for (int64_t i = 0; list && i < count; i++) {
-        int at = snprintf(list[i] = (char *)(list + count + 1) + (size_t)i * each, each, "%s/", r->folder);
-        snprintf(list[i] + at, each - (size_t)at, checkpoint_format, epoch[i]);
-    }
-    free(epoch);
-    if (!list && !nsm_error(r->ctx)) nsm_error_set(r->ctx, NSM_ENOMEM, "out of memory for the list of checkpoints");
-    return list;
 }
 
 /* ---- reading a log ---- */

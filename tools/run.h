@@ -3,9 +3,8 @@
  *   config.yaml            every setting, resolved
  *   log.csv                a row an epoch (or some steps); the first column is the epoch
  *   events.out.tfevents.nsm  the same for TensorBoard
- *   checkpoint-000120.h5   the newest ones, by epoch; the last is the final state
+ *   checkpoint-120.h5      the newest ones, by epoch; the last is the final state (base/checkpoint.h)
  *   best.h5                the state that validation liked best
- *   result.json            what the run ended with
  *   loss.png ...           charts
  *
  * Only one process at a time may write in a folder: it is locked.  Errors are left in the context. */
@@ -32,12 +31,6 @@ int run_log_open(run *r, int columns, const char *const *column, int64_t epoch);
 /* One row, value[0] the epoch; NaN leaves a field empty.  Also goes to the events. */
 int run_log(run *r, const double *value);
 int run_log_flush(run *r);
-
-/* The path for an epoch's checkpoint; and, after it is written: remove all but the newest `keep`. */
-const char *run_checkpoint(run *r, int64_t epoch);
-int run_prune(run *r, int keep);
-/* The checkpoints there are, newest first, as NULL-ended array that the caller frees (one free()). */
-char **run_checkpoints(run *r);
 
 /* ---- a log read back, for charts ---- */
 typedef struct {

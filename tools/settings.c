@@ -318,7 +318,7 @@ char *settings_value(nsm_ctx *ctx, const setting *field, const void *options)
 
 void help_line(FILE *out, const char *key, const char *text)
 {
-    enum { indent = 29, width = 79 };
+    enum { indent = 29, width = 78 };
     int at = fprintf(out, "  %s", key);
     if (at > indent - 2) fprintf(out, "\n%*s", indent, "");
     else fprintf(out, "%*s", indent - at, "");
@@ -346,7 +346,7 @@ char *settings_help(const setting *fields)
     FILE *out = open_memstream(&text, &bytes);
     if (!out) return NULL;
     for (const setting *f = fields; f->name; f++) {
-        char key[KEY_BYTES], line[1024], want[VALUE_BYTES];
+        char key[KEY_BYTES], line[2 * VALUE_BYTES], want[VALUE_BYTES];
         snprintf(key, sizeof key, "%s=%s", f->name, f->fallback ? f->fallback : "");
         bool plain = f->type == SETTING_STRING || f->type == SETTING_BOOL;
         snprintf(line, sizeof line, "%s%s%s%s", f->help, plain ? "" : " (", plain ? "" : type_text(f, want), plain ? "" : ")");
