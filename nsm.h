@@ -14,4 +14,12 @@
 #include "base/metrics.h"
 #include "base/checkpoint.h"
 #include "base/safetensors.h"
+#include "base/ops.h"
+#include "graph/graph.h"
+#include "graph/attention.h"
+#include "graph/gcn.h"
+#include "graph/gat.h"
+#include "graph/gatv2.h"
+#include "graph/sage.h"
+#include "graph/gnn.h"
 #endif

@@ -10,6 +10,7 @@ libnsmtest_la_SOURCES += %D%/fixture.h %D%/fixture.c
 check_PROGRAMS += %D%/oracle
 %C%_oracle_SOURCES = %D%/oracle.c
 %C%_oracle_SOURCES += %D%/oracle_losses.c %D%/oracle_primitives.c
+%C%_oracle_SOURCES += %D%/oracle_graph.c
 %C%_oracle_LDADD = $(NSM_TEST_LIBS)
 endif
 
