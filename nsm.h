@@ -22,4 +22,5 @@
 #include "graph/gatv2.h"
 #include "graph/sage.h"
 #include "graph/gnn.h"
+#include "graph/sampler.h"
 #endif

@@ -10,8 +10,8 @@ libnsmtest_la_SOURCES += %D%/fixture.h %D%/fixture.c
 check_PROGRAMS += %D%/oracle
 %C%_oracle_SOURCES = %D%/oracle.c
 %C%_oracle_SOURCES += %D%/oracle_losses.c %D%/oracle_primitives.c
-%C%_oracle_SOURCES += %D%/oracle_graph.c
-%C%_oracle_LDADD = $(NSM_TEST_LIBS)
+EXTRA_DIST += %D%/fixtures
+%C%_oracle_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 endif
 
 check_PROGRAMS += %D%/base/test_tape
@@ -28,6 +28,24 @@ check_PROGRAMS += %D%/base/test_checkpoint %D%/base/test_safetensors
 %C%_base_test_checkpoint_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_safetensors_LDADD = $(NSM_TEST_LIBS)
 endif
+endif
+
+# ---- graphs ----
+if HAVE_CHECK
+check_LTLIBRARIES += libnsmtestgraph.la
+libnsmtestgraph_la_SOURCES = %D%/graph/layer.h %D%/graph/layer.c
+if HAVE_HDF5
+libnsmtestgraph_la_SOURCES += %D%/oracle_graph.c
+endif
+check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%/graph/test_gatv2 %D%/graph/test_sage \
+	%D%/graph/test_gnn %D%/graph/test_sampler
+%C%_graph_test_graph_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_gcn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_gat_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_gatv2_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_sage_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_gnn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_sampler_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 endif
 
 # ---- the program ----
