@@ -14,7 +14,6 @@
 #include "base/metrics.h"
 #include "base/checkpoint.h"
 #include "base/safetensors.h"
-#include "base/ops.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"
