@@ -7,7 +7,6 @@
 #include "base/tensor.h"
 #include "base/sparse.h"
 #include "base/tape.h"
-#include "base/ops.h"
 #include "base/module.h"
 #include "base/optimizer.h"
 #include "base/schedule.h"
@@ -22,4 +21,8 @@
 #include "graph/sage.h"
 #include "graph/gnn.h"
 #include "graph/sampler.h"
+#include "datasets/dataset.h"
+#include "datasets/import.h"
+#include "datasets/generate.h"
+#include "datasets/info.h"
 #endif

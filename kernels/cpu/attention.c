@@ -48,7 +48,8 @@ static inline int64_t pattern_size(int64_t n) /* least common multiple of n and 
 static inline void pattern_set(float *pattern, const float *v, int64_t n)
 {
     int64_t size = pattern_size(n);
-    for (int64_t i = 0; i < size; i += n) memcpy(pattern + i, v, (size_t)n * sizeof *v);
+    for (int64_t i = 0; i < n; i++) pattern[i] = v[i];
+    for (int64_t i = n; i < size; i++) pattern[i] = pattern[i - n];
 }
 
 static inline vf leaky(vf z, float slope) { return vf_pick(z > 0.0f, z, z * slope); }
@@ -58,7 +59,8 @@ static inline vf leaky_slope(vf z, float slope) { return vf_pick(z > 0.0f, vf_se
 static inline vf exp_down(vf x) { return vf_exp(vf_max(vf_set(-87.0f), x)); }
 
 /* The tile's heads of n entries from first on, between [E, H] and flat. */
-static inline void flat_get(const job_t *j, const float *from, int64_t first, int64_t n, float *flat)
+static inline void flat_get(const job_t *j, const float *from, int64_t first, int64_t n,
+                            float *flat)
 {
     int64_t hn = j->t.heads;
     from += first * j->heads + j->t.head;
@@ -91,8 +93,11 @@ static void drop_factors(const job_t *j, int64_t first, int64_t n, float *flat)
 INLINE void copy_heads(const job_t *j, int64_t lo, int64_t n, const int64_t hn, float *flat)
 {
     const int32_t *idx = j->m->idx;
-    for (int64_t k = 0; k < n; k++)
-        memcpy(flat + k * hn, j->src + idx[lo + k] * j->heads + j->t.head, (size_t)hn * sizeof *flat);
+    const float *src = j->src + j->t.head;
+    for (int64_t k = 0; k < n; k++) {
+        if (lo + k + 2 * AHEAD < j->m->nnz) __builtin_prefetch(src + idx[lo + k + 2 * AHEAD] * j->heads);
+        memcpy(flat + k * hn, src + idx[lo + k] * j->heads, (size_t)hn * sizeof *flat);
+    }
 }
 
 /* GAT: z of the entries lo..lo+n of row r, rounded up to whole vectors. */
@@ -124,13 +129,14 @@ INLINE vf v2_z(const float *l, const float *q, const float *edge, int64_t i, int
     return edge ? z + vf_load_n(edge + i, n) : z;
 }
 
-INLINE float v2_score(const job_t *j, const float *l, const float *q, const float *edge, const float *att)
+INLINE float v2_score(const job_t *j, const float *l, const float *q, const float *edge,
+                      const float *att)
 {
     vf s = {0};
     int64_t i = 0, d = j->dim;
     for (; i + W <= d; i += W) s += vf_load(att + i) * leaky(v2_z(l, q, edge, i, W), j->slope);
     if (i < d) s += vf_load_n(att + i, d - i) * leaky(v2_z(l, q, edge, i, d - i), j->slope);
-    return vf_sum(s);
+    return lanes_sum(s);
 }
 
 /* The features of entry e's edge, for the tile's heads; NULL if there are none. */
@@ -144,10 +150,15 @@ static inline const float *head_row(const job_t *j, const float *x, int64_t row)
     return x + (row * j->heads + j->t.head) * j->dim;
 }
 
-/* Ask for the tile's part of the row that entry e + AHEAD will need. */
-static inline void ask(const job_t *j, const float *x, int64_t e)
+/* Ask for the tile's part of the row that entry e + AHEAD will need; for the numbers of its heads. */
+INLINE void ask(const job_t *j, const float *x, int64_t e)
 {
     if (e + AHEAD < j->m->nnz) prefetch_row(head_row(j, x, j->m->idx[e + AHEAD]) + j->t.col, (j->t.heads - 1) * j->dim + j->t.cols);
+}
+
+INLINE void ask_scratch(const job_t *j, int64_t e)
+{
+    if (e + AHEAD < j->m->nnz) __builtin_prefetch(j->scratch + j->m->pos[e + AHEAD] * j->heads + j->t.head, 1);
 }
 
 static void v2_scores(const job_t *j, int64_t r, int64_t lo, int64_t n, float *flat)
@@ -184,7 +195,8 @@ static inline int64_t block_entries(const job_t *j)
 enum { SUM_AT = MAX_HEADS, SUMS_AT = 2 * MAX_HEADS };
 
 /* acc += weight * row, for the entries lo..lo+n; nv vectors a head, the last of `tail` lanes */
-INLINE void add_rows(const job_t *j, int64_t lo, int64_t n, const float *flat, const int64_t nv, int64_t tail, const bool full,
+INLINE void add_rows(const job_t *j, int64_t lo, int64_t n, const float *flat, const int64_t nv,
+                     int64_t tail, const bool full,
                      float *acc)
 {
     int64_t hn = j->t.heads, d = j->dim;
@@ -351,14 +363,16 @@ static void attend(nsm_device *d, job_t j)
     }
 }
 
-static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
+                float p_drop, nsm_random r,
                 const float *x, const float *src, const float *dst, const float *edge, float *y, float *stat, float *prob)
 {
     attend(d, (job_t){ .m = m, .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .random = r, .x = x,
                        .src = src, .dst = dst, .edge = edge, .y = y, .stat = stat, .prob = prob });
 }
 
-static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
+                  float p_drop, nsm_random r,
                   const float *l, const float *q, const float *edge, const float *att, float *y, float *stat, float *prob)
 {
     attend(d, (job_t){ .m = m, .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .random = r, .x = l,
@@ -388,15 +402,16 @@ static void prob_span(const void *job, int64_t row, int64_t lo, int64_t hi, floa
 
 /* 2, by source j: dx[j] += p drop dy[r], and scratch = p drop <dy[r], x[j]>.  nv vectors a head,
  * the last of `tail` lanes; x padded as acc is. */
-INLINE void source_rows(const job_t *j, int64_t lo, int64_t hi, const int64_t nv, int64_t tail, const bool full,
+INLINE void source_rows(const job_t *j, int64_t lo, int64_t hi, const int64_t nv, int64_t tail,
+                        const bool full,
                         const bool dots, const float *x, float *acc)
 {
-    int64_t hn = j->t.heads, d = j->dim, last = j->m->nnz - AHEAD;
+    int64_t hn = j->t.heads, d = j->dim;
     for (int64_t e = lo; e < hi; e++) {
         const float *dy = head_row(j, j->dy, j->m->idx[e]) + j->t.col;
         float *w = j->scratch + j->m->pos[e] * j->heads + j->t.head;
         ask(j, j->dy, e);
-        if (e < last) __builtin_prefetch(j->scratch + j->m->pos[e + AHEAD] * j->heads + j->t.head, 1);
+        ask_scratch(j, e);
         for (int64_t h = 0; h < hn; h++) {
             float weight = w[h] > 0.0f ? w[h] * j->keep : 0.0f;
             const float *xh = x + h * j->t.pad, *dyh = dy + h * d;
@@ -407,7 +422,7 @@ INLINE void source_rows(const job_t *j, int64_t lo, int64_t hi, const int64_t nv
                 vf_store(a + v * W, vf_load(a + v * W) + weight * g);
                 if (dots) s += g * vf_load(xh + v * W);
             }
-            if (dots) w[h] = weight * vf_sum(s);
+            if (dots) w[h] = weight * lanes_sum(s);
         }
     }
 }
@@ -459,7 +474,8 @@ static void dots_span(const void *job, int64_t row, int64_t lo, int64_t hi, floa
 }
 
 /* 3, by destination: the gradient of z, into scratch and dedge, its sum into ddst. */
-static void gat_z_back(const job_t *j, int64_t count, const float *delta, const float *z, const float *p, float *g)
+static void gat_z_back(const job_t *j, int64_t count, const float *delta, const float *z,
+                       const float *p, float *g)
 {
     int64_t size = pattern_size(j->t.heads);
     for (int64_t i = 0; i < count; i += size)
@@ -518,12 +534,11 @@ static void row_done(const void *job, int64_t row, float *acc, float *total)
 static void scratch_span(const void *job, int64_t row, int64_t lo, int64_t hi, float *acc)
 {
     const job_t *j = job;
-    int64_t last = j->m->nnz - AHEAD;
     (void)row;
     acc_zero(acc, MAX_HEADS);
     for (int64_t e = lo; e < hi; e++) {
         const float *g = j->scratch + j->m->pos[e] * j->heads + j->t.head;
-        if (e < last) __builtin_prefetch(j->scratch + j->m->pos[e + AHEAD] * j->heads + j->t.head);
+        ask_scratch(j, e);
         for (int64_t h = 0; h < j->t.heads; h++) acc[h] += g[h];
     }
 }
@@ -545,7 +560,8 @@ static void walk_heads(nsm_device *d, const nsm_csr_part *m, const row_kernel *k
     }
 }
 
-static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
+                     float p_drop, nsm_random r,
                      const float *x, const float *src, const float *dst, const float *edge, const float *y,
                      const float *stat, const float *dy, float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
 {
@@ -574,7 +590,8 @@ static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim
 /* ---- GATv2 backward ---- */
 
 /* By destination: scratch = ds = p (drop <dy, l[j]> - delta) of n entries from b on, also in ds. */
-static void v2_score_back(const job_t *j, int64_t row, int64_t b, int64_t n, const float *delta, float *ds)
+static void v2_score_back(const job_t *j, int64_t row, int64_t b, int64_t n, const float *delta,
+                          float *ds)
 {
     float p[FLAT + W] __attribute__((aligned(64))), drop[FLAT + W];
     int64_t hn = j->t.heads, count = n * hn;
@@ -595,7 +612,8 @@ static void v2_score_back(const job_t *j, int64_t row, int64_t b, int64_t n, con
 }
 
 /* n lanes at column i: dz = ds att leaky'(z) into dq (and dedge), ds leaky(z) into datt */
-INLINE void v2_columns(const job_t *j, float ds, vf z, const float *att, float *dq, float *datt, float *dedge, int64_t i,
+INLINE void v2_columns(const job_t *j, float ds, vf z, const float *att, float *dq, float *datt,
+                       float *dedge, int64_t i,
                        int64_t n)
 {
     vf slope = ds * leaky_slope(z, j->slope);
@@ -660,6 +678,7 @@ static void v2_source_weights(const job_t *j, int64_t row, int64_t b, int64_t n,
         const float *stat = j->stat + 2 * r * j->heads + j->t.head;
         ask(j, j->dst, b + k);
         ask(j, j->dy, b + k);
+        ask_scratch(j, b + k);
         for (int64_t h = 0; h < hn; h++) {
             int64_t at = h * j->dim;
             flat[k * hn + h] = v2_score(j, l + at, q + at, edge ? edge + at : NULL, att + at) - stat[h];
@@ -706,7 +725,8 @@ static void v2_source_span(const void *job, int64_t row, int64_t lo, int64_t hi,
     }
 }
 
-static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
+static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
+                       float p_drop, nsm_random r,
                        const float *l, const float *q, const float *edge, const float *att, const float *y,
                        const float *stat, const float *dy, float *scratch, float *dl, float *dq, float *dedge, float *datt)
 {

@@ -12,8 +12,9 @@
 
 enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
 
-#define DECLARE(isa)                            \
+#define DECLARE(isa)                                \
     void nsmi_cpu_dense_##isa(nsm_backend *);       \
+    void nsmi_cpu_gemm_##isa(nsm_backend *);        \
     void nsmi_cpu_elementwise_##isa(nsm_backend *); \
     void nsmi_cpu_norm_##isa(nsm_backend *);        \
     void nsmi_cpu_loss_##isa(nsm_backend *);        \
@@ -23,6 +24,7 @@ enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
     static void fill_##isa(nsm_backend *be)         \
     {                                               \
         nsmi_cpu_dense_##isa(be);                   \
+        nsmi_cpu_gemm_##isa(be);                    \
         nsmi_cpu_elementwise_##isa(be);             \
         nsmi_cpu_norm_##isa(be);                    \
         nsmi_cpu_loss_##isa(be);                    \
@@ -38,7 +40,10 @@ DECLARE(avx512)
 
 static bool has_generic(void) { return true; }
 #if defined(NSM_X86_64)
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -101,7 +106,8 @@ static void cpu_close(nsm_device *d)
 /* Address space; its pages come when they are touched. */
 static void *reserve(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -137,7 +143,8 @@ static void *cpu_alloc(nsm_device *d, size_t bytes)
     size_t rounded = (bytes + unit - 1) / unit * unit;
     void *p = aligned_alloc(unit, rounded ? rounded : unit);
 #if defined(MADV_HUGEPAGE)
-    if (p && bytes >= BIG) madvise(p, rounded, MADV_HUGEPAGE); /* advice: no harm if it is refused */
+    if (p && bytes >= BIG)
+        madvise(p, rounded, MADV_HUGEPAGE); /* advice: no harm if it is refused */
 #endif
     return p;
 }

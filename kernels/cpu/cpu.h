@@ -21,6 +21,7 @@
 #if defined(NSMI_ISA)
 /* Fill one part of a table; one set of these exists for each instruction set. */
 void NSMI_FILL(dense)(nsm_backend *be);
+void NSMI_FILL(gemm)(nsm_backend *be); /* after dense */
 void NSMI_FILL(elementwise)(nsm_backend *be);
 void NSMI_FILL(norm)(nsm_backend *be);
 void NSMI_FILL(loss)(nsm_backend *be);
@@ -32,26 +33,39 @@ void NSMI_FILL(attention)(nsm_backend *be);
 /* What a device keeps for its kernels: they allocate nothing and so cannot fail.  Pages of it
  * that no kernel has touched cost no memory. */
 typedef struct {
-    float *scratch;    /* NSMI_SCRATCH floats: partial results of blocks, used by one kernel at a time */
+    float
+        *scratch; /* NSMI_SCRATCH floats: partial results of blocks, used by one kernel at a time */
     float *pack;       /* NSMI_PACK floats for each thread: panels of a matrix product */
     size_t pack_bytes; /* of all threads */
 } nsmi_cpu_state;
 enum { NSMI_SCRATCH = 1 << 24, NSMI_PACK = 1 << 19 };
 
-static inline float *nsmi_scratch(const nsm_device *d) { return ((nsmi_cpu_state *)d->impl)->scratch; }
+static inline float *nsmi_scratch(const nsm_device *d)
+{
+    return ((nsmi_cpu_state *)d->impl)->scratch;
+}
 
 enum { NSMI_BLOCK = 16384 }; /* elements of an elementwise pass that one thread takes at a time */
 
 /* Threads for `work` elementary operations: a team is not worth waking for little.  All or one:
  * the OpenMP library ends and makes threads anew when a team's size changes. */
-static inline int nsmi_team(const nsm_device *d, int64_t work) { return work < 65536 ? 1 : d->threads; }
+static inline int nsmi_team(const nsm_device *d, int64_t work)
+{
+    return work < 65536 ? 1 : d->threads;
+}
 
 /* Blocks of `size` that n is cut into, and where block b of them ends. */
 static inline int64_t nsmi_blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
-static inline int64_t nsmi_block_end(int64_t b, int64_t size, int64_t n) { return b + 1 < nsmi_blocks(n, size) ? (b + 1) * size : n; }
+static inline int64_t nsmi_block_end(int64_t b, int64_t size, int64_t n)
+{
+    return b + 1 < nsmi_blocks(n, size) ? (b + 1) * size : n;
+}
 
 /* Rows that a block of about NSMI_BLOCK elements holds. */
-static inline int64_t nsmi_block_rows(int64_t cols) { return cols < NSMI_BLOCK ? (cols > 0 ? NSMI_BLOCK / cols : 1) : 1; }
+static inline int64_t nsmi_block_rows(int64_t cols)
+{
+    return cols < NSMI_BLOCK ? (cols > 0 ? NSMI_BLOCK / cols : 1) : 1;
+}
 
 /* Rows of a block when each block leaves `width` partial sums in scratch: at most 64 blocks. */
 static inline int64_t nsmi_partial_rows(int64_t rows, int64_t cols, int64_t width)

@@ -34,13 +34,14 @@ static void scale_rows(int64_t m, int64_t n, float beta, float *c, int64_t ldc)
 }
 
 /* Rows i.. and columns j.. of C, over k0 <= k < k1; OpenBLAS must run on one thread. */
-static void tile(const product *p, int64_t i, int64_t mt, int64_t j, int64_t nt, int64_t k0, int64_t k1,
-                 float beta, float *c, int64_t ldc)
+static void tile(const product *p, int64_t i, int64_t mt, int64_t j, int64_t nt, int64_t k0,
+                 int64_t k1, float beta, float *c, int64_t ldc)
 {
     const float *a = p->a + (p->ta ? k0 * p->lda + i : i * p->lda + k0);
     const float *b = p->b + (p->tb ? j * p->ldb + k0 : k0 * p->ldb + j);
-    cblas_sgemm(CblasRowMajor, p->ta ? CblasTrans : CblasNoTrans, p->tb ? CblasTrans : CblasNoTrans, (blasint)mt,
-                (blasint)nt, (blasint)(k1 - k0), p->alpha, a, (blasint)p->lda, b, (blasint)p->ldb, beta, c, (blasint)ldc);
+    cblas_sgemm(CblasRowMajor, p->ta ? CblasTrans : CblasNoTrans, p->tb ? CblasTrans : CblasNoTrans,
+                (blasint)mt, (blasint)nt, (blasint)(k1 - k0), p->alpha, a, (blasint)p->lda, b,
+                (blasint)p->ldb, beta, c, (blasint)ldc);
 }
 
 /* A quarter of the size, in whole vectors, within the limits: enough tiles to share out. */
@@ -56,7 +57,8 @@ static void product_long_k(nsm_device *d, const product *p, int64_t k_block)
     float *partial = nsmi_scratch(d); /* [blocks, m, n] */
 #pragma omp parallel for num_threads(nsmi_team(d, size * p->k)) schedule(dynamic)
     for (int64_t b = 0; b < blocks; b++)
-        tile(p, 0, p->m, 0, p->n, b * k_block, nsmi_block_end(b, k_block, p->k), 0, partial + b * size, p->n);
+        tile(p, 0, p->m, 0, p->n, b * k_block, nsmi_block_end(b, k_block, p->k), 0,
+             partial + b * size, p->n);
 #pragma omp parallel for num_threads(nsmi_team(d, size * blocks)) schedule(static)
     for (int64_t i = 0; i < p->m; i++) {
         float *c = p->c + i * p->ldc;
@@ -80,7 +82,7 @@ static void product_tiles(nsm_device *d, const product *p)
     }
 }
 
-/* OpenBLAS runs on one thread inside a parallel region, but a team of one is none: so ask for it. */
+/* OpenBLAS runs on one thread inside a parallel region, but a team of one is none: ask for it. */
 static int hold_openblas(void)
 {
     int threads = omp_get_max_threads();
@@ -88,8 +90,9 @@ static int hold_openblas(void)
     return threads;
 }
 
-static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
-                 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
+                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                 int64_t ldc)
 {
     product p = { ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc };
     if (m == 0 || n == 0) return;
@@ -98,7 +101,8 @@ static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t 
         return;
     }
     int threads = hold_openblas();
-    int64_t room = m * n <= NSMI_SCRATCH ? NSMI_SCRATCH / (m * n) : 0; /* K blocks that scratch holds */
+    int64_t room =
+        m * n <= NSMI_SCRATCH ? NSMI_SCRATCH / (m * n) : 0; /* K blocks that scratch holds */
     int64_t k_block = room > 1 ? nsmi_blocks(k, room > 64 ? 64 : room) : k;
     if (k_block < K_BLOCK) k_block = K_BLOCK;
     if (k >= 2 * k_block && m <= TILE_MOST && n <= TILE_MOST)
@@ -108,19 +112,23 @@ static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t 
     omp_set_num_threads(threads);
 }
 
-static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n, int64_t k, float alpha,
-                       const float *a, int64_t lda, int64_t sa, const float *b, int64_t ldb, int64_t sb, float beta,
-                       float *c, int64_t ldc, int64_t sc)
+static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n,
+                       int64_t k, float alpha, const float *a, int64_t lda, int64_t sa,
+                       const float *b, int64_t ldb, int64_t sb, float beta, float *c, int64_t ldc,
+                       int64_t sc)
 {
     if (batch < 4 && m * n * k >= (int64_t)1 << 20) { /* few and large: share out each */
-        for (int64_t i = 0; i < batch; i++) gemm(d, ta, tb, m, n, k, alpha, a + i * sa, lda, b + i * sb, ldb, beta, c + i * sc, ldc);
+        for (int64_t i = 0; i < batch; i++)
+            gemm(d, ta, tb, m, n, k, alpha, a + i * sa, lda, b + i * sb, ldb, beta, c + i * sc,
+                 ldc);
         return;
     }
     if (m == 0 || n == 0) return;
     int threads = hold_openblas();
 #pragma omp parallel for num_threads(nsmi_team(d, batch * m * n * k)) schedule(dynamic)
     for (int64_t i = 0; i < batch; i++) {
-        product p = { ta, tb, m, n, k, alpha, beta, a + i * sa, b + i * sb, c + i * sc, lda, ldb, ldc };
+        product p = { ta,         tb,         m,          n,   k,   alpha, beta,
+                      a + i * sa, b + i * sb, c + i * sc, lda, ldb, ldc };
         if (k == 0)
             scale_rows(m, n, beta, p.c, ldc);
         else
@@ -144,15 +152,18 @@ static void fill(nsm_device *d, int64_t n, float value, float *y)
 
 static void axpy(nsm_device *d, int64_t n, float a, const float *x, float *y)
 {
-    FOR_BLOCKS(d, n) for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] += a * x[i];
+    FOR_BLOCKS(d, n)
+    for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] += a * x[i];
 }
 
 static void axpby(nsm_device *d, int64_t n, float a, const float *x, float b, float *y)
 {
     if (b == 0) {
-        FOR_BLOCKS(d, n) for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] = a * x[i];
+        FOR_BLOCKS(d, n)
+        for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] = a * x[i];
     } else {
-        FOR_BLOCKS(d, n) for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] = a * x[i] + b * y[i];
+        FOR_BLOCKS(d, n)
+        for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) y[i] = a * x[i] + b * y[i];
     }
 }
 
@@ -164,22 +175,25 @@ static void copy_row(int64_t n, const float *x, float beta, float *y)
         for (int64_t i = 0; i < n; i++) y[i] = beta * y[i] + x[i];
 }
 
-static void copy_block(nsm_device *d, int64_t rows, int64_t cols, const float *x, int64_t ldx, float beta, float *y, int64_t ldy)
+static void copy_block(nsm_device *d, int64_t rows, int64_t cols, const float *x, int64_t ldx,
+                       float beta, float *y, int64_t ldy)
 {
     int64_t size = nsmi_block_rows(cols);
     if (cols == 0) return;
 #pragma omp parallel for num_threads(nsmi_team(d, rows * cols)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(rows, size); b++)
-        for (int64_t r = b * size; r < nsmi_block_end(b, size, rows); r++) copy_row(cols, x + r * ldx, beta, y + r * ldy);
+        for (int64_t r = b * size; r < nsmi_block_end(b, size, rows); r++)
+            copy_row(cols, x + r * ldx, beta, y + r * ldy);
 }
 
 /* y[i, j] = x[i sx + j], where sx is y's inner stride in x: planes that a permutation turns. */
-static void transpose_plane(int64_t rows, int64_t cols, const float *x, int64_t x_row, int64_t x_col, float beta, float *y,
-                            int64_t y_row)
+static void transpose_plane(int64_t rows, int64_t cols, const float *x, int64_t x_row,
+                            int64_t x_col, float beta, float *y, int64_t y_row)
 {
     for (int64_t i0 = 0; i0 < rows; i0 += TRANSPOSE)
         for (int64_t j0 = 0; j0 < cols; j0 += TRANSPOSE) {
-            int64_t i1 = i0 + TRANSPOSE < rows ? i0 + TRANSPOSE : rows, j1 = j0 + TRANSPOSE < cols ? j0 + TRANSPOSE : cols;
+            int64_t i1 = i0 + TRANSPOSE < rows ? i0 + TRANSPOSE : rows,
+                    j1 = j0 + TRANSPOSE < cols ? j0 + TRANSPOSE : cols;
             for (int64_t i = i0; i < i1; i++)
                 for (int64_t j = j0; j < j1; j++) {
                     float *to = y + i * y_row + j;
@@ -216,7 +230,8 @@ static turning turning_of(const int64_t dim[DIMS], const int perm[DIMS])
 }
 
 /* Planes of y's inner dim and the dim that stands innermost in x; the other dims count planes. */
-static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS], const float *x, float beta, float *y)
+static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS], const float *x,
+                    float beta, float *y)
 {
     int64_t n = dim[0] * dim[1] * dim[2] * dim[3] * dim[4];
     turning t = turning_of(dim, perm);
@@ -229,11 +244,13 @@ static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS]
     for (int k = 0; k < last; k++)
         if (t.xs[k] == 1) row = k;
     bool rows = t.xs[last] == 1; /* whole rows stay together */
-    int64_t step = rows ? nsmi_block_rows(t.dim[last]) : 4 * TRANSPOSE; /* rows of a plane at a time */
+    int64_t step =
+        rows ? nsmi_block_rows(t.dim[last]) : 4 * TRANSPOSE; /* rows of a plane at a time */
     int64_t pieces = nsmi_blocks(t.dim[row], step), planes = n / (t.dim[row] * t.dim[last]);
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
     for (int64_t task = 0; task < planes * pieces; task++) {
-        int64_t rest = task / pieces, piece = task % pieces * step, from = piece * t.xs[row], to = piece * t.ys[row];
+        int64_t rest = task / pieces, piece = task % pieces * step, from = piece * t.xs[row],
+                to = piece * t.ys[row];
         for (int k = last - 1; k >= 0; k--) {
             if (k == row) continue;
             from += rest % t.dim[k] * t.xs[k];
@@ -242,9 +259,11 @@ static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS]
         }
         int64_t count = t.dim[row] - piece < step ? t.dim[row] - piece : step;
         if (rows)
-            for (int64_t i = 0; i < count; i++) copy_row(t.dim[last], x + from + i * t.xs[row], beta, y + to + i * t.ys[row]);
+            for (int64_t i = 0; i < count; i++)
+                copy_row(t.dim[last], x + from + i * t.xs[row], beta, y + to + i * t.ys[row]);
         else
-            transpose_plane(count, t.dim[last], x + from, t.xs[row], t.xs[last], beta, y + to, t.ys[row]);
+            transpose_plane(count, t.dim[last], x + from, t.xs[row], t.xs[last], beta, y + to,
+                            t.ys[row]);
     }
 }
 
@@ -290,7 +309,9 @@ static folding folding_of(const int64_t dim[DIMS], nsmi_strides s)
     if (f.rank) f.inner = f.dim[f.rank - 1];
     f.inner_kept = f.rank && f.ys[f.rank - 1] == 1;
     /* the cut: from the shape alone */
-    f.piece = f.inner_kept ? NSMI_BLOCK : nsmi_blocks(f.inner, 64) > NSMI_BLOCK ? nsmi_blocks(f.inner, 64) : NSMI_BLOCK;
+    f.piece = f.inner_kept                            ? NSMI_BLOCK
+              : nsmi_blocks(f.inner, 64) > NSMI_BLOCK ? nsmi_blocks(f.inner, 64)
+                                                      : NSMI_BLOCK;
     f.pieces = f.inner ? nsmi_blocks(f.inner, f.piece) : 1; /* a sum of nothing is a task too */
     int64_t width = f.kept * (f.inner_kept ? f.inner : f.pieces);
     f.block = f.kept >= 64 ? f.summed : nsmi_partial_rows(f.summed, f.inner, width);
@@ -310,10 +331,13 @@ static void folding_at(const folding *f, bool kept, int64_t i, int64_t *x, int64
 }
 
 /* One task: kept combination, block of summed combinations, piece of the last dim. */
-static void fold_task(const folding *f, int64_t task, const float *x, float beta, float *y, float *partial)
+static void fold_task(const folding *f, int64_t task, const float *x, float beta, float *y,
+                      float *partial)
 {
-    int64_t piece = task % f->pieces, block = task / f->pieces % f->blocks, kept = task / f->pieces / f->blocks;
-    int64_t from = 0, to = 0, first = piece * f->piece, n = nsmi_block_end(piece, f->piece, f->inner) - first;
+    int64_t piece = task % f->pieces, block = task / f->pieces % f->blocks,
+            kept = task / f->pieces / f->blocks;
+    int64_t from = 0, to = 0, first = piece * f->piece,
+            n = nsmi_block_end(piece, f->piece, f->inner) - first;
     folding_at(f, true, kept, &from, &to);
     float *row = partial ? partial + (kept * f->blocks + block) * f->inner + first : y + to + first;
     float sum = 0;
@@ -337,7 +361,8 @@ static void fold_task(const folding *f, int64_t task, const float *x, float beta
 /* Add the partial sums of the blocks, in order. */
 static void fold_finish(const folding *f, float beta, const float *partial, float *y)
 {
-    int64_t width = f->inner_kept ? f->inner : 1, count = f->inner_kept ? f->blocks : f->blocks * f->pieces;
+    int64_t width = f->inner_kept ? f->inner : 1,
+            count = f->inner_kept ? f->blocks : f->blocks * f->pieces;
     for (int64_t kept = 0; kept < f->kept; kept++) {
         int64_t from = 0, to = 0;
         folding_at(f, true, kept, &from, &to);
@@ -349,27 +374,33 @@ static void fold_finish(const folding *f, float beta, const float *partial, floa
     }
 }
 
-static void sum_to(nsm_device *d, const int64_t dim[DIMS], const float *x, nsmi_strides s, float beta, float *y)
+static void sum_to(nsm_device *d, const int64_t dim[DIMS], const float *x, nsmi_strides s,
+                   float beta, float *y)
 {
     folding f = folding_of(dim, s);
-    int64_t tasks = f.kept * f.blocks * f.pieces, each = f.inner * (f.summed / f.blocks) / f.pieces + 1;
+    int64_t tasks = f.kept * f.blocks * f.pieces,
+            each = f.inner * (f.summed / f.blocks) / f.pieces + 1;
     bool direct = f.blocks == 1 && (f.inner_kept || f.pieces == 1);
     float *partial = direct ? NULL : nsmi_scratch(d);
     int64_t size = nsmi_block_rows(each);
 #pragma omp parallel for num_threads(nsmi_team(d, tasks * each)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(tasks, size); b++)
-        for (int64_t t = b * size; t < nsmi_block_end(b, size, tasks); t++) fold_task(&f, t, x, beta, y, partial);
+        for (int64_t t = b * size; t < nsmi_block_end(b, size, tasks); t++)
+            fold_task(&f, t, x, beta, y, partial);
     if (!direct) fold_finish(&f, beta, partial, y);
 }
 
-static void column_sum(nsm_device *d, int64_t rows, int64_t cols, const float *x, float beta, float *y)
+static void column_sum(nsm_device *d, int64_t rows, int64_t cols, const float *x, float beta,
+                       float *y)
 {
-    sum_to(d, (const int64_t[DIMS]){ 1, 1, 1, rows, cols }, x, (nsmi_strides){ { 0, 0, 0, 0, 1 } }, beta, y);
+    sum_to(d, (const int64_t[DIMS]){ 1, 1, 1, rows, cols }, x, (nsmi_strides){ { 0, 0, 0, 0, 1 } },
+           beta, y);
 }
 
 static double sum_squares(nsm_device *d, int64_t n, const float *x)
 {
-    int64_t size = nsmi_blocks(n, NSMI_SCRATCH / 2) > NSMI_BLOCK ? nsmi_blocks(n, NSMI_SCRATCH / 2) : NSMI_BLOCK;
+    int64_t size = nsmi_blocks(n, NSMI_SCRATCH / 2) > NSMI_BLOCK ? nsmi_blocks(n, NSMI_SCRATCH / 2)
+                                                                 : NSMI_BLOCK;
     int64_t blocks = nsmi_blocks(n, size);
     double *partial = (double *)nsmi_scratch(d), sum = 0;
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
@@ -392,7 +423,8 @@ static bool all_finite(nsm_device *d, int64_t n, const float *x)
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static) reduction(| : bad)
     for (int64_t block = 0; block < nsmi_blocks(n, NSMI_BLOCK); block++) {
         int found = 0;
-        for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++) found |= !(fabsf(x[i]) <= 3.402823466e38f);
+        for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i++)
+            found |= !(fabsf(x[i]) <= 3.402823466e38f);
         bad |= found;
     }
     return !bad;
@@ -400,8 +432,11 @@ static bool all_finite(nsm_device *d, int64_t n, const float *x)
 
 /* ---- maxima ---- */
 
-/* Does x take best's place?  For a maximum a NaN does, so that it shows; sign turns minima into maxima. */
-static inline vi wins(vf x, vf best, bool nan) { return nan ? (x > best) | ((x != x) & (best == best)) : x > best; }
+/* Does x take best's place?  In a maximum a NaN does, so that it shows. */
+static inline vi wins(vf x, vf best, bool nan)
+{
+    return nan ? (x > best) | ((x != x) & (best == best)) : x > best;
+}
 
 /* The largest of sign * x[0..n): returns its place, the lowest of equals. */
 static int64_t row_best(int64_t n, const float *x, float sign, bool nan, float *value)
@@ -429,7 +464,8 @@ static int64_t row_best(int64_t n, const float *x, float sign, bool nan, float *
     return winner;
 }
 
-static void best_of_rows(nsm_device *d, int64_t rows, int64_t n, float sign, const float *x, float *y, int32_t *arg)
+static void best_of_rows(nsm_device *d, int64_t rows, int64_t n, float sign, const float *x,
+                         float *y, int32_t *arg)
 {
     int64_t size = nsmi_block_rows(n);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * n)) schedule(static)
@@ -440,7 +476,8 @@ static void best_of_rows(nsm_device *d, int64_t rows, int64_t n, float sign, con
         }
 }
 
-static void best_of_columns(nsm_device *d, int64_t outer, int64_t n, int64_t inner, float sign, const float *x, float *y, int32_t *arg)
+static void best_of_columns(nsm_device *d, int64_t outer, int64_t n, int64_t inner, float sign,
+                            const float *x, float *y, int32_t *arg)
 {
     int64_t strips = nsmi_blocks(inner, W);
 #pragma omp parallel for num_threads(nsmi_team(d, outer * n * inner)) schedule(static)
@@ -460,11 +497,13 @@ static void best_of_columns(nsm_device *d, int64_t outer, int64_t n, int64_t inn
     }
 }
 
-static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner, const float *x, float *y, int32_t *arg)
+static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner,
+                   const float *x, float *y, int32_t *arg)
 {
     float sign = f == NSMI_MIN_OF ? -1.0f : 1.0f;
     if (f == NSMI_SUM || f == NSMI_MEAN) {
-        sum_to(d, (const int64_t[DIMS]){ 1, 1, outer, n, inner }, x, (nsmi_strides){ { 0, 0, inner, 0, 1 } }, 0, y);
+        sum_to(d, (const int64_t[DIMS]){ 1, 1, outer, n, inner }, x,
+               (nsmi_strides){ { 0, 0, inner, 0, 1 } }, 0, y);
         if (f == NSMI_MEAN) axpby(d, outer * inner, 1.0f / (float)n, y, 0, y);
     } else if (inner == 1)
         best_of_rows(d, outer, n, sign, x, y, arg);
@@ -491,7 +530,8 @@ static void argmax(nsm_device *d, int64_t rows, int64_t cols, const float *x, in
 
 /* ---- random numbers ---- */
 
-static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta, float *y)
+static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta,
+                    float *y)
 {
     float scale = p < 1 ? 1 / (1 - p) : 0;
     FOR_BLOCKS(d, n) for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i += NSMI_DRAWS) {
@@ -502,7 +542,8 @@ static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float
         if (beta == 0)
             for (int64_t j = 0; j < count; j++) to[j] = u[j] >= p ? scale * from[j] : 0;
         else
-            for (int64_t j = 0; j < count; j++) to[j] = beta * to[j] + (u[j] >= p ? scale * from[j] : 0);
+            for (int64_t j = 0; j < count; j++)
+                to[j] = beta * to[j] + (u[j] >= p ? scale * from[j] : 0);
     }
 }
 
@@ -520,19 +561,20 @@ static void uniform(nsm_device *d, nsm_random r, float low, float high, int64_t 
 static void normal(nsm_device *d, nsm_random r, float mean, float std, int64_t n, float *y)
 {
     FOR_BLOCKS(d, n) for (int64_t i = BLOCK_START, end = BLOCK_END(n); i < end; i += NSMI_DRAWS) {
-        float buffer[NSMI_DRAW_ROOM], u[W], v[W];
+        float buffer[NSMI_DRAW_ROOM];
         int64_t count = end - i < NSMI_DRAWS ? end - i : NSMI_DRAWS;
-        const float *draw = nsmi_units(r, i, (count + 1) / 2 * 2, buffer);
+        const float *draw =
+            nsmi_units(r, i, count, buffer); /* whole groups of 4 W: those past count are there */
         for (int64_t j = 0; j < count; j += 2 * W) {
-            for (int64_t k = 0; k < W; k++) {
-                bool there = j + 2 * k < count;
-                u[k] = there ? draw[j + 2 * k] : 0;
-                v[k] = there ? draw[j + 2 * k + 1] : 0;
-            }
-            vf radius = std * vf_sqrt(-2 * vf_log(1 - vf_load(u))), angle = 6.283185307f * vf_load(v);
-            vf_store(u, mean + radius * vf_cos(angle));
-            vf_store(v, mean + radius * vf_sin(angle));
-            for (int64_t k = 0; k < 2 * W && j + k < count; k++) y[i + j + k] = k % 2 ? v[k / 2] : u[k / 2];
+            vf a = vf_load(draw + j), b = vf_load(draw + j + W);
+            vf u = __builtin_shuffle(a, b, 2 * vi_lanes()),
+               v = __builtin_shuffle(a, b, 2 * vi_lanes() + 1);
+            vf radius = std * vf_sqrt(-2 * vf_log(1 - u)), angle = 6.283185307f * v;
+            vu low, high;
+            vu_interleave((vu)(mean + radius * vf_cos(angle)), (vu)(mean + radius * vf_sin(angle)),
+                          &low, &high);
+            vf_put(y + i + j, (vf)low, count - j);
+            if (count - j > W) vf_put(y + i + j + W, (vf)high, count - j - W);
         }
     }
 }

@@ -12,7 +12,10 @@ enum { DIMS = 5 };
 
 static inline vf sigmoid(vf x) { return 1 / (1 + vf_exp(-x)); }
 static inline vf positive(vf x, vf yes, vf no) { return vf_pick(x > 0, yes, no); }
-static inline vf within(vf x, vf low, vf high, vf dy) { return vf_pick((x >= low) & (x <= high), dy, vf_set(0)); }
+static inline vf within(vf x, vf low, vf high, vf dy)
+{
+    return vf_pick((x >= low) & (x <= high), dy, vf_set(0));
+}
 
 #define SQRT_HALF 0.7071067812f
 #define SQRT_2_OVER_PI 0.7978845608f
@@ -35,7 +38,8 @@ static inline vf mish_back(vf x, vf dy)
 static inline vf gelu_tanh_back(vf x, vf dy)
 {
     vf t = vf_tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x));
-    return dy * (0.5f * (1 + t) + 0.5f * x * (1 - t * t) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x));
+    vf slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x);
+    return dy * (0.5f * (1 + t) + 0.5f * x * (1 - t * t) * slope);
 }
 
 static inline vf silu_back(vf x, vf dy)
@@ -69,11 +73,13 @@ static inline vf quick_gelu_back(vf x, vf dy)
     F(ELU, positive(x, x, a * vf_expm1(x)), positive(x, dy, a * dy * vf_exp(x))) \
     F(GELU, 0.5f * x * (1 + vf_erf(SQRT_HALF * x)), \
       dy * (0.5f * (1 + vf_erf(SQRT_HALF * x)) + x * ONE_OVER_SQRT_2_PI * vf_exp(-0.5f * x * x))) \
-    F(GELU_TANH, 0.5f * x * (1 + vf_tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))), gelu_tanh_back(x, dy)) \
+    F(GELU_TANH, 0.5f * x * (1 + vf_tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))), \
+      gelu_tanh_back(x, dy)) \
     F(SILU, x * sigmoid(x), silu_back(x, dy)) \
     F(SIGMOID, sigmoid(x), sigmoid_back(x, dy)) \
     F(TANH, vf_tanh(x), tanh_back(x, dy)) \
-    F(SOFTPLUS, vf_pick(a * x > b, x, vf_log1p(vf_exp(a * x)) / a), vf_pick(a * x > b, dy, dy * sigmoid(a * x))) \
+    F(SOFTPLUS, vf_pick(a * x > b, x, vf_log1p(vf_exp(a * x)) / a), \
+      vf_pick(a * x > b, dy, dy * sigmoid(a * x))) \
     F(RELU6, vf_min(vf_set(6), vf_max(vf_set(0), x)), vf_pick((x > 0) & (x < 6), dy, vf_set(0))) \
     F(HARDSWISH, x * vf_min(vf_set(6), vf_max(vf_set(0), x + 3)) / 6, \
       vf_pick(x < -3, vf_set(0), vf_pick(x <= 3, dy * (x / 3 + 0.5f), dy))) \
@@ -94,24 +100,28 @@ static inline vf quick_gelu_back(vf x, vf dy)
     F(LOG_SIGMOID, vf_min(vf_set(0), x) - vf_log1p(vf_exp(-vf_abs(x))), dy * sigmoid(-x)) \
     F(IDENTITY, x, dy)
 
-#define UNARY_LOOPS(name, value, slope)                                                                      \
-    static inline vf name##_value(vf x, vf a, vf b) { (void)a; (void)b; return value; }                      \
-    static inline vf name##_slope(vf x, vf dy, vf a, vf b) { (void)x; (void)a; (void)b; return slope; }      \
-    static void name##_run(int64_t n, float a, float b, const float *x, float *y)                            \
-    {                                                                                                        \
-        vf va = vf_set(a), vb = vf_set(b);                                                                   \
-        VF_EACH(i, k, n, { vf_put(y + i, name##_value(vf_get(x + i, k), va, vb), k); });                     \
-    }                                                                                                        \
-    static void name##_back(int64_t n, float a, float b, const float *x, const float *dy, float beta, float *dx) \
-    {                                                                                                        \
-        vf va = vf_set(a), vb = vf_set(b);                                                                   \
-        if (beta == 0)                                                                                       \
-            VF_EACH(i, k, n, { vf_put(dx + i, name##_slope(vf_get(x + i, k), vf_get(dy + i, k), va, vb), k); }); \
-        else                                                                                                 \
-            VF_EACH(i, k, n, {                                                                               \
-                vf d = name##_slope(vf_get(x + i, k), vf_get(dy + i, k), va, vb);                            \
-                vf_put(dx + i, beta * vf_get(dx + i, k) + d, k);                                             \
-            });                                                                                              \
+#define UNARY_LOOPS(name, value, slope) \
+    static inline vf name##_value(vf x, vf a, vf b) { (void)a; (void)b; return value; } \
+    static inline vf name##_slope(vf x, vf dy, vf a, vf b) { (void)x; (void)a; (void)b; return slope; } \
+    static void name##_run(int64_t n, float a, float b, const float *x, float *y) \
+    { \
+        vf va = vf_set(a), vb = vf_set(b); \
+        VF_EACH(i, k, n, { vf_put(y + i, name##_value(vf_get(x + i, k), va, vb), k); }); \
+    } \
+    static void name##_back(int64_t n, float a, float b, const float *x, const float *dy, \
+                            float beta, float *dx) \
+    { \
+        vf va = vf_set(a), vb = vf_set(b); \
+        if (beta == 0) \
+            VF_EACH(i, k, n, { \
+                vf d = name##_slope(vf_get(x + i, k), vf_get(dy + i, k), va, vb); \
+                vf_put(dx + i, d, k); \
+            }); \
+        else \
+            VF_EACH(i, k, n, { \
+                vf d = name##_slope(vf_get(x + i, k), vf_get(dy + i, k), va, vb); \
+                vf_put(dx + i, beta * vf_get(dx + i, k) + d, k); \
+            }); \
     }
 UNARY(UNARY_LOOPS)
 
@@ -123,7 +133,8 @@ static const struct {
     UNARY(UNARY_ENTRY)
 };
 
-static void unary(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x, float *y)
+static void unary(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
+                  float *y)
 {
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
     for (int64_t block = 0; block < nsmi_blocks(n, NSMI_BLOCK); block++) {
@@ -132,13 +143,14 @@ static void unary(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, cons
     }
 }
 
-static void unary_back(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x, const float *dy, float beta,
-                       float *dx)
+static void unary_back(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
+                       const float *dy, float beta, float *dx)
 {
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
     for (int64_t block = 0; block < nsmi_blocks(n, NSMI_BLOCK); block++) {
         int64_t i = block * NSMI_BLOCK;
-        unaries[f].back(nsmi_block_end(block, NSMI_BLOCK, n) - i, a, b, x + i, dy + i, beta, dx + i);
+        unaries[f].back(nsmi_block_end(block, NSMI_BLOCK, n) - i, a, b, x + i, dy + i, beta,
+                        dx + i);
     }
 }
 
@@ -149,7 +161,10 @@ static inline vf divide_b(vf a, vf b, vf dy) { return -dy * a / (b * b); }
 /* A maximum of equals gives each half of dy; NaN shows in the value. */
 static inline vf larger(vf a, vf b) { return vf_pick((a > b) | (a != a), a, b); }
 static inline vf smaller(vf a, vf b) { return vf_pick((a < b) | (a != a), a, b); }
-static inline vf share(vi mine, vf a, vf b, vf dy) { return vf_pick(mine, dy, vf_pick(a == b, 0.5f * dy, vf_set(0))); }
+static inline vf share(vi mine, vf a, vf b, vf dy)
+{
+    return vf_pick(mine, dy, vf_pick(a == b, 0.5f * dy, vf_set(0)));
+}
 
 /* name, its value, its derivatives in a and in b times dy */
 #define BINARY(F) \
@@ -170,40 +185,41 @@ static inline vf operand(const float *p, int64_t stride, int64_t i, int64_t k)
     return v;
 }
 
-#define BINARY_RUN(expr, sa, sb)                                         \
-    VF_EACH(i, k, n, {                                                   \
-        vf a = operand(pa, sa, i, k), b = operand(pb, sb, i, k);         \
-        vf_put(y + i, expr, k);                                          \
+#define BINARY_RUN(expr, sa, sb) \
+    VF_EACH(i, k, n, { \
+        vf a = operand(pa, sa, i, k), b = operand(pb, sb, i, k); \
+        vf_put(y + i, expr, k); \
     })
 
-#define BINARY_LOOPS(name, value, slope_a, slope_b)                                                       \
+#define BINARY_LOOPS(name, value, slope_a, slope_b) \
     static void name##_run(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, float *y) \
-    {                                                                                                     \
-        if (sa == 1 && sb == 1)                                                                           \
-            BINARY_RUN(value, 1, 1);                                                                      \
-        else if (sa == 1 && sb == 0)                                                                      \
-            BINARY_RUN(value, 1, 0);                                                                      \
-        else if (sa == 0 && sb == 1)                                                                      \
-            BINARY_RUN(value, 0, 1);                                                                      \
-        else                                                                                              \
-            BINARY_RUN(value, sa, sb);                                                                    \
-    }                                                                                                     \
-    static void name##_back(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb,          \
-                            const float *pdy, float *da, float *db)                                       \
-    {                                                                                                     \
-        VF_EACH(i, k, n, {                                                                                \
-            vf a = operand(pa, sa, i, k), b = operand(pb, sb, i, k), dy = vf_get(pdy + i, k);             \
-            (void)a;                                                                                      \
-            (void)b;                                                                                      \
-            if (da) vf_put(da + i, slope_a, k);                                                           \
-            if (db) vf_put(db + i, slope_b, k);                                                           \
-        });                                                                                               \
+    { \
+        if (sa == 1 && sb == 1) \
+            BINARY_RUN(value, 1, 1); \
+        else if (sa == 1 && sb == 0) \
+            BINARY_RUN(value, 1, 0); \
+        else if (sa == 0 && sb == 1) \
+            BINARY_RUN(value, 0, 1); \
+        else \
+            BINARY_RUN(value, sa, sb); \
+    } \
+    static void name##_back(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, \
+                            const float *pdy, float *da, float *db) \
+    { \
+        VF_EACH(i, k, n, { \
+            vf a = operand(pa, sa, i, k), b = operand(pb, sb, i, k), dy = vf_get(pdy + i, k); \
+            (void)a; \
+            (void)b; \
+            if (da) vf_put(da + i, slope_a, k); \
+            if (db) vf_put(db + i, slope_b, k); \
+        }); \
     }
 BINARY(BINARY_LOOPS)
 
 static const struct {
     void (*run)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, float *y);
-    void (*back)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, const float *dy, float *da, float *db);
+    void (*back)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, const float *dy,
+                 float *da, float *db);
 } binaries[NSMI_BINARIES] = {
 #define BINARY_ENTRY(name, value, slope_a, slope_b) [NSMI_##name] = { name##_run, name##_back },
     BINARY(BINARY_ENTRY)
@@ -254,36 +270,40 @@ static inline void broadcast_at(const broadcast *c, int64_t r, int64_t *a, int64
     }
 }
 
-/* Do the loop body for every run: n elements, at `at` in y, at oa and ob in the operands with inner strides sa, sb. */
-#define FOR_RUNS(c)                                                                                       \
-    int64_t sa = c.rank ? c.as[c.rank - 1] : 0, sb = c.rank ? c.bs[c.rank - 1] : 0;                       \
-    _Pragma("omp parallel for num_threads(nsmi_team(d, c.n)) schedule(static)")                           \
-    for (int64_t task = 0; task < nsmi_blocks(c.rows, c.row_block) * c.pieces; task++)                    \
+/* Do the loop body for every run: n elements, at `at` in y, at oa and ob in the operands, whose
+ * inner strides are sa and sb. */
+#define FOR_RUNS(c) \
+    int64_t sa = c.rank ? c.as[c.rank - 1] : 0, sb = c.rank ? c.bs[c.rank - 1] : 0; \
+    _Pragma("omp parallel for num_threads(nsmi_team(d, c.n)) schedule(static)") \
+    for (int64_t task = 0; task < nsmi_blocks(c.rows, c.row_block) * c.pieces; task++) \
         for (int64_t r = task / c.pieces * c.row_block, first = task % c.pieces * c.piece, oa, ob, at, n; \
-             r < nsmi_block_end(task / c.pieces, c.row_block, c.rows) &&                                  \
+             r < nsmi_block_end(task / c.pieces, c.row_block, c.rows) && \
              (broadcast_at(&c, r, &oa, &ob), oa += first * sa, ob += first * sb, at = r * c.inner + first, \
-             n = nsmi_block_end(task % c.pieces, c.piece, c.inner) - first, true);                        \
+             n = nsmi_block_end(task % c.pieces, c.piece, c.inner) - first, true); \
              r++)
 
-static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a, nsmi_strides as, const float *b,
-                   nsmi_strides bs, float *y)
+static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
+                   nsmi_strides as, const float *b, nsmi_strides bs, float *y)
 {
     broadcast c = broadcast_of(dim, as, bs);
     FOR_RUNS(c) binaries[f].run(n, a + oa, sa, b + ob, sb, y + at);
 }
 
-static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a, nsmi_strides as, const float *b,
-                        nsmi_strides bs, const float *dy, float *da, float *db)
+static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
+                        nsmi_strides as, const float *b, nsmi_strides bs, const float *dy,
+                        float *da, float *db)
 {
     broadcast c = broadcast_of(dim, as, bs);
-    FOR_RUNS(c) binaries[f].back(n, a + oa, sa, b + ob, sb, dy + at, da ? da + at : NULL, db ? db + at : NULL);
+    FOR_RUNS(c)
+    binaries[f].back(n, a + oa, sa, b + ob, sb, dy + at, da ? da + at : NULL, db ? db + at : NULL);
 }
 
 static void lerp(nsm_device *d, int64_t n, float t, const float *x, float *y)
 {
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
     for (int64_t block = 0; block < nsmi_blocks(n, NSMI_BLOCK); block++)
-        for (int64_t i = block * NSMI_BLOCK; i < nsmi_block_end(block, NSMI_BLOCK, n); i++) y[i] += t * (x[i] - y[i]);
+        for (int64_t i = block * NSMI_BLOCK; i < nsmi_block_end(block, NSMI_BLOCK, n); i++)
+            y[i] += t * (x[i] - y[i]);
 }
 
 /* ---- bias, activation and dropout in one pass ----
@@ -297,7 +317,8 @@ typedef struct {
     int64_t rows, cols, chunk_rows, chunk_cols;
 } fused;
 
-static fused fused_of(nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols)
+static fused fused_of(nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows,
+                      int64_t cols)
 {
     fused u = { f, a, b, p, p < 1 ? 1 / (1 - p) : 0, r, rows, cols, 1, cols };
     if (cols < NSMI_DRAWS)
@@ -320,36 +341,46 @@ static void drop(const fused *u, int64_t first, int64_t n, const float *x, float
     float buffer[NSMI_DRAW_ROOM];
     const float *draw = nsmi_units(u->r, first, n, buffer);
     vf p = vf_set(u->p);
-    VF_EACH(i, k, n, { vf_put(y + i, vf_pick(vf_get(draw + i, k) >= p, u->scale * vf_get(x + i, k), vf_set(0)), k); });
+    VF_EACH(i, k, n, {
+        vf_put(y + i, vf_pick(vf_get(draw + i, k) >= p, u->scale * vf_get(x + i, k), vf_set(0)), k);
+    });
 }
 
-static void bias_act_dropout(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols,
-                             const float *x, const float *bias, float *y)
+static void bias_act_dropout(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r,
+                             int64_t rows, int64_t cols, const float *x, const float *bias,
+                             float *y)
 {
     if (rows == 0 || cols == 0) return;
     fused u = fused_of(f, a, b, p, r, rows, cols);
     int64_t size = nsmi_block_rows(cols);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * cols)) schedule(static)
     for (int64_t block = 0; block < nsmi_blocks(rows, size); block++)
-        for (int64_t row = block * size, end = nsmi_block_end(block, size, rows); row < end; row += u.chunk_rows)
+        for (int64_t row = block * size, end = nsmi_block_end(block, size, rows); row < end;
+             row += u.chunk_rows)
             for (int64_t col = 0; col < cols; col += u.chunk_cols) {
                 int64_t m = end - row < u.chunk_rows ? end - row : u.chunk_rows;
-                int64_t n = cols - col < u.chunk_cols ? cols - col : u.chunk_cols, at = row * cols + col;
+                int64_t n = cols - col < u.chunk_cols ? cols - col : u.chunk_cols,
+                        at = row * cols + col;
                 if (bias) add_bias(m, n, x + at, bias + col, y + at);
-                if (f != NSMI_IDENTITY || !bias) unaries[f].run(m * n, a, b, bias ? y + at : x + at, y + at);
+                if (f != NSMI_IDENTITY || !bias)
+                    unaries[f].run(m * n, a, b, bias ? y + at : x + at, y + at);
                 if (p > 0) drop(&u, at, m * n, y + at, y + at);
             }
 }
 
 /* The gradient at x + bias of one chunk, into g (which may be dy). */
-static void fused_slope(const fused *u, int64_t m, int64_t n, int64_t at, int64_t col, const float *x, const float *bias,
-                        const float *y, const float *dy, float *g)
+static void fused_slope(const fused *u, int64_t m, int64_t n, int64_t at, int64_t col,
+                        const float *x, const float *bias, const float *y, const float *dy,
+                        float *g)
 {
     float sum[NSMI_DRAWS];
     const float *from = dy + at;
     if (!x && u->f == NSMI_RELU) { /* y > 0: it was kept and is positive */
         const float *value = y + at;
-        VF_EACH(i, k, m * n, { vf_put(g + i, positive(vf_get(value + i, k), u->scale * vf_get(from + i, k), vf_set(0)), k); });
+        VF_EACH(i, k, m * n, {
+            vf_put(g + i, positive(vf_get(value + i, k), u->scale * vf_get(from + i, k), vf_set(0)),
+                   k);
+        });
         return;
     }
     if (u->p > 0) {
@@ -371,22 +402,26 @@ static void add_rows(int64_t rows, int64_t cols, const float *g, float *sum)
 }
 
 /* dbias comes from partial sums of fixed blocks of rows, added in order. */
-static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols,
-                                  const float *x, const float *bias, const float *y, const float *dy, float beta, float *dx,
-                                  float *dbias)
+static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b, float p,
+                                  nsm_random r, int64_t rows, int64_t cols, const float *x,
+                                  const float *bias, const float *y, const float *dy, float beta,
+                                  float *dx, float *dbias)
 {
     if (rows == 0 || cols == 0) return;
     fused u = fused_of(f, a, b, p, r, rows, cols);
-    int64_t size = dbias ? nsmi_partial_rows(rows, cols, cols) : nsmi_block_rows(cols), blocks = nsmi_blocks(rows, size);
+    int64_t size = dbias ? nsmi_partial_rows(rows, cols, cols) : nsmi_block_rows(cols),
+            blocks = nsmi_blocks(rows, size);
     float *partial = dbias ? nsmi_scratch(d) : NULL; /* [blocks, C] */
 #pragma omp parallel for num_threads(nsmi_team(d, rows * cols)) schedule(static)
     for (int64_t block = 0; block < blocks; block++) {
         float g[NSMI_DRAWS];
         if (partial) memset(partial + block * cols, 0, (size_t)cols * sizeof(float));
-        for (int64_t row = block * size, end = nsmi_block_end(block, size, rows); row < end; row += u.chunk_rows)
+        for (int64_t row = block * size, end = nsmi_block_end(block, size, rows); row < end;
+             row += u.chunk_rows)
             for (int64_t col = 0; col < cols; col += u.chunk_cols) {
                 int64_t m = end - row < u.chunk_rows ? end - row : u.chunk_rows;
-                int64_t n = cols - col < u.chunk_cols ? cols - col : u.chunk_cols, at = row * cols + col;
+                int64_t n = cols - col < u.chunk_cols ? cols - col : u.chunk_cols,
+                        at = row * cols + col;
                 fused_slope(&u, m, n, at, col, x, bias, y, dy, g);
                 if (partial) add_rows(m, n, g, partial + block * cols + col);
                 float *to = dx + at;
@@ -397,7 +432,8 @@ static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b,
             }
     }
     if (partial)
-        for (int64_t block = 0; block < blocks; block++) add_rows(1, cols, partial + block * cols, dbias);
+        for (int64_t block = 0; block < blocks; block++)
+            add_rows(1, cols, partial + block * cols, dbias);
 }
 
 void NSMI_FILL(elementwise)(nsm_backend *be)

@@ -1,7 +1,7 @@
 /* kernels/cpu/loss.c - Cross entropy and its gradient, with PyTorch's semantics.
  *
  * Per row, with class weights w, smoothing e, C classes, p = softmax of the logits x:
- *   index y:      loss = (1 - e) w[y] (-log p[y]) + e / C sum over c of w[c] (-log p[c]),  weight w[y]
+ *   index y:      loss = (1 - e) w[y] (-log p[y]) + e / C sum over c of w[c] (-log p[c]), weight w[y]
  *   probability:  loss = sum over c of w[c] q[c] (-log p[c]), q = (1 - e) prob + e / C,    weight 1
  * both times the row's own weight.  -log p[c] = lse - x[c], so all terms are sums of x, weighted.
  *
@@ -35,12 +35,13 @@ static float log_sum_exp(const row *r)
     VF_EACH(c, k, r->c, { top = vf_max(vf_first(classes(r->x, r->stride, c, k), k, top), top); });
     float most = vf_top(top);
     VF_EACH(c, k, r->c, {
-        sum += vf_first(vf_exp(vf_first(classes(r->x, r->stride, c, k) - most, k, vf_set(0))), k, vf_set(0));
+        sum += vf_first(vf_exp(vf_first(classes(r->x, r->stride, c, k) - most, k, vf_set(0))), k,
+                        vf_set(0));
     });
     return most + logf(vf_sum(sum));
 }
 
-/* k of the coefficients of -log p[c] that do not depend on the label: smoothing, or all of a probability target */
+/* k coefficients of -log p[c] but for the label: smoothing, or all of a probability target */
 static inline vf spread(nsmi_ce o, const row *r, int64_t c, int64_t k)
 {
     float even = o.label_smoothing / (float)r->c;
@@ -65,16 +66,19 @@ static float row_loss(nsmi_ce o, const row *r, int32_t y, float lse)
     float loss = 0;
     if (is_spread(o, r)) {
         VF_EACH(c, k, r->c, {
-            sum += vf_first(spread(o, r, c, k) * (lse - classes(r->x, r->stride, c, k)), k, vf_set(0));
+            sum +=
+                vf_first(spread(o, r, c, k) * (lse - classes(r->x, r->stride, c, k)), k, vf_set(0));
         });
         loss = vf_sum(sum);
     }
-    if (!r->prob) loss += (1 - o.label_smoothing) * label_weight(o, y) * (lse - r->x[y * r->stride]);
+    if (!r->prob)
+        loss += (1 - o.label_smoothing) * label_weight(o, y) * (lse - r->x[y * r->stride]);
     return loss;
 }
 
-static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
-                          const int32_t *target, const float *prob, float *loss, float *weight, float *lse)
+static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
+                          const float *logits, const int32_t *target, const float *prob,
+                          float *loss, float *weight, float *lse)
 {
     int64_t rows = outer * inner, size = nsmi_block_rows(c);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * c * 4)) schedule(static)
@@ -121,9 +125,9 @@ static void skip_row(const row *r, float beta, float *dx)
     for (int64_t c = 0; c < r->c; c++) dx[c * r->stride] = beta == 0 ? 0 : beta * dx[c * r->stride];
 }
 
-static void cross_entropy_back(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
-                               const int32_t *target, const float *prob, const float *lse, const float *dloss, float beta,
-                               float *dlogits)
+static void cross_entropy_back(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
+                               const float *logits, const int32_t *target, const float *prob,
+                               const float *lse, const float *dloss, float beta, float *dlogits)
 {
     int64_t rows = outer * inner, size = nsmi_block_rows(c);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * c * 4)) schedule(static)

@@ -18,7 +18,9 @@ static void softmax_row(bool log, int64_t n, const float *x, float *y)
 {
     vf top = vf_set(row_top(n, x)), sum = {0};
     if (log) {
-        VF_EACH(i, k, n, { sum += vf_first(vf_exp(vf_first(vf_get(x + i, k) - top, k, vf_set(0))), k, vf_set(0)); });
+        VF_EACH(i, k, n, {
+            sum += vf_first(vf_exp(vf_first(vf_get(x + i, k) - top, k, vf_set(0))), k, vf_set(0));
+        });
         vf shift = top + logf(vf_sum(sum));
         VF_EACH(i, k, n, { vf_put(y + i, vf_get(x + i, k) - shift, k); });
         return;
@@ -33,7 +35,8 @@ static void softmax_row(bool log, int64_t n, const float *x, float *y)
 }
 
 /* k columns, `stride` apart from one of the n to the next */
-static void softmax_columns(bool log, int64_t n, int64_t stride, int64_t k, const float *x, float *y)
+static void softmax_columns(bool log, int64_t n, int64_t stride, int64_t k, const float *x,
+                            float *y)
 {
     vf top = vf_set(-INFINITY), sum = {0};
     for (int64_t j = 0; j < n; j++) top = vf_max(vf_get(x + j * stride, k), top);
@@ -44,14 +47,17 @@ static void softmax_columns(bool log, int64_t n, int64_t stride, int64_t k, cons
     }
     if (log) {
         vf shift = top + vf_log(vf_first(sum, k, vf_set(1)));
-        for (int64_t j = 0; j < n; j++) vf_put(y + j * stride, vf_get(x + j * stride, k) - shift, k);
+        for (int64_t j = 0; j < n; j++)
+            vf_put(y + j * stride, vf_get(x + j * stride, k) - shift, k);
     } else {
         vf scale = 1 / vf_first(sum, k, vf_set(1));
-        for (int64_t j = 0; j < n; j++) vf_put(y + j * stride, scale * vf_get(y + j * stride, k), k);
+        for (int64_t j = 0; j < n; j++)
+            vf_put(y + j * stride, scale * vf_get(y + j * stride, k), k);
     }
 }
 
-static void softmax_back_row(bool log, int64_t n, const float *y, const float *dy, float beta, float *dx)
+static void softmax_back_row(bool log, int64_t n, const float *y, const float *dy, float beta,
+                             float *dx)
 {
     vf sum = {0};
     VF_EACH(i, k, n, { sum += log ? vf_get(dy + i, k) : vf_get(dy + i, k) * vf_get(y + i, k); });
@@ -63,7 +69,8 @@ static void softmax_back_row(bool log, int64_t n, const float *y, const float *d
     });
 }
 
-static void softmax_back_columns(bool log, int64_t n, int64_t stride, int64_t k, const float *y, const float *dy, float beta, float *dx)
+static void softmax_back_columns(bool log, int64_t n, int64_t stride, int64_t k, const float *y,
+                                 const float *dy, float beta, float *dx)
 {
     vf s = {0};
     for (int64_t j = 0; j < n; j++) {
@@ -77,9 +84,11 @@ static void softmax_back_columns(bool log, int64_t n, int64_t stride, int64_t k,
     }
 }
 
-static void softmax(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *x, float *y)
+static void softmax(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner,
+                    const float *x, float *y)
 {
-    int64_t strips = inner == 1 ? 1 : nsmi_blocks(inner, W), size = nsmi_block_rows(inner == 1 ? n : n * W), all = outer * strips;
+    int64_t strips = inner == 1 ? 1 : nsmi_blocks(inner, W),
+            size = nsmi_block_rows(inner == 1 ? n : n * W), all = outer * strips;
 #pragma omp parallel for num_threads(nsmi_team(d, outer * n * inner * 4)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(all, size); b++)
         for (int64_t t = b * size; t < nsmi_block_end(b, size, all); t++) {
@@ -91,10 +100,11 @@ static void softmax(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t i
         }
 }
 
-static void softmax_back(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *y, const float *dy,
-                         float beta, float *dx)
+static void softmax_back(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner,
+                         const float *y, const float *dy, float beta, float *dx)
 {
-    int64_t strips = inner == 1 ? 1 : nsmi_blocks(inner, W), size = nsmi_block_rows(inner == 1 ? n : n * W), all = outer * strips;
+    int64_t strips = inner == 1 ? 1 : nsmi_blocks(inner, W),
+            size = nsmi_block_rows(inner == 1 ? n : n * W), all = outer * strips;
 #pragma omp parallel for num_threads(nsmi_team(d, outer * n * inner * 2)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(all, size); b++)
         for (int64_t t = b * size; t < nsmi_block_end(b, size, all); t++) {
@@ -102,14 +112,15 @@ static void softmax_back(nsm_device *d, bool log, int64_t outer, int64_t n, int6
             if (inner == 1)
                 softmax_back_row(log, n, y + at, dy + at, beta, dx + at);
             else
-                softmax_back_columns(log, n, inner, inner - i < W ? inner - i : W, y + at, dy + at, beta, dx + at);
+                softmax_back_columns(log, n, inner, inner - i < W ? inner - i : W, y + at, dy + at,
+                                     beta, dx + at);
         }
 }
 
 /* ---- norms along rows ---- */
 
-static void row_norm(nsm_device *d, bool rms, int64_t rows, int64_t cols, float eps, const float *x, const float *w,
-                     const float *b, float *y, float *stats)
+static void row_norm(nsm_device *d, bool rms, int64_t rows, int64_t cols, float eps, const float *x,
+                     const float *w, const float *b, float *y, float *stats)
 {
     int64_t size = nsmi_block_rows(cols);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * cols)) schedule(static)
@@ -140,13 +151,15 @@ static void row_norm(nsm_device *d, bool rms, int64_t rows, int64_t cols, float 
 }
 
 /* One row's dx; its part of dw and db is added. */
-static void row_norm_back_row(bool rms, int64_t cols, const float *x, const float *w, const float *stats, const float *dy,
-                              float beta, float *dx, float *dw, float *db)
+static void row_norm_back_row(bool rms, int64_t cols, const float *x, const float *w,
+                              const float *stats, const float *dy, float beta, float *dx, float *dw,
+                              float *db)
 {
     float mean = stats[0], rstd = stats[1];
     vf sum = {0}, sum_x = {0};
     VF_EACH(i, k, cols, {
-        vf dyi = vf_get(dy + i, k), xhat = (vf_get(x + i, k) - mean) * rstd, g = w ? dyi * vf_get(w + i, k) : dyi;
+        vf dyi = vf_get(dy + i, k), xhat = (vf_get(x + i, k) - mean) * rstd,
+           g = w ? dyi * vf_get(w + i, k) : dyi;
         sum += g;
         sum_x += g * xhat;
         if (dw) vf_put(dw + i, vf_get(dw + i, k) + dyi * xhat, k);
@@ -155,21 +168,24 @@ static void row_norm_back_row(bool rms, int64_t cols, const float *x, const floa
     if (!dx) return;
     float mean_g = rms ? 0 : vf_sum(sum) / (float)cols, mean_gx = vf_sum(sum_x) / (float)cols;
     VF_EACH(i, k, cols, {
-        vf dyi = vf_get(dy + i, k), xhat = (vf_get(x + i, k) - mean) * rstd, g = w ? dyi * vf_get(w + i, k) : dyi;
+        vf dyi = vf_get(dy + i, k), xhat = (vf_get(x + i, k) - mean) * rstd,
+           g = w ? dyi * vf_get(w + i, k) : dyi;
         vf v = rstd * (g - mean_g - xhat * mean_gx);
         vf_put(dx + i, beta == 0 ? v : beta * vf_get(dx + i, k) + v, k);
     });
 }
 
 /* y += the rows of partial [blocks, width] from column `first` on, in order. */
-static void add_partials(int64_t blocks, int64_t width, int64_t first, int64_t n, const float *partial, float *y)
+static void add_partials(int64_t blocks, int64_t width, int64_t first, int64_t n,
+                         const float *partial, float *y)
 {
     for (int64_t b = 0; y && b < blocks; b++)
         for (int64_t j = 0; j < n; j++) y[j] += partial[b * width + first + j];
 }
 
-static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, const float *x, const float *w,
-                          const float *stats, const float *dy, float beta, float *dx, float *dw, float *db)
+static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, const float *x,
+                          const float *w, const float *stats, const float *dy, float beta,
+                          float *dx, float *dw, float *db)
 {
     int64_t size = nsmi_partial_rows(rows, cols, 2 * cols), blocks = nsmi_blocks(rows, size);
     float *partial = nsmi_scratch(d); /* [blocks, 2, C] */
@@ -178,8 +194,8 @@ static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, c
         float *sum = partial + block * 2 * cols;
         memset(sum, 0, (size_t)(2 * cols) * sizeof(float));
         for (int64_t r = block * size; r < nsmi_block_end(block, size, rows); r++)
-            row_norm_back_row(rms, cols, x + r * cols, w, stats + 2 * r, dy + r * cols, beta, dx ? dx + r * cols : NULL,
-                              dw ? sum : NULL, db ? sum + cols : NULL);
+            row_norm_back_row(rms, cols, x + r * cols, w, stats + 2 * r, dy + r * cols, beta,
+                              dx ? dx + r * cols : NULL, dw ? sum : NULL, db ? sum + cols : NULL);
     }
     add_partials(blocks, 2 * cols, 0, cols, partial, dw);
     add_partials(blocks, 2 * cols, cols, cols, partial, db);
@@ -229,13 +245,16 @@ static void channel_rows(const channels *s, int64_t r0, int64_t r1, float *sum)
 /* Sums of one channel's runs. */
 static void channel_runs(const channels *s, int64_t c, float *sum_0, float *sum_1)
 {
-    vf mean = vf_set(s->stats ? s->stats[2 * c] : 0), rstd = vf_set(s->stats ? s->stats[2 * c + 1] : 0);
+    vf mean = vf_set(s->stats ? s->stats[2 * c] : 0),
+       rstd = vf_set(s->stats ? s->stats[2 * c + 1] : 0);
     double total_f = 0, total_g = 0;
     for (int64_t o = 0; o < s->outer; o++) {
-        const float *x = s->x + (o * s->c + c) * s->inner, *dy = s->dy ? s->dy + (o * s->c + c) * s->inner : x;
+        const float *x = s->x + (o * s->c + c) * s->inner,
+                    *dy = s->dy ? s->dy + (o * s->c + c) * s->inner : x;
         vf f, g, sum_f = {0}, sum_g = {0};
         VF_EACH(i, k, s->inner, {
-            channel_terms(s->pass, vf_first(vf_get(x + i, k), k, mean), vf_get(dy + i, k), mean, rstd, &f, &g);
+            channel_terms(s->pass, vf_first(vf_get(x + i, k), k, mean), vf_get(dy + i, k), mean,
+                          rstd, &f, &g);
             sum_f += vf_first(f, k, vf_set(0));
             sum_g += g;
         });
@@ -262,7 +281,8 @@ static const float *channel_sums(nsm_device *d, const channels *s)
     if (blocks > room) size = nsmi_blocks(s->outer, room);
     blocks = nsmi_blocks(s->outer, size);
 #pragma omp parallel for num_threads(nsmi_team(d, s->outer * s->c)) schedule(static)
-    for (int64_t b = 0; b < blocks; b++) channel_rows(s, b * size, nsmi_block_end(b, size, s->outer), partial + b * width);
+    for (int64_t b = 0; b < blocks; b++)
+        channel_rows(s, b * size, nsmi_block_end(b, size, s->outer), partial + b * width);
     for (int64_t j = 0; j < width; j++) {
         double total = 0;
         for (int64_t b = 0; b < blocks; b++) total += partial[b * width + j];
@@ -271,7 +291,8 @@ static const float *channel_sums(nsm_device *d, const channels *s)
     return sum;
 }
 
-static void batch_norm_stats(nsm_device *d, int64_t outer, int64_t c, int64_t inner, float eps, const float *x, float *stats, float *var)
+static void batch_norm_stats(nsm_device *d, int64_t outer, int64_t c, int64_t inner, float eps,
+                             const float *x, float *stats, float *var)
 {
     float count = (float)(outer * inner);
     const float *sum = channel_sums(d, &(channels){ SUM_X, outer, c, inner, x, NULL, NULL });
@@ -283,28 +304,34 @@ static void batch_norm_stats(nsm_device *d, int64_t outer, int64_t c, int64_t in
     }
 }
 
-/* y = beta y + x scale[c] + other shift2[c] + shift[c] in runs; the coefficients [3, C] stand in scratch. */
-static void channel_affine(nsm_device *d, int64_t outer, int64_t c, int64_t inner, const float *coef, const float *x,
-                           const float *other, float beta, float *y)
+/* y = beta y + coef[0,c] x + coef[1,c] + coef[2,c] other, in runs of neighbours; coef [3, C]. */
+static void channel_affine(nsm_device *d, int64_t outer, int64_t c, int64_t inner,
+                           const float *coef, const float *x, const float *other, float beta,
+                           float *y)
 {
-    int64_t runs = inner == 1 ? outer : outer * c, n = inner == 1 ? c : inner, size = nsmi_block_rows(n);
+    int64_t runs = inner == 1 ? outer : outer * c, n = inner == 1 ? c : inner,
+            size = nsmi_block_rows(n);
 #pragma omp parallel for num_threads(nsmi_team(d, outer * c * inner)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(runs, size); b++)
         for (int64_t r = b * size; r < nsmi_block_end(b, size, runs); r++) {
-            const float *from = x + r * n, *second = other ? other + r * n : NULL, *scale = coef + (inner == 1 ? 0 : r % c);
+            const float *from = x + r * n, *second = other ? other + r * n : NULL,
+                        *scale = coef + (inner == 1 ? 0 : r % c);
             float *to = y + r * n;
             VF_EACH(i, k, n, {
-                vf v = inner == 1 ? vf_get(scale + i, k) * vf_get(from + i, k) + vf_get(scale + c + i, k)
-                                  : scale[0] * vf_get(from + i, k) + scale[c];
-                if (second) v += inner == 1 ? vf_get(scale + 2 * c + i, k) * vf_get(second + i, k)
-                                            : scale[2 * c] * vf_get(second + i, k);
+                vf v = inner == 1
+                           ? vf_get(scale + i, k) * vf_get(from + i, k) + vf_get(scale + c + i, k)
+                           : scale[0] * vf_get(from + i, k) + scale[c];
+                if (second)
+                    v += inner == 1 ? vf_get(scale + 2 * c + i, k) * vf_get(second + i, k)
+                                    : scale[2 * c] * vf_get(second + i, k);
                 vf_put(to + i, beta == 0 ? v : beta * vf_get(to + i, k) + v, k);
             });
         }
 }
 
-static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, float eps, const float *x,
-                       const float *w, const float *b, float *y, float *stats, float *var)
+static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner,
+                       float eps, const float *x, const float *w, const float *b, float *y,
+                       float *stats, float *var)
 {
     if (training) batch_norm_stats(d, outer, c, inner, eps, x, stats, var);
     float *coef = nsmi_scratch(d);
@@ -316,8 +343,9 @@ static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, i
 }
 
 /* Training: dx = w rstd (dy - mean(dy) - xhat mean(dy xhat)); else dx = w rstd dy. */
-static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, const float *x,
-                            const float *w, const float *stats, const float *dy, float beta, float *dx, float *dw, float *db)
+static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner,
+                            const float *x, const float *w, const float *stats, const float *dy,
+                            float beta, float *dx, float *dw, float *db)
 {
     float count = (float)(outer * inner);
     float *coef = nsmi_scratch(d) + 2 * c;
@@ -335,7 +363,8 @@ static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t
 
 /* ---- rows by index ---- */
 
-static void gather(nsm_device *d, int64_t n, int64_t cols, const int32_t *index, const float *x, float *y)
+static void gather(nsm_device *d, int64_t n, int64_t cols, const int32_t *index, const float *x,
+                   float *y)
 {
     int64_t size = nsmi_block_rows(cols);
 #pragma omp parallel for num_threads(nsmi_team(d, n * cols)) schedule(static)
@@ -347,7 +376,8 @@ static void gather(nsm_device *d, int64_t n, int64_t cols, const int32_t *index,
         }
 }
 
-static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy, float *dx)
+static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy,
+                        float *dx)
 {
 #pragma omp parallel for num_threads(nsmi_team(d, by_row->nnz * cols)) schedule(dynamic)
     for (int64_t c = 0; c < by_row->chunks; c++)
@@ -355,7 +385,8 @@ static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols,
             float *to = dx + r * cols;
             for (int64_t e = by_row->ptr[r]; e < by_row->ptr[r + 1]; e++) {
                 const float *from = dy + (by_row->pos ? by_row->pos[e] : e) * cols;
-                VF_EACH(j, k, cols, { vf_put(to + j, vf_get(to + j, k) + vf_get(from + j, k), k); });
+                VF_EACH(j, k, cols,
+                        { vf_put(to + j, vf_get(to + j, k) + vf_get(from + j, k), k); });
             }
         }
 }

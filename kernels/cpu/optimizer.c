@@ -16,10 +16,10 @@ typedef struct {
     bool first, nesterov, amsgrad, centered, rectified;
 } constants;
 
-typedef void (*rule)(const constants *k, int64_t n, float *restrict w, const float *restrict g0, float *restrict s0,
-                     float *restrict s1, float *restrict s2);
+typedef void (*rule)(const constants *k, int64_t n, float *restrict w, const float *restrict g0,
+                     float *restrict s0, float *restrict s1, float *restrict s2);
 
-#define RULE(name)                                                                                                    \
+#define RULE(name) \
     static void name(const constants *k, int64_t n, float *restrict w, const float *restrict g0, float *restrict s0, \
                      float *restrict s1, float *restrict s2)
 
@@ -52,7 +52,8 @@ static inline float moments(const constants *k, float g, float *m, float *v)
     return *v;
 }
 
-static inline void adam_step(const constants *k, float g, float keep, float *w, float *m, float *v, float *top)
+static inline void adam_step(const constants *k, float g, float keep, float *w, float *m, float *v,
+                             float *top)
 {
     float second = moments(k, g, m, v);
     if (top) second = *top = *top > second ? *top : second;
@@ -70,9 +71,11 @@ RULE(adam)
 RULE(adamw)
 {
     if (k->amsgrad)
-        for (int64_t i = 0; i < n; i++) adam_step(k, GRADIENT_ALONE(i), k->keep, &w[i], &s0[i], &s1[i], &s2[i]);
+        for (int64_t i = 0; i < n; i++)
+            adam_step(k, GRADIENT_ALONE(i), k->keep, &w[i], &s0[i], &s1[i], &s2[i]);
     else
-        for (int64_t i = 0; i < n; i++) adam_step(k, GRADIENT_ALONE(i), k->keep, &w[i], &s0[i], &s1[i], NULL);
+        for (int64_t i = 0; i < n; i++)
+            adam_step(k, GRADIENT_ALONE(i), k->keep, &w[i], &s0[i], &s1[i], NULL);
 }
 
 RULE(nadam)
@@ -143,8 +146,9 @@ RULE(lion)
 }
 
 static const rule rules[] = {
-    [NSMI_SGD] = sgd,         [NSMI_ADAM] = adam,         [NSMI_ADAMW] = adamw, [NSMI_RMSPROP] = rmsprop, [NSMI_ADAGRAD] = adagrad,
-    [NSMI_ADADELTA] = adadelta, [NSMI_NADAM] = nadam, [NSMI_RADAM] = radam, [NSMI_LION] = lion,
+    [NSMI_SGD] = sgd,         [NSMI_ADAM] = adam,       [NSMI_ADAMW] = adamw,
+    [NSMI_RMSPROP] = rmsprop, [NSMI_ADAGRAD] = adagrad, [NSMI_ADADELTA] = adadelta,
+    [NSMI_NADAM] = nadam,     [NSMI_RADAM] = radam,     [NSMI_LION] = lion,
 };
 
 /* RAdam's rectification of the variance (Liu et al., arXiv:1908.03265), 0 while there is none. */
@@ -159,7 +163,8 @@ static double rectification(const nsmi_step *s, double correction2)
 /* What multiplies the update: bias correction, learning-rate decay, Nesterov's next momentum. */
 static void step_size(const nsmi_step *s, double lr, constants *k)
 {
-    double t = (double)s->step, correction1 = 1 - pow(s->beta1, t), correction2 = 1 - pow(s->beta2, t);
+    double t = (double)s->step, correction1 = 1 - pow(s->beta1, t),
+           correction2 = 1 - pow(s->beta2, t);
     double mu = s->beta1 * (1 - 0.5 * pow(0.96, t * s->momentum_decay));
     double next = s->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * s->momentum_decay));
     double rectify = s->rule == NSMI_RADAM ? rectification(s, correction2) : 0;
@@ -215,8 +220,8 @@ static void update(nsm_device *d, const nsmi_step *s, int64_t count, const nsmi_
             for (int64_t i = 0; i < p->n; i += NSMI_BLOCK, seen++) {
                 if (seen % team != turn) continue;
                 int64_t n = p->n - i < NSMI_BLOCK ? p->n - i : NSMI_BLOCK;
-                rules[s->rule](&k, n, p->w + i, p->g + i, p->s[0] ? p->s[0] + i : NULL, p->s[1] ? p->s[1] + i : NULL,
-                               p->s[2] ? p->s[2] + i : NULL);
+                rules[s->rule](&k, n, p->w + i, p->g + i, p->s[0] ? p->s[0] + i : NULL,
+                               p->s[1] ? p->s[1] + i : NULL, p->s[2] ? p->s[2] + i : NULL);
             }
         }
     }

@@ -46,11 +46,9 @@ static inline void vu_interleave(vu a, vu b, vu *low, vu *high)
 static inline void nsmi_philox_wide(uint64_t seed, uint64_t counter, vu out[4])
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    vu c0, c1, c2 = {0}, c3 = {0}, hi0, lo0, hi1, lo1;
-    for (int i = 0; i < W; i++) {
-        c0[i] = (uint32_t)(counter + (uint64_t)i);
-        c1[i] = (uint32_t)((counter + (uint64_t)i) >> 32);
-    }
+    vu c0 = (vu)vi_lanes() + (uint32_t)counter, c2 = {0}, c3 = {0}, hi0, lo0, hi1, lo1;
+    vu c1 = (uint32_t)(counter >> 32) -
+            (vu)(c0 < (uint32_t)counter); /* where the low word wrapped: + 1 */
     for (int round = 0; round < NSMI_PHILOX_ROUNDS; round++) {
         vu_multiply(c0, NSMI_PHILOX_M0, &hi0, &lo0);
         vu_multiply(c2, NSMI_PHILOX_M1, &hi1, &lo1);
@@ -69,7 +67,8 @@ static inline void nsmi_philox_wide(uint64_t seed, uint64_t counter, vu out[4])
 }
 
 /* Draws first .. first + n - 1 of r (n <= NSMI_DRAWS) in [0, 1): a pointer into buffer. */
-static inline const float *nsmi_units(nsm_random r, int64_t first, int64_t n, float buffer[NSMI_DRAW_ROOM])
+static inline const float *nsmi_units(nsm_random r, int64_t first, int64_t n,
+                                      float buffer[NSMI_DRAW_ROOM])
 {
     uint64_t counter = r.offset + (uint64_t)first / 4;
     int64_t skip = first % 4;
@@ -77,7 +76,8 @@ static inline const float *nsmi_units(nsm_random r, int64_t first, int64_t n, fl
         vu draw[4];
         nsmi_philox_wide(r.seed, counter, draw);
         for (int j = 0; j < 4; j++)
-            vf_store(buffer + i + j * W, __builtin_convertvector((vi)(draw[j] >> 8), vf) * 0x1p-24f);
+            vf_store(buffer + i + j * W,
+                     __builtin_convertvector((vi)(draw[j] >> 8), vf) * 0x1p-24f);
     }
     return buffer + skip;
 }

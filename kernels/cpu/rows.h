@@ -32,7 +32,8 @@ typedef struct {
 } row_kernel;
 
 /* Rows first..last; long ones are left out. */
-static inline void walk_rows(const nsm_csr_part *m, int64_t first, int64_t last, const row_kernel *k,
+static inline void walk_rows(const nsm_csr_part *m, int64_t first, int64_t last,
+                             const row_kernel *k,
                              const void *job, float *total)
 {
     float acc[ACC] __attribute__((aligned(64)));
@@ -45,7 +46,8 @@ static inline void walk_rows(const nsm_csr_part *m, int64_t first, int64_t last,
     }
 }
 
-static inline void walk_long_row(const nsm_csr_part *m, int64_t r, int team, const row_kernel *k, const void *job,
+static inline void walk_long_row(const nsm_csr_part *m, int64_t r, int team, const row_kernel *k,
+                                 const void *job,
                                  float *total)
 {
     float part[WAVE][ACC] __attribute__((aligned(64))), acc[ACC] __attribute__((aligned(64)));
@@ -72,7 +74,8 @@ static inline void walk_long_row(const nsm_csr_part *m, int64_t r, int team, con
 
 /* All rows of m.  work: elementary operations in all.  total [columns] (may be NULL) is what
  * `done` adds to over all rows: += at the end. */
-static inline void walk(const nsm_device *d, const nsm_csr_part *m, int64_t work, const row_kernel *k, const void *job,
+static inline void walk(const nsm_device *d, const nsm_csr_part *m, int64_t work,
+                        const row_kernel *k, const void *job,
                         int64_t columns, float *total)
 {
     int team = nsmi_team(d, work);
@@ -139,13 +142,27 @@ static inline bool next_tile(tile *t, int64_t heads, int64_t dim)
 /* ---- small pieces that kernels share ---- */
 static inline int64_t place(const nsm_csr_part *m, int64_t e) { return m->pos ? m->pos[e] : e; }
 
+/* The sum of the lanes, halves onto halves, in registers. */
+static inline float lanes_sum(vf v)
+{
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+#else
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
+}
+
 static inline float dot(const float *a, const float *b, int64_t n)
 {
     vf s = {0};
     int64_t i = 0;
     for (; i + W <= n; i += W) s += vf_load(a + i) * vf_load(b + i);
     if (i < n) s += vf_load_n(a + i, n - i) * vf_load_n(b + i, n - i);
-    return vf_sum(s);
+    return lanes_sum(s);
 }
 
 static inline void acc_zero(float *acc, int64_t n) { memset(acc, 0, (size_t)n * sizeof *acc); }
@@ -169,10 +186,12 @@ static inline void blend(float *y, float beta, const float *v, int64_t n)
     if (i < n) blend_n(y + i, beta, vf_load(v + i), n - i);
 }
 
-/* The first bytes of a row that will be needed soon. */
-static inline void prefetch_row(const float *row, int64_t floats)
+/* Ask for a row that will be needed soon.  The empty asm keeps GCC 12 from taking a function that
+ * only prefetches for one without effect, and dropping its calls. */
+INLINE void prefetch_row(const float *row, int64_t floats)
 {
     for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(row + i);
+    __asm__ volatile("");
 }
 
 #endif

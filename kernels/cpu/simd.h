@@ -28,7 +28,7 @@ typedef float vf_u __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
 static inline vf vf_load(const float *p) { return *(const vf_u *)p; }
 static inline void vf_store(float *p, vf v) { *(vf_u *)p = v; }
-static inline vf vf_set(float x) { return (vf){0} + x; }
+static inline vf vf_set(float x) { return x - (vf){0}; } /* 0 + x would lose the sign of -0 */
 
 static inline vf vf_load_n(const float *p, int64_t n)
 {

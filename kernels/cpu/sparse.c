@@ -18,7 +18,8 @@ typedef struct {
 typedef enum { PLAIN, WEIGHTED, WEIGHTED_BY_POS } weighting;
 
 /* The sum over lo..hi of nv vectors of columns, the last of `tail` lanes, in registers. */
-INLINE void spmm_vectors(const spmm_job *j, int64_t lo, int64_t hi, int64_t col, const int nv, int64_t tail,
+INLINE void spmm_vectors(const spmm_job *j, int64_t lo, int64_t hi, int64_t col, const int nv,
+                         int64_t tail,
                          const bool full, const weighting kind, float *acc)
 {
     const int32_t *idx = j->m->idx, *pos = j->m->pos;
@@ -26,7 +27,10 @@ INLINE void spmm_vectors(const spmm_job *j, int64_t lo, int64_t hi, int64_t col,
     int64_t f = j->f, last = j->m->nnz - AHEAD;
     vf s[8] = {{0}};
     for (int64_t e = lo; e < hi; e++) {
-        if (e < last) prefetch_row(x + idx[e + AHEAD] * f, nv * W);
+        if (e < last) {
+            prefetch_row(x + idx[e + AHEAD] * f, nv * W);
+            if (kind == WEIGHTED_BY_POS) __builtin_prefetch(w + pos[e + AHEAD]);
+        }
         const float *row = x + idx[e] * f;
         float we = kind == PLAIN ? 1.0f : kind == WEIGHTED ? w[e] : w[pos[e]];
         for (int v = 0; v < nv; v++) {
@@ -37,7 +41,8 @@ INLINE void spmm_vectors(const spmm_job *j, int64_t lo, int64_t hi, int64_t col,
     for (int v = 0; v < nv; v++) vf_store(acc + col + v * W, s[v]);
 }
 
-INLINE void spmm_block(const spmm_job *j, int64_t lo, int64_t hi, int64_t col, const int nv, int64_t tail, float *acc)
+INLINE void spmm_block(const spmm_job *j, int64_t lo, int64_t hi, int64_t col, const int nv,
+                       int64_t tail, float *acc)
 {
     weighting kind = !j->w ? PLAIN : j->m->pos ? WEIGHTED_BY_POS : WEIGHTED;
     if (tail == W && kind == PLAIN) spmm_vectors(j, lo, hi, col, nv, tail, true, PLAIN, acc);
@@ -84,7 +89,8 @@ static void spmm_done(const void *job, int64_t row, float *acc, float *total)
     blend(j->y + row * j->f + j->col, j->beta, acc, j->cols);
 }
 
-static void spmm(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w, bool mean, const float *x, float beta,
+static void spmm(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w, bool mean,
+                 const float *x, float beta,
                  float *y)
 {
     static const row_kernel k = { spmm_span, spmm_join, spmm_done, NULL };
@@ -120,7 +126,8 @@ static void sddmm_span(const void *job, int64_t row, int64_t lo, int64_t hi, flo
     }
 }
 
-static void sddmm(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, const float *a, const float *b,
+static void sddmm(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, const float *a,
+                  const float *b,
                   float beta, float *out)
 {
     static const row_kernel k = { sddmm_span, NULL, NULL, NULL };
@@ -197,7 +204,8 @@ static void extreme(nsm_device *d, extreme_job j)
     }
 }
 
-static void spmm_max(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y, int32_t *arg)
+static void spmm_max(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y,
+                     int32_t *arg)
 {
     extreme(d, (extreme_job){ .m = m, .at = m->idx, .f = f, .sign = 1.0f, .x = x, .y = y, .arg = arg });
 }
@@ -244,7 +252,8 @@ static void max_back_done(const void *job, int64_t row, float *acc, float *total
     blend(j->dx + row * j->f + j->col, 1.0f, acc, j->cols);
 }
 
-static void spmm_max_back(nsm_device *d, const nsm_csr_part *bwd, int64_t f, const int32_t *arg, const float *dy, float *dx)
+static void spmm_max_back(nsm_device *d, const nsm_csr_part *bwd, int64_t f, const int32_t *arg,
+                          const float *dy, float *dx)
 {
     static const row_kernel k = { max_back_span, max_back_join, max_back_done, NULL };
     for (int64_t col = 0; col < f; col += TILE) {
@@ -281,7 +290,8 @@ static void segment_sum_done(const void *job, int64_t row, float *acc, float *to
     for (int64_t i = 0; i < j->cols; i++) y[i] = share * acc[i];
 }
 
-static void segment_reduce(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const float *x, float *y,
+static void segment_reduce(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols,
+                           const float *x, float *y,
                            int32_t *arg)
 {
     static const row_kernel sum = { segment_sum_span, segment_sum_join, segment_sum_done, NULL };
@@ -325,7 +335,8 @@ static void segment_back_span(const void *job, int64_t row, int64_t lo, int64_t 
     }
 }
 
-static void segment_reduce_back(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const int32_t *arg,
+static void segment_reduce_back(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols,
+                                const int32_t *arg,
                                 const float *dy, float *dx)
 {
     static const row_kernel k = { segment_back_span, NULL, NULL, NULL };
@@ -385,7 +396,8 @@ static void softmax_write(const void *job, int64_t row, int64_t lo, int64_t hi, 
     }
 }
 
-static void segment_softmax(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *x, float *y)
+static void segment_softmax(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *x,
+                            float *y)
 {
     static const row_kernel k = { softmax_span, softmax_join, NULL, softmax_write };
     for (int64_t h = 0; h < heads; h += TILE) {
@@ -410,7 +422,8 @@ static void softmax_back_join(const void *job, float *acc, const float *next)
     acc_add(acc, next, round_up(((const softmax_job *)job)->count));
 }
 
-static void softmax_back_write(const void *job, int64_t row, int64_t lo, int64_t hi, const float *acc)
+static void softmax_back_write(const void *job, int64_t row, int64_t lo, int64_t hi,
+                               const float *acc)
 {
     const softmax_job *j = job;
     (void)row;
@@ -423,7 +436,8 @@ static void softmax_back_write(const void *job, int64_t row, int64_t lo, int64_t
     }
 }
 
-static void segment_softmax_back(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *y, const float *dy,
+static void segment_softmax_back(nsm_device *d, const nsm_csr_part *m, int64_t heads,
+                                 const float *y, const float *dy,
                                  float beta, float *dx)
 {
     static const row_kernel k = { softmax_back_span, softmax_back_join, NULL, softmax_back_write };
