@@ -1,1 +1,2 @@
-# Files of examples/.
+# Programs to copy: built against the installed library and run by tests/examples.sh.
+EXTRA_DIST += %D%/train_gcn.c %D%/custom_op.c

@@ -57,3 +57,9 @@ endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh
 endif
 EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
+
+# ---- the examples, against the installed library ----
+if HAVE_HDF5
+TESTS += %D%/examples.sh
+endif
+EXTRA_DIST += %D%/examples.sh

@@ -1,0 +1,41 @@
+/* node.h - Node classification: a dataset and settings become a graph, features, a model and a task.
+ *
+ * Full batch, or with batch_size sampled neighbours (GraphSAGE's way).  The same object serves
+ * training, evaluation and prediction, on the graph that was trained on or on another one with the
+ * same features (inductive).  Labels may be classes (cross entropy, accuracy), several at once (binary
+ * cross entropy, ROC-AUC) or numbers (squared error, MAE). */
+#ifndef TOOLS_NODE_H
+#define TOOLS_NODE_H
+#include <nsm.h>
+#include "tools/recipe.h"
+#include "tools/trainer.h"
+
+typedef struct node_task node_task;
+
+/* inputs, outputs: the sizes a checkpoint's model has, or 0 to take the data's.  The dataset and the
+ * options must outlive the task.  NULL with the error in ctx. */
+node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t inputs, int64_t outputs);
+void node_task_free(node_task *n);
+task *node_task_base(node_task *n);
+
+/* Scores of each class, node by node, to host memory [n, C]: probabilities, or values. */
+int node_task_predict(node_task *n, float *out);
+int node_task_guess(node_task *n, int32_t *out); /* the likeliest class of each node [n] */
+int64_t node_task_nodes(const node_task *n);
+const nsm_dataset_split *node_task_split(const node_task *n);
+
+/* The edges that layer `layer` works on, with its attention [E, H] where the model has it. */
+typedef struct {
+    int64_t count;
+    int32_t *src, *dst;
+    float *prob; /* NULL: none */
+    int heads;
+} node_edges;
+int node_task_edges(node_task *n, int layer, node_edges *e);
+void node_edges_clear(node_edges *e);
+
+/* Bytes and seconds of one epoch, measured on a trial (of a part of the graph where it is large). */
+typedef struct { int64_t parameters, peak_bytes; double epoch_seconds; double share; } node_estimate;
+int node_task_estimate(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out);
+
+#endif

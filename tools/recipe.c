@@ -1,0 +1,120 @@
+/* recipe.c - The settings of a training run, and the recipes.
+ *
+ * gcn   Kipf and Welling, ICLR 2017, section 5.2: 16 hidden units, dropout 0.5 on both inputs, weight decay on
+ *       the first layer only, 200 epochs, the last one counts.
+ * gat   Velickovic et al., ICLR 2018, section 3.3: 8 heads of 8, dropout 0.6 on inputs and attention, decay on
+ *       all, patience 100; the epoch whose validation loss and accuracy were both the best so far counts.
+ * sage  Hamilton et al., NeurIPS 2017: mean of the neighbours beside the node itself; full batch.
+ * wordnet  the default job: GraphSAGE over pointers in both directions, glosses as features. */
+#include "config.h"
+#include <stddef.h>
+#include <string.h>
+#include "tools/nearest.h"
+#include "tools/recipe.h"
+
+#define FIELD(name, type, fallback, help, choices, range) \
+    { #name, SETTING_##type, offsetof(train_options, name), fallback, help, choices, range }
+#define TEXT(name, fallback, help) FIELD(name, STRING, fallback, help, NULL, NULL)
+#define FLAG(name, fallback, help) FIELD(name, BOOL, fallback, help, NULL, NULL)
+#define LIST(name, fallback, help) FIELD(name, LIST, fallback, help, NULL, NULL)
+#define CHOICE(name, fallback, choices, help) FIELD(name, CHOICE, fallback, help, choices, NULL)
+#define INT(name, fallback, range, help) FIELD(name, INT, fallback, help, NULL, range)
+#define REAL(name, fallback, range, help) FIELD(name, REAL, fallback, help, NULL, range)
+
+const setting train_fields[] = {
+    TEXT(recipe, "", "the recipe these settings began from"),
+    TEXT(data, "", "the dataset file"),
+    TEXT(split, "", "which split of the dataset (default: \"default\", else the first)"),
+    FLAG(symmetric, "false", "use every edge in both directions, repeated ones once"),
+    FLAG(row_normalize, "false", "divide each node's features by their sum"),
+    CHOICE(model, "gcn", "gcn|gat|gatv2|sage", "which layers"),
+    INT(hidden, "64", ">=1", "features of a hidden layer (of each head, with attention)"),
+    INT(layers, "2", "1..64", "layers"),
+    INT(heads, "8", "1..1024", "attention heads"),
+    INT(out_heads, "1", "1..1024", "attention heads of the last layer, averaged"),
+    REAL(dropout, "0.5", "0..0.99", "on the input of every layer"),
+    REAL(attn_dropout, "0", "0..0.99", "on attention weights"),
+    TEXT(activation, "relu", "between layers: relu, elu, gelu, silu, ..."),
+    CHOICE(norm, "none", "none|batch|layer", "normalisation between layers"),
+    FLAG(residual, "false", "add each layer's input to its output"),
+    CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE gathers neighbours"),
+    TEXT(optimizer, "adam", "sgd, adam, adamw, rmsprop, adagrad, adadelta, nadam, radam, lion"),
+    REAL(lr, "0.01", ">0", "learning rate"),
+    REAL(weight_decay, "0.0005", ">=0", "weight decay"),
+    TEXT(decay_only, "", "decay only the weights of this pattern (\"conv1.*\")"),
+    CHOICE(schedule, "constant", "constant|step|exponential|linear|cosine|inverse_sqrt|one_cycle",
+        "of the learning rate, by step"),
+    INT(warmup, "0", ">=0", "steps in which the learning rate rises from 0"),
+    REAL(gamma, "0.1", ">0", "factor of the schedules step and exponential"),
+    INT(step_size, "50", ">=1", "steps from one factor to the next"),
+    REAL(clip, "0", ">=0", "largest norm of all gradients together, 0: no limit"),
+    REAL(ema, "0", "0..1", "decay of a moving average of the weights to evaluate with, 0: none"),
+    REAL(label_smoothing, "0", "0..0.99", "share of the target spread over all classes"),
+    INT(epochs, "200", ">=1", "epochs, at most"),
+    INT(patience, "0", ">=0",
+        "stop after so many epochs in which neither validation score nor loss was matched; 0: never"),
+    CHOICE(keep, "last", "last|best|both",
+        "whose test score counts: the last epoch, the first of the best validation score, or the last at which score and loss were both the best so far"),
+    INT(eval_every, "1", ">=1", "epochs from one evaluation to the next"),
+    INT(batch_size, "0", ">=0",
+        "labelled nodes a step, their neighbours sampled; 0: the whole graph"),
+    LIST(fanouts, "15,10", "neighbours sampled by each layer, from the last layer down"),
+    INT(seeds, "1", "1..1000", "train so many times, with --seed and the seeds after it"),
+    INT(checkpoint_every, "50", ">=0",
+        "epochs from one checkpoint to the next, 0: only at the end"),
+    INT(keep_last, "2", ">=2", "checkpoints to keep"),
+    FLAG(charts, "true", "draw PNG charts at the end"),
+    { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
+};
+
+const recipe recipes[] = {
+    { "gcn", "graph convolution, the settings of Kipf and Welling 2017",
+      "model: gcn\nhidden: 16\nrow_normalize: true\ndecay_only: conv1.*\n" },
+    { "gat", "graph attention, the settings of Velickovic et al. 2018",
+      "model: gat\nhidden: 8\nheads: 8\ndropout: 0.6\nattn_dropout: 0.6\nactivation: elu\nrow_normalize: true\n"
+      "lr: 0.005\nepochs: 1000\npatience: 100\nkeep: both\n" },
+    { "sage", "GraphSAGE with the mean of all neighbours, Hamilton et al. 2017",
+      "model: sage\nhidden: 64\nrow_normalize: true\n" },
+    { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
+      "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\nkeep: best\n" },
+    { NULL, NULL, NULL },
+};
+
+const recipe *recipe_find(const char *name)
+{
+    for (const recipe *r = recipes; r->name; r++)
+        if (!strcmp(r->name, name)) return r;
+    return NULL;
+}
+
+static int unknown(nsm_ctx *ctx, const char *source)
+{
+    nearest n = { 0 };
+    for (const recipe *r = recipes; r->name; r++) nearest_try(&n, source, r->name);
+    return nsm_error_set(ctx, NSM_EINVAL, "%s is neither a recipe nor a YAML file; the nearest recipe is \"%s\"", source, n.name);
+}
+
+static int apply_recipe(nsm_ctx *ctx, const recipe *r, train_options *options)
+{
+    int code = settings_parse(ctx, train_fields, options, r->yaml, strlen(r->yaml), r->name, false);
+    return code ? code : settings_set(ctx, train_fields, options, "recipe", r->name, "the recipe");
+}
+
+int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair, train_options *options)
+{
+    const recipe *r = recipe_find(source);
+    size_t n = strlen(source);
+    bool file = n > 5 && (!strcmp(source + n - 5, ".yaml") || (n > 4 && !strcmp(source + n - 4, ".yml")));
+    if (!r && !file) return unknown(ctx, source);
+    if (settings_init(ctx, train_fields, options)) return nsm_error(ctx);
+    if (file) {
+        /* twice: once to learn which recipe it begins from, then over that recipe */
+        if (settings_read(ctx, train_fields, options, source)) return nsm_error(ctx);
+        if (*options->recipe && !(r = recipe_find(options->recipe))) return unknown(ctx, options->recipe);
+        settings_clear(train_fields, options);
+        if (settings_init(ctx, train_fields, options)) return nsm_error(ctx);
+    }
+    if (r && apply_recipe(ctx, r, options)) return nsm_error(ctx);
+    if (file && settings_read(ctx, train_fields, options, source)) return nsm_error(ctx);
+    return settings_pairs(ctx, train_fields, options, pairs, pair);
+}

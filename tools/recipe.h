@@ -1,0 +1,37 @@
+/* recipe.h - What a training run is told: its settings, and the recipes that fill them by name.
+ *
+ * A recipe is a table row: a name, what it is, and the settings that its paper gives, as YAML.  A
+ * configuration file may begin from one ("recipe: gat"), and key=value overrides both. */
+#ifndef TOOLS_RECIPE_H
+#define TOOLS_RECIPE_H
+#include "tools/settings.h"
+
+typedef struct {
+    char *recipe, *data, *split;
+    /* the graph and its features */
+    bool symmetric, row_normalize;
+    /* the model */
+    char *model, *activation, *norm, *aggr;
+    int64_t hidden, layers, heads, out_heads;
+    double dropout, attn_dropout;
+    bool residual;
+    /* training */
+    char *optimizer, *decay_only, *schedule, *keep;
+    double lr, weight_decay, gamma, label_smoothing, clip, ema;
+    int64_t epochs, warmup, step_size, patience, eval_every, seeds, checkpoint_every, keep_last;
+    int64_t batch_size;
+    setting_list fanouts;
+    bool charts;
+} train_options;
+
+extern const setting train_fields[];
+
+typedef struct { const char *name, *summary, *yaml; } recipe;
+extern const recipe recipes[]; /* NULL name last */
+const recipe *recipe_find(const char *name);
+
+/* Fill options from defaults, then the recipe or YAML file that `source` names, then pairs.
+ * Leaves the error in ctx: NSM_EINVAL, NSM_EIO. */
+int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair, train_options *options);
+
+#endif

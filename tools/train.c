@@ -1,0 +1,252 @@
+/* train.c - nsm train: a recipe or a configuration becomes a trained model in a run folder. */
+#include "config.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include "tools/node.h"
+#include "tools/pictures.h"
+#include "tools/progress.h"
+#include "tools/recipe.h"
+#include "tools/report.h"
+#include "tools/trainer.h"
+
+static const tool_option options[] = {
+    { "data", 'd', "FILE", "the dataset (also data=FILE)" },
+    { "out", 'o', "DIR", "the run's folder (runs/RECIPE-DATASET)" },
+    { "resume", 'r', NULL, "go on from the newest whole checkpoint in the folder; start afresh where there is none" },
+    { "dry-run", 'n', NULL, "print parameters, estimated peak memory and time of an epoch, and stop" },
+    { NULL, 0, NULL, NULL },
+};
+static const tool_keys keys[] = { { "Settings", train_fields }, { NULL, NULL } };
+
+typedef struct {
+    tool *t;
+    train_options o;
+    nsm_dataset *ds;
+    const char *folder;
+    char folder_text[4096];
+} job;
+
+static double peak_mib(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)u.ru_maxrss / 1024;
+}
+
+/* "runs/gcn-cora" for gcn on data/cora.h5 */
+static void default_folder(job *j)
+{
+    const char *base = strrchr(j->o.data, '/'), *what = *j->o.recipe ? j->o.recipe : j->o.model;
+    base = base ? base + 1 : j->o.data;
+    size_t n = strlen(base);
+    if (n > 3 && !strcmp(base + n - 3, ".h5")) n -= 3;
+    snprintf(j->folder_text, sizeof j->folder_text, "runs/%s-%.*s", what, (int)n, base);
+    j->folder = j->folder_text;
+}
+
+static int read_settings(job *j)
+{
+    tool *t = j->t;
+    if (recipe_settings(t->ctx, t->arg[0], t->pairs, t->pair, &j->o))
+        return tool_usage(t, "%s", nsm_error_message(t->ctx));
+    const char *data = tool_get(t, "data");
+    if (data && settings_set(t->ctx, train_fields, &j->o, "data", data, "--data")) return tool_error(t);
+    if (!*j->o.data) return tool_usage(t, "which dataset? Give --data FILE; nsm import and nsm generate make one");
+    j->folder = tool_get(t, "out");
+    if (!j->folder) default_folder(j);
+    return TOOL_DONE;
+}
+
+/* ---- one seed ---- */
+static json_t *result_of(const task *what, const trainer_result *r)
+{
+    const trainer_state *s = &r->state;
+    json_t *o = json_object();
+    json_object_set_new(o, "test", report_real(s->kept[NSM_TEST]));
+    json_object_set_new(o, "valid", report_real(s->kept[NSM_VALID]));
+    json_object_set_new(o, "metric", json_string(what->metric));
+    json_object_set_new(o, "epoch", json_integer(s->kept_epoch));
+    json_object_set_new(o, "epochs", json_integer(s->epoch));
+    json_object_set_new(o, "seconds", report_real(r->seconds));
+    json_object_set_new(o, "epoch_ms", report_real(r->epoch_ms));
+    json_object_set_new(o, "peak_mib", report_real(floor(peak_mib())));
+    json_object_set_new(o, "checkpoint", json_string(r->checkpoint ? r->checkpoint : ""));
+    if (r->interrupted) json_object_set_new(o, "interrupted", json_true());
+    return o;
+}
+
+/* Truth and guess of the test part, for the charts of classes. */
+static int draw_classes(job *j, node_task *n, const char *folder, const char *title, const int32_t *guess)
+{
+    const nsm_dataset_labels *l = &j->ds->label;
+    const nsm_dataset_split *s = node_task_split(n);
+    int64_t count = s->count[NSM_TEST];
+    int32_t *pair = malloc((size_t)count * 2 * sizeof *pair + 1);
+    if (!pair) return nsm_error_set(j->t->ctx, NSM_ENOMEM, "out of memory");
+    for (int64_t k = 0; k < count; k++) {
+        pair[k] = l->cls[s->index[NSM_TEST][k]];
+        pair[count + k] = guess[s->index[NSM_TEST][k]];
+    }
+    int code = picture_classes(j->t->ctx, folder, title, (int)l->columns, l->names, count, pair, pair + count);
+    free(pair);
+    return code;
+}
+
+/* A node of the dataset and what surrounds it, edges by the first layer's attention (mean of its heads). */
+static int draw_neighbourhood(job *j, node_task *n, const char *folder, const int32_t *guess)
+{
+    node_edges e;
+    char path[4096];
+    nsm_ctx *ctx = j->t->ctx;
+    if (node_task_edges(n, 0, &e)) return nsm_error(ctx);
+    for (int64_t k = 0; k < e.count * (e.heads > 0); k++) {
+        float sum = 0;
+        for (int h = 0; h < e.heads; h++) sum += e.prob[k * e.heads + h];
+        e.prob[k] = sum / (float)e.heads; /* k <= k * heads: never behind what is still to be read */
+    }
+    snprintf(path, sizeof path, "%s/neighbourhood.png", folder);
+    neighbourhood h = { .node = picture_node(ctx, j->ds, j->t->seed), .edges = e.count, .src = e.src, .dst = e.dst,
+                        .attention = e.prob, .guess = guess, .seed = j->t->seed };
+    int code = picture_neighbourhood(ctx, path, j->ds, &h);
+    node_edges_clear(&e);
+    return code;
+}
+
+/* Charts of the kept model. */
+static int draw(job *j, node_task *n, const char *folder, const trainer_result *r)
+{
+    nsm_ctx *ctx = j->t->ctx;
+    if (!j->o.charts || r->interrupted) return NSM_OK;
+    char best[4096], title[256];
+    snprintf(best, sizeof best, "%s/best.h5", folder);
+    snprintf(title, sizeof title, "%s on %s", *j->o.recipe ? j->o.recipe : j->o.model, j->ds->name);
+    if (trainer_load(ctx, best, node_task_base(n)->module) || picture_curves(ctx, folder, title, r->state.kept_epoch)) return nsm_error(ctx);
+    bool classes = j->ds->label.kind == NSM_LABEL_CLASS;
+    int32_t *guess = classes ? malloc((size_t)node_task_nodes(n) * sizeof *guess + 1) : NULL;
+    if (classes && !guess) return nsm_error_set(ctx, NSM_ENOMEM, "out of memory");
+    int code = classes ? node_task_guess(n, guess) : NSM_OK;
+    if (!code && classes) code = draw_classes(j, n, folder, title, guess);
+    if (!code) code = draw_neighbourhood(j, n, folder, guess);
+    free(guess);
+    return code;
+}
+
+static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)
+{
+    nsm_ctx *ctx = j->t->ctx;
+    nsm_random_set(ctx, (nsm_random){ seed, 0 });
+    node_task *n = node_task_new(ctx, &j->o, j->ds, 0, 0);
+    int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
+    if (!code) {
+        *result = result_of(node_task_base(n), r);
+        code = draw(j, n, folder, r);
+    }
+    node_task_free(n);
+    return code;
+}
+
+/* ---- several ---- */
+static void mean_and_deviation(const double *x, int64_t n, double *mean, double *deviation)
+{
+    double sum = 0, square = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    *mean = sum / (double)n;
+    for (int64_t i = 0; i < n; i++) square += (x[i] - *mean) * (x[i] - *mean);
+    *deviation = n > 1 ? sqrt(square / (double)(n - 1)) : 0;
+}
+
+static int train_seeds(job *j)
+{
+    int64_t seeds = j->o.seeds;
+    double *test = calloc((size_t)seeds, sizeof *test), *valid = calloc((size_t)seeds, sizeof *valid);
+    double seconds = 0, epoch_ms = 0, mean, deviation;
+    int64_t done = 0;
+    int code = test && valid ? NSM_OK : nsm_error_set(j->t->ctx, NSM_ENOMEM, "out of memory");
+    for (; !code && done < seeds && !stop_signal(); done++) {
+        char folder[4200];
+        trainer_result r = { 0 };
+        json_t *line = NULL;
+        uint64_t seed = j->t->seed + (uint64_t)done;
+        snprintf(folder, sizeof folder, "%s/seed-%llu", j->folder, (unsigned long long)seed);
+        code = train_seed(j, seed, folder, &r, &line);
+        test[done] = r.state.kept[NSM_TEST];
+        valid[done] = r.state.kept[NSM_VALID];
+        seconds += r.seconds;
+        epoch_ms += r.epoch_ms;
+        if (line) {
+            json_object_set_new(line, "seed", json_integer((json_int_t)seed));
+            report_line(j->t, line);
+            tool_note(j->t, "seed %llu: test %.4f, valid %.4f, epoch %lld of %lld", (unsigned long long)seed, test[done], valid[done],
+                      (long long)r.state.kept_epoch, (long long)r.state.epoch);
+        }
+        free(r.checkpoint);
+    }
+    json_t *o = json_object();
+    if (!code && done) {
+        mean_and_deviation(test, done, &mean, &deviation);
+        json_object_set_new(o, "test", report_real(mean));
+        json_object_set_new(o, "test_std", report_real(deviation));
+        mean_and_deviation(valid, done, &mean, &deviation);
+        json_object_set_new(o, "valid", report_real(mean));
+        json_object_set_new(o, "valid_std", report_real(deviation));
+        json_object_set_new(o, "seeds", json_integer(done));
+        json_object_set_new(o, "seconds", report_real(seconds));
+        json_object_set_new(o, "epoch_ms", report_real(epoch_ms / (double)done));
+        json_object_set_new(o, "peak_mib", report_real(floor(peak_mib())));
+    }
+    free(test);
+    free(valid);
+    if (!code) return report_result(j->t, o);
+    json_decref(o);
+    return tool_error(j->t);
+}
+
+static int train_once(job *j)
+{
+    trainer_result r = { 0 };
+    json_t *result = NULL;
+    int code = train_seed(j, j->t->seed, j->folder, &r, &result);
+    free(r.checkpoint);
+    if (!code) return report_result(j->t, result);
+    json_decref(result);
+    return tool_error(j->t);
+}
+
+static int dry_run(job *j)
+{
+    node_estimate e;
+    if (node_task_estimate(j->t->ctx, &j->o, j->ds, &e)) return tool_error(j->t);
+    json_t *o = json_object();
+    json_object_set_new(o, "parameters", json_integer(e.parameters));
+    json_object_set_new(o, "estimated_peak_mib", report_real(floor((double)e.peak_bytes / (1 << 20))));
+    json_object_set_new(o, "estimated_epoch_ms", report_real(1e3 * e.epoch_seconds));
+    json_object_set_new(o, "measured_on_share_of_graph", report_real(e.share));
+    json_object_set_new(o, "epochs", json_integer(j->o.epochs));
+    return report_result(j->t, o);
+}
+
+static int run_train(tool *t)
+{
+    job j = { .t = t };
+    int code = read_settings(&j);
+    if (code == TOOL_DONE) {
+        stop_install();
+        j.ds = nsm_dataset_load(t->ctx, j.o.data, &(nsm_dataset_options){ 0 });
+        if (!j.ds) code = tool_error(t);
+        else if (tool_get(t, "dry-run")) code = dry_run(&j);
+        else code = j.o.seeds > 1 ? train_seeds(&j) : train_once(&j);
+        nsm_dataset_free(j.ds);
+    }
+    settings_clear(train_fields, &j.o);
+    return code;
+}
+
+const tool_command train_command = {
+    .name = "train", .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]", .summary = "train a model",
+    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings; CONFIG.yaml holds settings, and may begin from one "
+               "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard events, checkpoints, best.h5 and charts. "
+               "Ctrl-C writes a checkpoint and stops; --resume goes on bit for bit.",
+    .options = options, .keys = keys, .least = 1, .most = 1, .run = run_train,
+};

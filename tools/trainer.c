@@ -1,0 +1,350 @@
+/* trainer.c - See trainer.h.
+ *
+ * Bit for bit: a checkpoint holds weights, optimizer, averages, the generator's state and where the run
+ * stands, and everything that follows is computed from these alone.  The weights that validation
+ * liked best are kept in memory and written as best.h5 before each checkpoint, so that whatever a
+ * checkpoint says was kept is on disk when the checkpoint is. */
+#include "config.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/checkpoint.h"
+#include "base/schedule.h"
+#include "tools/progress.h"
+#include "tools/trainer.h"
+
+enum { TRAIN, VALID, TEST, COLUMNS = 8 };
+
+typedef struct {
+    const tool *tool;
+    task *task;
+    const train_options *options;
+    nsm_ctx *ctx;
+    run *run;
+    nsm_optimizer *optimizer;
+    nsm_ema *ema;
+    nsm_schedule schedule;
+    trainer_state s;
+    char *config;
+    nsm_tensor **live, **best; /* the module's tensors, and copies of the kept ones */
+    int tensors;
+    bool best_unsaved;
+    double seconds;            /* spent in training epochs */
+    int64_t trained;           /* epochs of this process */
+} loop;
+
+/* ---- what a checkpoint holds besides weights, optimizer and generator ---- */
+enum { STATE_FIELDS = 23 };
+
+static void state_fields(trainer_state *s, nsm_field *f)
+{
+    static const char *const part[3] = { "train", "valid", "test" };
+    static char name[4][3][32];
+    double *array[4] = { s->now, s->kept, s->now_loss, s->kept_loss };
+    const char *const kind[4] = { "score", "kept_score", "loss", "kept_loss" };
+    int n = 0;
+    f[n++] = (nsm_field){ .name = "epoch", .type = NSM_FIELD_INT, .value = &s->epoch };
+    f[n++] = (nsm_field){ .name = "wait", .type = NSM_FIELD_INT, .value = &s->wait };
+    f[n++] = (nsm_field){ .name = "kept_epoch", .type = NSM_FIELD_INT, .value = &s->kept_epoch };
+    f[n++] = (nsm_field){ .name = "stopped", .type = NSM_FIELD_INT, .value = &s->stopped };
+    f[n++] = (nsm_field){ .name = "best_score", .type = NSM_FIELD_DOUBLE, .value = &s->best_score };
+    f[n++] = (nsm_field){ .name = "best_loss", .type = NSM_FIELD_DOUBLE, .value = &s->best_loss };
+    f[n++] = (nsm_field){ .name = "epoch_loss", .type = NSM_FIELD_DOUBLE, .value = &s->loss };
+    for (int a = 0; a < 4; a++)
+        for (int p = 0; p < 3; p++) {
+            snprintf(name[a][p], sizeof name[a][p], "%s_%s", part[p], kind[a]);
+            f[n++] = (nsm_field){ .name = name[a][p], .type = NSM_FIELD_DOUBLE, .value = &array[a][p] };
+        }
+}
+enum { STATE_USED = 7 + 12 };
+
+/* state, then the configuration and the sizes */
+static int meta_fields(trainer_meta *m, nsm_field f[STATE_FIELDS])
+{
+    state_fields(&m->state, f);
+    f[STATE_USED] = (nsm_field){ .name = "config", .type = NSM_FIELD_TEXT, .value = &m->config };
+    f[STATE_USED + 1] = (nsm_field){ .name = "inputs", .type = NSM_FIELD_INT, .value = &m->inputs };
+    f[STATE_USED + 2] = (nsm_field){ .name = "outputs", .type = NSM_FIELD_INT, .value = &m->outputs };
+    return STATE_USED + 3;
+}
+
+int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta)
+{
+    nsm_field f[STATE_FIELDS];
+    *meta = (trainer_meta){ 0 };
+    int n = meta_fields(meta, f);
+    return nsm_checkpoint_load(ctx, path, &(nsm_checkpoint){ .field = f, .fields = n });
+}
+
+int trainer_load(nsm_ctx *ctx, const char *path, nsm_module *module)
+{
+    return nsm_checkpoint_load(ctx, path, &(nsm_checkpoint){ .module = module });
+}
+
+void trainer_meta_clear(trainer_meta *meta)
+{
+    free(meta->config);
+    meta->config = NULL;
+}
+
+static trainer_meta meta_of(loop *l)
+{
+    return (trainer_meta){ .config = l->config, .inputs = l->task->inputs, .outputs = l->task->outputs, .state = l->s };
+}
+
+/* ---- the kept weights ---- */
+static int collect(void *user, const char *name, nsm_tensor *x, bool buffer)
+{
+    loop *l = user;
+    (void)name;
+    (void)buffer;
+    nsm_tensor **live = realloc(l->live, (size_t)(l->tensors + 1) * sizeof *live);
+    if (live) l->live = live;
+    nsm_tensor **best = realloc(l->best, (size_t)(l->tensors + 1) * sizeof *best);
+    if (best) l->best = best;
+    nsm_tensor *copy = live && best ? nsm_tensor_new(l->ctx, x->type, x->rank, x->dim) : NULL;
+    if (!copy) return nsm_error_set(l->ctx, NSM_ENOMEM, "out of memory");
+    l->live[l->tensors] = x;
+    l->best[l->tensors++] = copy;
+    return nsm_tensor_copy(copy, x);
+}
+
+static void keep(loop *l)
+{
+    l->s.kept_epoch = l->s.epoch;
+    memcpy(l->s.kept, l->s.now, sizeof l->s.kept);
+    memcpy(l->s.kept_loss, l->s.now_loss, sizeof l->s.kept_loss);
+    for (int i = 0; i < l->tensors; i++) nsm_tensor_copy(l->best[i], l->live[i]);
+    l->best_unsaved = true;
+}
+
+static void exchange(loop *l)
+{
+    for (int i = 0; i < l->tensors; i++) {
+        void *data = l->live[i]->data;
+        l->live[i]->data = l->best[i]->data;
+        l->best[i]->data = data;
+    }
+}
+
+/* best.h5: the kept weights, with the scores of the epoch that they are of. */
+static int save_best(loop *l)
+{
+    nsm_field f[STATE_FIELDS];
+    trainer_meta m = meta_of(l);
+    if (!l->best_unsaved) return NSM_OK;
+    m.state.epoch = m.state.kept_epoch;
+    m.state.wait = 0;
+    memcpy(m.state.now, m.state.kept, sizeof m.state.now);
+    memcpy(m.state.now_loss, m.state.kept_loss, sizeof m.state.now_loss);
+    int n = meta_fields(&m, f);
+    const char *path = run_path(l->run, "best.h5");
+    exchange(l);
+    int code = path ? nsm_checkpoint_save(l->ctx, path, &(nsm_checkpoint){ .module = l->task->module, .field = f, .fields = n }) : nsm_error(l->ctx);
+    exchange(l);
+    if (!code) l->best_unsaved = false;
+    return code;
+}
+
+/* ---- checkpoints ---- */
+static nsm_checkpoint contents_of(loop *l, nsm_random *random, const nsm_field *f, int n)
+{
+    return (nsm_checkpoint){ .module = l->task->module, .optimizer = l->optimizer, .ema = l->ema, .random = random, .field = f, .fields = n };
+}
+
+static int save(loop *l)
+{
+    nsm_field f[STATE_FIELDS];
+    trainer_meta m = meta_of(l);
+    nsm_random random = nsm_random_get(l->ctx);
+    int n = meta_fields(&m, f);
+    nsm_checkpoint contents = contents_of(l, &random, f, n);
+    if (run_log_flush(l->run) || save_best(l)) return nsm_error(l->ctx);
+    return nsm_checkpoint_rotate(l->ctx, run_folder(l->run), l->s.epoch, (int)l->options->keep_last, &contents);
+}
+
+/* Take up the newest checkpoint, if there is one. */
+static int take_up(loop *l)
+{
+    char *path = nsm_checkpoint_newest(l->ctx, run_folder(l->run), NULL);
+    if (!path) return nsm_error(l->ctx);
+    nsm_field f[STATE_FIELDS];
+    nsm_random random = nsm_random_get(l->ctx);
+    trainer_meta m = { 0 };
+    int n = meta_fields(&m, f);
+    nsm_checkpoint contents = contents_of(l, &random, f, n);
+    int code = nsm_checkpoint_load(l->ctx, path, &contents);
+    if (!code && strcmp(m.config, l->config))
+        code = nsm_error_set(l->ctx, NSM_EINVAL, "%s was made with other settings; compare %s, or train in another folder",
+                             path, run_path(l->run, "config.yaml"));
+    if (!code) {
+        l->s = m.state;
+        nsm_random_set(l->ctx, random);
+        /* what was kept before is in best.h5; only something better will replace it */
+    }
+    free(m.config);
+    free(path);
+    return code;
+}
+
+/* ---- one epoch ---- */
+static int step(void *user)
+{
+    loop *l = user;
+    int code = nsm_optimizer_step(l->optimizer, nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(l->optimizer)));
+    return code || !l->ema ? code : nsm_ema_update(l->ema);
+}
+
+static int evaluate(loop *l)
+{
+    part_score part[3];
+    if (l->ema) nsm_ema_swap(l->ema);
+    int code = l->task->evaluate(l->task, part);
+    if (!code) {
+        for (int p = 0; p < 3; p++) {
+            l->s.now[p] = part[p].score;
+            l->s.now_loss[p] = part[p].loss;
+        }
+    }
+    return code;
+}
+
+/* The rules: what is kept, and when patience ends.  Called while the averages are swapped in. */
+static void judge(loop *l)
+{
+    trainer_state *s = &l->s;
+    double score = s->now[VALID], loss = s->now_loss[VALID];
+    bool higher = !l->task->lower, first = s->kept_epoch == 0;
+    bool as_good = higher ? score >= s->best_score : score <= s->best_score;
+    bool better = higher ? score > s->best_score : score < s->best_score;
+    bool loss_as_good = loss <= s->best_loss;
+    if (!strcmp(l->options->keep, "last") || isnan(score)) keep(l);
+    else if (!strcmp(l->options->keep, "best") && (better || first)) keep(l);
+    else if (!strcmp(l->options->keep, "both") && as_good && loss_as_good) keep(l);
+    s->wait = as_good || loss_as_good ? 0 : s->wait + 1;
+    if (as_good) s->best_score = score;
+    if (loss_as_good) s->best_loss = loss;
+    s->stopped = l->options->patience > 0 && s->wait >= l->options->patience;
+}
+
+static int one_epoch(loop *l)
+{
+    double began = progress_now();
+    int code = l->task->epoch(l->task, l->s.epoch + 1, step, l, &l->s.loss);
+    l->seconds += progress_now() - began;
+    if (code) return code;
+    if (!isfinite(l->s.loss))
+        return nsm_error_set(l->ctx, NSM_ENUMBER, "the loss of epoch %lld is not finite; try a lower lr, or clip=1", (long long)l->s.epoch + 1);
+    l->s.epoch++;
+    l->trained++;
+    bool look = l->s.epoch % l->options->eval_every == 0 || l->s.epoch == l->options->epochs;
+    double row[COLUMNS] = { (double)l->s.epoch, l->s.loss, NAN, NAN, NAN, NAN, NAN };
+    if (look) {
+        code = evaluate(l);
+        if (!code) judge(l);
+        if (l->ema) nsm_ema_swap(l->ema);
+        if (code) return code;
+        row[2] = l->s.now_loss[VALID];
+        for (int p = 0; p < 3; p++) row[3 + p] = l->s.now[p];
+    }
+    row[6] = nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(l->optimizer) - 1);
+    row[7] = l->seconds;
+    return run_log(l->run, row);
+}
+
+static bool finished(const loop *l) { return l->s.epoch >= l->options->epochs || l->s.stopped; }
+
+static int train(loop *l)
+{
+    const train_options *o = l->options;
+    progress p = { 0 };
+    int code = NSM_OK;
+    progress_start(&p, l->tool, "training", "epoch", l->s.epoch, o->epochs);
+    bool fresh = l->s.epoch == 0; /* nothing is on disk yet */
+    while (!code && !finished(l) && !stop_signal()) {
+        code = one_epoch(l);
+        if (!code && !finished(l) && o->checkpoint_every && l->s.epoch % o->checkpoint_every == 0) code = save(l);
+        if (!code && progress_due(&p))
+            progress_step(&p, l->s.epoch, "loss %.4f  valid %.4f  test %.4f", l->s.loss, l->s.now[VALID], l->s.now[TEST]);
+    }
+    progress_end(&p, l->s.epoch, "loss %.4f  valid %.4f  test %.4f", l->s.loss, l->s.now[VALID], l->s.now[TEST]);
+    if (!code && (l->trained || fresh)) code = save(l);
+    return code;
+}
+
+/* ---- setting up ---- */
+static int make_optimizer(loop *l)
+{
+    const train_options *o = l->options;
+    nsm_optimizer_rule rules[2] = { { .pattern = o->decay_only, .weight_decay = o->weight_decay }, { .pattern = "*", .no_weight_decay = true } };
+    int kind = nsm_optimizer_find(o->optimizer);
+    if (kind < 0) return nsm_error_set(l->ctx, NSM_EINVAL, "optimizer=%s is not known", o->optimizer);
+    nsm_optimizer_config config = { .kind = (nsm_optimizer_kind)kind, .weight_decay = o->weight_decay, .max_norm = o->clip };
+    if (*o->decay_only) {
+        config.rule = rules;
+        config.rules = 2;
+    }
+    l->optimizer = nsm_optimizer_new(l->task->module, &config);
+    if (l->optimizer && o->ema > 0) l->ema = nsm_ema_new(l->task->module, o->ema);
+    return nsm_error(l->ctx);
+}
+
+static int make_schedule(loop *l)
+{
+    const train_options *o = l->options;
+    static const struct { const char *name; nsm_schedule_kind kind; } kinds[] = {
+        { "constant", NSM_SCHEDULE_WARMUP_CONSTANT }, { "step", NSM_SCHEDULE_STEP }, { "exponential", NSM_SCHEDULE_EXPONENTIAL },
+        { "linear", NSM_SCHEDULE_WARMUP_LINEAR }, { "cosine", NSM_SCHEDULE_WARMUP_COSINE },
+        { "inverse_sqrt", NSM_SCHEDULE_WARMUP_INVERSE_SQRT }, { "one_cycle", NSM_SCHEDULE_ONE_CYCLE },
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(kinds[i].name, o->schedule)) l->schedule.kind = kinds[i].kind;
+    l->schedule.lr = o->lr;
+    l->schedule.warmup = o->warmup;
+    l->schedule.gamma = o->gamma;
+    l->schedule.step_size = o->step_size;
+    l->schedule.steps = o->epochs * l->task->steps_per_epoch;
+    return nsm_schedule_check(l->ctx, &l->schedule);
+}
+
+static int set_up(loop *l, const char *folder, bool resume)
+{
+    static const char *const columns[COLUMNS] = { "epoch", "loss", "valid_loss", "train", "valid", "test", "lr", "seconds" };
+    l->s.best_score = l->task->lower ? INFINITY : 0;
+    l->s.best_loss = INFINITY;
+    l->config = settings_text(l->ctx, train_fields, l->options);
+    if (!l->config || make_schedule(l) || make_optimizer(l)) return nsm_error(l->ctx);
+    l->run = run_open(l->ctx, folder, resume);
+    if (!l->run || (resume && take_up(l)) || run_config(l->run, train_fields, l->options)) return nsm_error(l->ctx);
+    if (nsm_module_walk(l->task->module, collect, l)) return nsm_error(l->ctx);
+    return run_log_open(l->run, COLUMNS, columns, l->s.epoch ? l->s.epoch : -1);
+}
+
+static void tear_down(loop *l)
+{
+    for (int i = 0; i < l->tensors; i++) nsm_tensor_free(l->best[i]);
+    free(l->live);
+    free(l->best);
+    nsm_ema_free(l->ema);
+    nsm_optimizer_free(l->optimizer);
+    run_close(l->run);
+    free(l->config);
+}
+
+int trainer_run(const tool *t, task *what, const train_options *options, const char *folder, bool resume, trainer_result *result)
+{
+    loop l = { .tool = t, .task = what, .options = options, .ctx = what->ctx };
+    *result = (trainer_result){ 0 };
+    int code = set_up(&l, folder, resume);
+    if (!code) code = train(&l);
+    if (!code) {
+        result->state = l.s;
+        result->seconds = l.seconds;
+        result->epoch_ms = l.trained ? 1e3 * l.seconds / (double)l.trained : NAN;
+        result->interrupted = !finished(&l);
+        result->checkpoint = nsm_checkpoint_newest(l.ctx, folder, NULL);
+        code = nsm_error(l.ctx);
+    }
+    tear_down(&l);
+    return code;
+}

@@ -1,0 +1,56 @@
+/* trainer.h - The loop around a training task: epochs, evaluation, the rule that keeps and stops,
+ * checkpoints and resume, the log.  A task knows its data and model; it never sees a file. */
+#ifndef TOOLS_TRAINER_H
+#define TOOLS_TRAINER_H
+#include "tools/recipe.h"
+#include "tools/run.h"
+#include "tools/tool.h"
+
+typedef struct { double loss, score; } part_score; /* NaN where a part is empty */
+
+typedef struct task task;
+struct task {
+    nsm_ctx *ctx;
+    nsm_module *module;
+    const char *metric;       /* "accuracy" */
+    bool lower;               /* a lower score is better */
+    int64_t steps_per_epoch;
+    int64_t inputs, outputs;  /* sizes that the model has from the data: kept in checkpoints */
+    /* One epoch of training; calls step(user) after every backward pass.  *loss: the mean. */
+    int (*epoch)(task *t, int64_t epoch, int (*step)(void *user), void *user, double *loss);
+    int (*evaluate)(task *t, part_score part[3]); /* train, valid, test */
+};
+
+/* Where a run stands; all of it is in the checkpoint. */
+typedef struct {
+    int64_t epoch;              /* epochs done */
+    double best_score, best_loss; /* of validation, so far */
+    int64_t wait;               /* epochs since either was matched */
+    int64_t kept_epoch;         /* 0: none yet */
+    int64_t stopped;            /* by patience */
+    double loss;
+    double now[3], kept[3];     /* scores: train, valid, test */
+    double now_loss[3], kept_loss[3];
+} trainer_state;
+
+typedef struct {
+    trainer_state state;
+    double seconds, epoch_ms;   /* of this process: training alone, evaluation left out */
+    char *checkpoint;           /* the final state, to be freed */
+    bool interrupted;
+} trainer_result;
+
+/* Train it in folder as options say, from the newest checkpoint there with resume. */
+int trainer_run(const tool *t, task *what, const train_options *options, const char *folder, bool resume, trainer_result *result);
+
+/* The checkpoint's contents beside the weights: for saving, and for reading back in eval, predict, info. */
+typedef struct {
+    char *config;               /* every setting, as YAML */
+    int64_t inputs, outputs;
+    trainer_state state;
+} trainer_meta;
+int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta);               /* without a module */
+int trainer_load(nsm_ctx *ctx, const char *path, nsm_module *module); /* the weights to evaluate with */
+void trainer_meta_clear(trainer_meta *meta);
+
+#endif
