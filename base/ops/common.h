@@ -43,11 +43,8 @@ typedef struct { int64_t outer, n, inner; } nsmi_view;
 static inline nsmi_view nsmi_around(const nsm_tensor *x, int64_t axis)
 {
     if (axis == NSM_ALL) return (nsmi_view){ 1, nsm_numel(x), 1 };
-    nsmi_view v = { 1, x->dim[axis], 1 };
-    for (int k = 0; k < x->rank; k++) {
-        if (k < axis) v.outer *= x->dim[k];
-        if (k > axis) v.inner *= x->dim[k];
-    }
+    nsmi_view v = { 1, 1, 1 };
+    for (int k = 0; k < x->rank; k++) *(k < axis ? &v.outer : k > axis ? &v.inner : &v.n) *= x->dim[k];
     return v;
 }
 

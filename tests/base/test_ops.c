@@ -3,7 +3,8 @@
  * A case is a few inputs and a function of them.  For each one:
  *   - the derivative of L = sum of c * y (c random) along random directions v equals g . v, by a
  *     difference quotient of fourth order: (8 (L(h)-L(-h)) - (L(2h)-L(-2h))) / 12h;
- *   - an input that alone wants a gradient gets the same one, and a second backward adds as much;
+ *   - the gradient is the same when inputs and result are dropped before backward, where an input
+ *     alone wants one, and a second backward adds as much;
  *   - values and gradients are the same, bit for bit, when repeated and for 1, 2, 3 and 5 threads;
  *   - every allocation fails in turn.
  * nsmi_ops[] is walked: an op without a case fails.
@@ -469,6 +470,33 @@ static void check_alone(setup *s, int i, const float *g)
     free(other);
 }
 
+/* The op's inputs and result are dropped before backward: it reads no more than the op says. */
+static void check_dropped(setup *s, float *const *g)
+{
+    nsm_tape *t = nsm_tape_new(s->ctx);
+    nsm_tensor *x[INPUTS];
+    for (int i = 0; i < INPUTS; i++) {
+        int kind = s->c->in[i].kind;
+        x[i] = kind == FLOATS || kind == DISTINCT || kind == CONSTANT ? nsm_scale(t, s->in[i], 1, 0) : s->in[i];
+    }
+    nsm_random_set(s->ctx, (nsm_random){ 5, 0 });
+    nsm_tensor *y = s->c->y(t, x, s->csr);
+    float *c = cotangent(nsm_numel(y));
+    nsm_tape_seed(t, y, c);
+    nsm_tape_drop(t, y);
+    for (int i = 0; i < INPUTS; i++) nsm_tape_drop(t, x[i]);
+    nsm_tape_backward(t, NULL);
+    for (int i = 0; i < INPUTS; i++) {
+        if (!g[i]) continue;
+        nsm_tensor_get_grad(s->in[i], s->moved[i]);
+        ck_assert_msg(test_difference(s->moved[i], g[i], s->count[i], 1e-3) < 1e-6,
+                      "%s: the gradient of input %d differs when values are dropped", s->c->name, i);
+    }
+    zero_grads(s);
+    nsm_tape_free(t);
+    free(c);
+}
+
 START_TEST(gradient_of_each)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
@@ -481,6 +509,7 @@ START_TEST(gradient_of_each)
         for (int i = 0; i < INPUTS; i++)
             if (is_differentiated(&s, i)) nsm_tensor_get_grad(s.in[i], g[i] = room(s.count[i], sizeof *g[i]));
         zero_grads(&s);
+        check_dropped(&s, g);
         for (int i = 0; i < INPUTS; i++) {
             if (!g[i]) continue;
             check_directions(&s, i, g[i]);
