@@ -54,7 +54,7 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh
 endif
 EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
 
@@ -63,3 +63,4 @@ if HAVE_HDF5
 TESTS += %D%/examples.sh
 endif
 EXTRA_DIST += %D%/examples.sh
+EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh

@@ -1,8 +1,11 @@
 /* info.c - nsm info: what a file holds. */
 #include "datasets/info.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/seal.h"
+#include "tools/model.h"
 #include "tools/summary.h"
 
 static const char *const label_name[] = {"none", "classes", "several labels", "values"};
@@ -79,14 +82,66 @@ static int dataset_info(tool *t, const char *path)
     return report_result(t, o);
 }
 
+static json_t *weights(const model_weights *w)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < w->count; i++) {
+        char shape[128] = "";
+        int at = 0;
+        for (int k = 0; k < w->weight[i].rank; k++) at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%lld", k ? " x " : "", (long long)w->weight[i].dim[k]);
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", w->weight[i].name, "shape", shape));
+    }
+    return list;
+}
+
+static json_t *scores(const trainer_state *s)
+{
+    return json_pack("{s:I, s:o, s:I, s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o}}", "epoch", (json_int_t)s->epoch, "loss", report_real(s->loss),
+                     "kept_epoch", (json_int_t)s->kept_epoch, "now", "train", report_real(s->now[0]), "valid", report_real(s->now[1]),
+                     "test", report_real(s->now[2]), "kept", "train", report_real(s->kept[0]), "valid", report_real(s->kept[1]), "test",
+                     report_real(s->kept[2]));
+}
+
+static json_t *configuration(nsm_ctx *ctx, const train_options *o)
+{
+    json_t *all = json_object();
+    for (const setting *f = train_fields; f->name; f++) {
+        char *value = settings_value(ctx, f, o);
+        json_object_set_new(all, f->name, json_string(value ? value : ""));
+        free(value);
+    }
+    return all;
+}
+
+static int checkpoint_info(tool *t, const char *path)
+{
+    model m;
+    model_weights w = {0};
+    json_t *o = NULL;
+    if (model_read(t, path, &m) && model_weights_read(t->ctx, m.path, false, &w)) {
+        o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "kind", "checkpoint", "file", m.path, "model", m.options.model, "inputs",
+                      (json_int_t)m.meta.inputs, "outputs", (json_int_t)m.meta.outputs, "parameters", (json_int_t)w.parameters);
+        json_object_set_new(o, "weights", weights(&w));
+        json_object_set_new(o, "scores", scores(&m.meta.state));
+        json_object_set_new(o, "configuration", configuration(t->ctx, &m.options));
+    }
+    model_weights_clear(&w);
+    model_close(&m);
+    return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
+}
+
 static int run_info(tool *t)
 {
+    struct stat st;
     char kind[NSMI_KIND_BYTES];
+    if (stat(t->arg[0], &st) == 0 && S_ISDIR(st.st_mode)) return checkpoint_info(t, t->arg[0]);
     if (nsmi_seal_kind(t->ctx, t->arg[0], kind)) return tool_error(t);
     if (!strcmp(kind, "dataset")) return dataset_info(t, t->arg[0]);
+    if (!strcmp(kind, "checkpoint")) return checkpoint_info(t, t->arg[0]);
     return tool_fail(t, "%s: a file of kind \"%s\", about which nothing can be said", t->arg[0], kind);
 }
 
 const tool_command info_command = {
-    .name = "info", .args = "FILE", .summary = "Say what a dataset or a checkpoint holds.",
-    .details = "Of a dataset: counts, degrees, homophily, components, classes and splits.", .least = 1, .most = 1, .run = run_info};
+    .name = "info", .args = "DATASET|CHECKPOINT|RUN", .summary = "Say what a dataset or a checkpoint holds.",
+    .details = "Of a dataset: counts, degrees, homophily, components, classes and splits.  Of a checkpoint, or of the kept one in a run's folder: "
+               "weights, scores and configuration.", .least = 1, .most = 1, .run = run_info};

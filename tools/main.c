@@ -2,6 +2,7 @@
 #include "tools/tool.h"
 
 #define COMMANDS(X) X(train) X(import) X(generate) X(split) X(info) X(plot)
+#define COMMANDS(X) X(eval) X(predict) X(export) X(import) X(generate) X(split) X(info) X(plot)
 
 #define DECLARE(name) extern const tool_command name##_command;
 #define LIST(name) &name##_command,

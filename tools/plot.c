@@ -1,7 +1,9 @@
-/* plot.c - nsm plot: charts of a run's folder, or of a dataset's graph. */
+/* plot.c - nsm plot: charts of a run's folder, of a model, or of a dataset's graph. */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "base/seal.h"
+#include "tools/model.h"
 #include "tools/pictures.h"
 #include "tools/report.h"
 #include "tools/run.h"
@@ -16,12 +18,53 @@ static const setting fields[] = {
     {"most", SETTING_INT, offsetof(options, most), "80", "nodes in the picture, at most", NULL, "2..5000"},
     {0}};
 static const tool_keys keys[] = {{"Keys for pictures of graphs", fields}, {0}};
-static const tool_option command_options[] = {{"out", 'o', "FILE.png", "where a picture of a graph goes (DATASET.png)"}, {0}};
+static const tool_option command_options[] = {MODEL_OPTIONS,
+    {"out", 'o', "FILE.png", "where a picture of a graph goes (DATASET.png; neighbourhood.png beside a model)"}, {0}};
 
-static int plot_run(tool *t, const char *folder)
+/* The mean over heads, in place: what is written never overtakes what is still to be read. */
+static void mean_of_heads(node_edges *e)
 {
-    if (picture_curves(t->ctx, folder, folder, -1)) return tool_error(t);
-    return report_result(t, json_pack("{s:s}", "folder", folder));
+    for (int64_t k = 0; e->prob && k < e->count; k++) {
+        float sum = 0;
+        for (int h = 0; h < e->heads; h++) sum += e->prob[k * e->heads + h];
+        e->prob[k] = sum / (float)e->heads;
+    }
+}
+
+/* A neighbourhood, coloured by what the model predicts, its lines as wide as the first layer's attention. */
+static void draw_model(tool *t, model *m, const options *o, const char *path, int64_t *node)
+{
+    node_edges e = {0};
+    bool classes = m->ds->label.kind == NSM_LABEL_CLASS && !m->ds->label.of_graphs;
+    int32_t *guess = classes ? malloc((size_t)node_task_nodes(m->task) * sizeof *guess + 1) : NULL;
+    *node = o->node < 0 ? picture_node(t->ctx, m->ds, t->seed) : o->node;
+    if (classes && !guess) nsm_error_set(t->ctx, NSM_ENOMEM, "out of memory for predictions");
+    else if ((!classes || node_task_guess(m->task, guess) == NSM_OK) && node_task_edges(m->task, 0, &e) == NSM_OK) {
+        mean_of_heads(&e);
+        picture_neighbourhood(t->ctx, path, m->ds, &(neighbourhood){.node = *node, .hops = (int)o->hops, .most = (int)o->most, .edges = e.count,
+                              .src = e.src, .dst = e.dst, .attention = e.prob, .guess = guess, .seed = t->seed});
+    }
+    node_edges_clear(&e);
+    free(guess);
+}
+
+/* A run's folder: its curves; with node=N, and for a checkpoint, the model's view of a neighbourhood. */
+static int plot_model(tool *t, const options *o, bool folder)
+{
+    model m = {0};
+    char file[4096];
+    int64_t node = o->node;
+    const char *out = tool_get(t, "out"), *from = t->arg[0], *slash = strrchr(from, '/');
+    if (!out) snprintf(file, sizeof file, "%.*s/neighbourhood.png", folder ? (int)strlen(from) : slash ? (int)(slash - from) : 1,
+                       folder || slash ? from : ".");
+    if (folder && node < 0) {
+        if (picture_curves(t->ctx, from, from, -1)) return tool_error(t);
+        return report_result(t, json_pack("{s:s}", "folder", from));
+    }
+    if (model_open(t, from, &m)) draw_model(t, &m, o, out ? out : file, &node);
+    model_close(&m);
+    if (nsm_error(t->ctx)) return tool_error(t);
+    return report_result(t, json_pack("{s:s, s:I}", "picture", out ? out : file, "node", (json_int_t)node));
 }
 
 static int plot_dataset(tool *t, const char *path, const options *o)
@@ -44,13 +87,14 @@ static int run_plot(tool *t)
     char kind[NSMI_KIND_BYTES];
     int code = tool_settings(t, fields, &o);
     if (code != TOOL_DONE) return code;
-    if (stat(t->arg[0], &st) == 0 && S_ISDIR(st.st_mode)) return plot_run(t, t->arg[0]);
+    if (stat(t->arg[0], &st) == 0 && S_ISDIR(st.st_mode)) return plot_model(t, &o, true);
     if (nsmi_seal_kind(t->ctx, t->arg[0], kind)) return tool_error(t);
     if (!strcmp(kind, "dataset")) return plot_dataset(t, t->arg[0], &o);
+    if (!strcmp(kind, "checkpoint")) return plot_model(t, &o, false);
     return tool_fail(t, "%s: a file of kind \"%s\", of which there is no picture", t->arg[0], kind);
 }
 
 const tool_command plot_command = {
-    .name = "plot", .args = "RUN|DATASET [KEY=VALUE...]", .summary = "Draw the curves of a run, or a picture of a graph.",
-    .details = "RUN is a run's folder: loss.png and accuracy.png are drawn anew from its log.  Of a DATASET the neighbourhood of a node is "
-               "drawn, coloured by class.", .options = command_options, .keys = keys, .least = 1, .most = 1, .run = run_plot};
+    .name = "plot", .args = "RUN|CHECKPOINT|DATASET [KEY=VALUE...]", .summary = "Draw the curves of a run, or a picture of a graph.",
+    .details = "Of a RUN's folder loss.png and accuracy.png are drawn anew from its log.  Of a DATASET the neighbourhood of a node is "
+               "drawn, coloured by class; of a CHECKPOINT, or a RUN with node=N, coloured by the predicted class, with attention.", .options = command_options, .keys = keys, .least = 1, .most = 1, .run = run_plot};

@@ -1,0 +1,170 @@
+/* export.c - nsm export: a model in other programs' formats.
+ *   FILE.safetensors  the weights, under the names they have in the checkpoint
+ *   FILE.graphml      the graph with predictions, and attention where the model has it (igraph) */
+#include <stdlib.h>
+#include <string.h>
+#include "base/safetensors.h"
+#include "base/seal.h"
+#include "config.h"
+#include "tools/model.h"
+#include "tools/report.h"
+#ifdef HAVE_IGRAPH
+#include <igraph/igraph.h>
+#endif
+
+static const tool_option options[] = {MODEL_OPTIONS, {0}};
+
+static int export_weights(tool *t, const char *path)
+{
+    model m;
+    model_weights w = {0};
+    if (model_read(t, t->arg[0], &m) && model_weights_read(t->ctx, m.path, true, &w)) {
+        nsm_safetensors_array *array = calloc((size_t)w.count + 1, sizeof *array);
+        const nsm_safetensors_text text = {"nsm.config", m.meta.config};
+        for (int64_t i = 0; array && i < w.count; i++)
+            array[i] = (nsm_safetensors_array){w.weight[i].name, (nsm_type)w.weight[i].type, w.weight[i].rank, w.weight[i].dim, w.weight[i].data};
+        if (!array) nsm_error_set(t->ctx, NSM_ENOMEM, "out of memory for the list of weights");
+        else nsm_safetensors_write(t->ctx, path, array, w.count, &text, 1);
+        free(array);
+    }
+    int code = nsm_error(t->ctx) ? tool_error(t)
+                                 : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "tensors", (json_int_t)w.count, "numbers",
+                                                              (json_int_t)w.parameters));
+    model_weights_clear(&w);
+    model_close(&m);
+    return code;
+}
+
+#ifdef HAVE_IGRAPH
+
+#define TRY(call) ((call) == IGRAPH_SUCCESS)
+
+/* Attributes of the nodes: name, label, prediction, its probability. */
+static bool add_node_attributes(igraph_t *g, const nsm_dataset *ds, const float *p, const int32_t *guess, int64_t columns)
+{
+    const nsm_dataset_nodes *nodes = &ds->node[ds->target];
+    bool labelled = ds->label.kind == NSM_LABEL_CLASS && !ds->label.of_graphs, ok = true;
+    for (int what = 0; what < 3 && ok; what++) { /* name, class, predicted */
+        static const char *const attribute[] = {"name", "class", "predicted"};
+        igraph_strvector_t v;
+        if ((what == 0 && !nodes->names) || (what == 1 && !labelled)) continue;
+        if (!TRY(igraph_strvector_init(&v, nodes->count))) return false;
+        for (int64_t i = 0; i < nodes->count && ok; i++) {
+            char number[32];
+            int32_t k = what == 1 ? ds->label.cls[i] : guess[i];
+            snprintf(number, sizeof number, "%d", k);
+            const char *text = what == 0 ? nodes->names[i] : k < 0 ? "" : ds->label.names ? ds->label.names[k] : number;
+            ok = TRY(igraph_strvector_set(&v, i, text));
+        }
+        ok = ok && TRY(igraph_cattribute_VAS_setv(g, attribute[what], &v));
+        igraph_strvector_destroy(&v);
+    }
+    igraph_vector_t v;
+    if (!ok || !TRY(igraph_vector_init(&v, nodes->count))) return false;
+    for (int64_t i = 0; i < nodes->count; i++) VECTOR(v)[i] = (double)p[i * columns + guess[i]];
+    ok = TRY(igraph_cattribute_VAN_setv(g, "probability", &v));
+    igraph_vector_destroy(&v);
+    return ok;
+}
+
+/* The mean of the first layer's heads. */
+static bool add_attention(igraph_t *g, const node_edges *e)
+{
+    igraph_vector_t v;
+    if (!e->prob) return true;
+    if (!TRY(igraph_vector_init(&v, e->count))) return false;
+    for (int64_t k = 0; k < e->count; k++) {
+        double sum = 0;
+        for (int h = 0; h < e->heads; h++) sum += (double)e->prob[k * e->heads + h];
+        VECTOR(v)[k] = sum / e->heads;
+    }
+    bool ok = TRY(igraph_cattribute_EAN_setv(g, "attention", &v));
+    igraph_vector_destroy(&v);
+    return ok;
+}
+
+static bool make_graph(igraph_t *g, const node_edges *e, int64_t nodes)
+{
+    igraph_vector_int_t list;
+    if (!TRY(igraph_vector_int_init(&list, 2 * e->count))) return false;
+    for (int64_t k = 0; k < e->count; k++) {
+        VECTOR(list)[2 * k] = e->src[k];
+        VECTOR(list)[2 * k + 1] = e->dst[k];
+    }
+    bool ok = TRY(igraph_create(g, &list, nodes, true));
+    igraph_vector_int_destroy(&list);
+    return ok;
+}
+
+static int write_graphml(nsm_ctx *ctx, const char *path, const igraph_t *g)
+{
+    nsmi_draft *d = nsmi_draft_new(ctx, path);
+    if (!d) return nsm_error(ctx);
+    FILE *f = fopen(nsmi_draft_temporary(d), "w");
+    bool bad = !f || !TRY(igraph_write_graph_graphml(g, f, true));
+    if (f && fclose(f)) bad = true;
+    if (bad) nsm_error_set(ctx, NSM_EIO, "%s could not be written as GraphML", path);
+    return nsmi_draft_commit(ctx, d, NULL);
+}
+
+static int export_graph(tool *t, const char *path)
+{
+    model m;
+    igraph_t g;
+    node_edges e = {0};
+    nsm_ctx *ctx = t->ctx;
+    float *p = NULL;
+    int32_t *guess = NULL;
+    int64_t nodes = 0, edges = 0;
+    igraph_set_error_handler(igraph_error_handler_ignore);
+    igraph_set_attribute_table(&igraph_cattribute_table);
+    if (model_open(t, t->arg[0], &m) && node_task_edges(m.task, 0, &e) == NSM_OK) {
+        nodes = node_task_nodes(m.task);
+        edges = e.count;
+        p = malloc((size_t)(nodes * m.meta.outputs) * sizeof *p + 1);
+        guess = malloc((size_t)nodes * sizeof *guess + 1);
+        if (!p || !guess) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes", (long long)nodes);
+        else if (node_task_predict(m.task, p) == NSM_OK && node_task_guess(m.task, guess) == NSM_OK) {
+            if (!make_graph(&g, &e, nodes)) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the graph");
+            else {
+                if (add_node_attributes(&g, m.ds, p, guess, m.meta.outputs) && add_attention(&g, &e)) write_graphml(ctx, path, &g);
+                else nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the attributes of the graph");
+                igraph_destroy(&g);
+            }
+        }
+    }
+    int code = nsm_error(ctx) ? tool_error(t)
+                              : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "nodes", (json_int_t)nodes, "edges", (json_int_t)edges));
+    node_edges_clear(&e);
+    free(p);
+    free(guess);
+    model_close(&m);
+    return code;
+}
+
+#else
+static int export_graph(tool *t, const char *path)
+{
+    return tool_fail(t, "%s: this nsm was built without igraph and cannot write GraphML", path);
+}
+#endif
+
+static bool ends(const char *s, const char *with)
+{
+    size_t n = strlen(s), m = strlen(with);
+    return n > m && !strcmp(s + n - m, with);
+}
+
+static int run_export(tool *t)
+{
+    const char *path = t->arg[1];
+    if (ends(path, ".safetensors")) return export_weights(t, path);
+    if (ends(path, ".graphml")) return export_graph(t, path);
+    return tool_usage(t, "%s: a file ends in .safetensors (weights) or .graphml (the graph with predictions)", path);
+}
+
+const tool_command export_command = {
+    .name = "export", .args = "CHECKPOINT|RUN FILE", .summary = "Write a model's weights or predictions for other programs.",
+    .details = "FILE.safetensors gets the weights.  FILE.graphml gets the graph: each node with its class, the predicted one and the "
+               "probability of that; each edge with its attention, where the model has it.",
+    .options = options, .least = 2, .most = 2, .run = run_export};

@@ -1,0 +1,108 @@
+/* predict.c - nsm predict: the class and the probabilities of every node.
+ *
+ * CSV "node,class,p0,p1,..." on standard output or in --out; JSON lines with --json; an HDF5 file where
+ * --out ends in .h5: class [n] and probability [n, C].  For labels that are several at once, or
+ * numbers, there is no class: "node,p0,..." or "node,value0,...". */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/hdf5.h"
+#include "base/seal.h"
+#include "tools/model.h"
+#include "tools/report.h"
+
+static const tool_option options[] = {MODEL_OPTIONS, {"out", 'o', "FILE", "write to FILE: CSV, or HDF5 if it ends in .h5"}, {0}};
+
+typedef struct {
+    int64_t nodes, columns;
+    float *p;       /* [nodes, columns] */
+    int32_t *guess; /* [nodes], NULL: the labels are no classes */
+    const char *head; /* of a column: "p", "value" */
+} prediction;
+
+static bool predict(nsm_ctx *ctx, model *m, prediction *p)
+{
+    nsm_label_kind kind = m->ds->label.of_graphs ? NSM_LABEL_NONE : m->ds->label.kind;
+    bool classes = kind == NSM_LABEL_NONE || kind == NSM_LABEL_CLASS;
+    *p = (prediction){.nodes = node_task_nodes(m->task), .columns = m->meta.outputs, .head = kind == NSM_LABEL_VALUE ? "value" : "p"};
+    p->p = malloc((size_t)(p->nodes * p->columns) * sizeof *p->p + 1);
+    p->guess = classes ? malloc((size_t)p->nodes * sizeof *p->guess + 1) : NULL;
+    if (!p->p || (classes && !p->guess)) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes", (long long)p->nodes);
+    else if (node_task_predict(m->task, p->p) == NSM_OK && classes) node_task_guess(m->task, p->guess);
+    return nsm_error(ctx) == NSM_OK;
+}
+
+static void write_csv(FILE *f, const prediction *p)
+{
+    fputs(p->guess ? "node,class" : "node", f);
+    for (int64_t c = 0; c < p->columns; c++) fprintf(f, ",%s%lld", p->head, (long long)c);
+    fputc('\n', f);
+    for (int64_t i = 0; i < p->nodes; i++) {
+        fprintf(f, "%lld", (long long)i);
+        if (p->guess) fprintf(f, ",%d", p->guess[i]);
+        for (int64_t c = 0; c < p->columns; c++) fprintf(f, ",%.7g", (double)p->p[i * p->columns + c]);
+        fputc('\n', f);
+    }
+}
+
+static void write_lines(FILE *f, const prediction *p)
+{
+    for (int64_t i = 0; i < p->nodes; i++) {
+        fprintf(f, "{\"node\":%lld", (long long)i);
+        if (p->guess) fprintf(f, ",\"class\":%d", p->guess[i]);
+        fprintf(f, ",\"%s\":[", p->head);
+        for (int64_t c = 0; c < p->columns; c++) fprintf(f, "%s%.7g", c ? "," : "", (double)p->p[i * p->columns + c]);
+        fputs("]}\n", f);
+    }
+}
+
+static int write_text(nsm_ctx *ctx, const char *path, const prediction *p)
+{
+    nsmi_draft *d = nsmi_draft_new(ctx, path);
+    if (!d) return nsm_error(ctx);
+    FILE *f = fopen(nsmi_draft_temporary(d), "w");
+    if (f) write_csv(f, p);
+    bool bad = !f || ferror(f);
+    if (f && fclose(f)) bad = true;
+    if (bad) nsm_error_set(ctx, NSM_EIO, "%s could not be written", path);
+    return nsmi_draft_commit(ctx, d, NULL);
+}
+
+static int write_hdf5(nsm_ctx *ctx, const char *path, const prediction *p)
+{
+    nsmi_h5 *h = nsmi_h5_create(ctx, path, "predictions");
+    if (h && p->guess) nsmi_h5_write(h, "class", NSM_I32, 1, (const int64_t[]){p->nodes}, p->guess);
+    if (h) nsmi_h5_write(h, p->guess || *p->head == 'p' ? "probability" : "value", NSM_F32, 2, (const int64_t[]){p->nodes, p->columns}, p->p);
+    return nsmi_h5_commit(ctx, h);
+}
+
+static int run_predict(tool *t)
+{
+    model m;
+    prediction p = {0};
+    const char *out = tool_get(t, "out");
+    size_t n = out ? strlen(out) : 0;
+    if (model_open(t, t->arg[0], &m) && predict(t->ctx, &m, &p)) {
+        if (out && n > 3 && !strcmp(out + n - 3, ".h5")) write_hdf5(t->ctx, out, &p);
+        else if (out) write_text(t->ctx, out, &p);
+        else if (t->json) write_lines(stdout, &p);
+        else write_csv(stdout, &p);
+    }
+    int code = nsm_error(t->ctx) ? tool_error(t) : TOOL_DONE;
+    if (code == TOOL_DONE && (out || t->json)) {
+        json_t *o = json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", m.path, "data", m.options.data, "nodes", (json_int_t)p.nodes,
+                              p.guess ? "classes" : "columns", (json_int_t)p.columns);
+        if (o && out) json_object_set_new(o, "file", json_string(out));
+        code = report_result(t, o);
+    }
+    free(p.p);
+    free(p.guess);
+    model_close(&m);
+    return code;
+}
+
+const tool_command predict_command = {
+    .name = "predict", .args = "CHECKPOINT|RUN", .summary = "Predict the class of every node, with probabilities.",
+    .details = "CSV with the header node,class,p0,p1,... goes to standard output or to --out.  RUN is a run's folder: its kept model is "
+               "taken.  With --data the model is put to another graph, of the same features.",
+    .options = options, .least = 1, .most = 1, .run = run_predict};
