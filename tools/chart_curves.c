@@ -8,7 +8,8 @@
 #include "tools/paper.h"
 
 enum { WIDTH = 1600, HEIGHT = 960, LEFT = 140, RIGHT = 130, TOP = 170, BOTTOM = 110, SERIES = 32 };
-static const double left = LEFT, right = WIDTH - RIGHT, bottom = BOTTOM, top = HEIGHT - TOP; /* the plot's corners */
+static const double left = LEFT, right = WIDTH - RIGHT, bottom = BOTTOM,
+                    top = HEIGHT - TOP; /* the plot's corners */
 
 typedef struct {
     double low, high, tick;
@@ -51,7 +52,8 @@ static void draw_frame(const chart_curves *c, const axis *x, const axis *y)
         paper_line(left, at, right, at, PAPER_GRID, 1.5);
         paper_text(left - 16, at, 25, PAPER_RIGHT, PAPER_SOFT, paper_number(v, y->tick, buf));
     }
-    for (double v = x->tick * ceil(x->low / x->tick - 1e-9); v <= x->high + 1e-6 * x->tick; v += x->tick) {
+    for (double v = x->tick * ceil(x->low / x->tick - 1e-9); v <= x->high + 1e-6 * x->tick;
+         v += x->tick) {
         double at = place(x, v, left, right);
         paper_line(at, bottom, at, top, PAPER_GRID, 1.5);
         paper_line(at, bottom, at, bottom - 8, PAPER_AXIS, 2);
@@ -76,7 +78,8 @@ static void draw_legend(const chart_curves *c)
 /* The runs of points between gaps. */
 static void draw_series(const chart_series *s, const axis *x, const axis *y, uint32_t colour)
 {
-    double *px = malloc((size_t)(s->count + 1) * sizeof *px), *py = malloc((size_t)(s->count + 1) * sizeof *py);
+    double *px = malloc((size_t)(s->count + 1) * sizeof *px),
+           *py = malloc((size_t)(s->count + 1) * sizeof *py);
     if (!px || !py) paper_fail("out of memory");
     int n = 0;
     for (int64_t i = 0; i <= s->count; i++) {
@@ -134,7 +137,8 @@ static void draw(const void *user)
         double at = place(&x, c->mark_x, left, right), wide = paper_text_width(c->mark_label, 24);
         bool before = at + wide + 20 > right;
         paper_dashes(at, bottom, at, top, PAPER_SOFT, 2);
-        paper_text(at + (before ? -12 : 12), top + 22, 24, before ? PAPER_RIGHT : PAPER_LEFT, PAPER_SOFT, c->mark_label);
+        paper_text(at + (before ? -12 : 12), top + 22, 24, before ? PAPER_RIGHT : PAPER_LEFT,
+                   PAPER_SOFT, c->mark_label);
     }
     for (int i = c->count - 1; i >= 0; i--) draw_series(&c->series[i], &x, &y, paper_colour(i));
     draw_ends(c, &y);
@@ -142,6 +146,8 @@ static void draw(const void *user)
 
 int chart_curves_draw(nsm_ctx *ctx, const char *path, const chart_curves *c)
 {
-    if (c->count > SERIES) return nsm_error_set(ctx, NSM_EINVAL, "%s: %d curves, but at most %d fit", path, c->count, SERIES);
+    if (c->count > SERIES)
+        return nsm_error_set(ctx, NSM_EINVAL, "%s: %d curves, but at most %d fit", path, c->count,
+                             SERIES);
     return paper_draw(ctx, path, WIDTH, HEIGHT, draw, c);
 }

@@ -6,7 +6,8 @@
 #include "tools/pictures.h"
 #include "tools/report.h"
 
-static const tool_option options[] = {MODEL_OPTIONS, {"charts", 'c', "DIR", "draw confusion.png and classes.png in DIR"}, {0}};
+static const tool_option options[] = {
+    MODEL_OPTIONS, {"charts", 'c', "DIR", "draw confusion.png and classes.png in DIR"}, {0}};
 static const char *const part_name[] = {"train", "valid", "test"};
 
 /* The classes of the test part: truth and guess, [count] each, in one array that the caller frees. */
@@ -14,11 +15,13 @@ static int32_t *test_classes(model *m, int64_t *count)
 {
     const nsm_dataset_split *s = node_task_split(m->task);
     int64_t nodes = node_task_nodes(m->task), n = *count = s ? s->count[NSM_TEST] : 0;
-    int32_t *guess = malloc((size_t)nodes * sizeof *guess + 1), *pair = malloc(2 * (size_t)n * sizeof *pair + 1);
+    int32_t *guess = malloc((size_t)nodes * sizeof *guess + 1),
+            *pair = malloc(2 * (size_t)n * sizeof *pair + 1);
     if (!guess || !pair) nsm_error_set(m->ds->ctx, NSM_ENOMEM, "out of memory for the predictions");
     else node_task_guess(m->task, guess);
     *count = 0;
-    for (int64_t k = 0; k < n && !nsm_error(m->ds->ctx); k++) { /* without those that have no label */
+    /* Without those that have no label. */
+    for (int64_t k = 0; k < n && !nsm_error(m->ds->ctx); k++) {
         int32_t node = s->index[NSM_TEST][k];
         if (m->ds->label.cls[node] < 0) continue;
         pair[*count] = m->ds->label.cls[node];
@@ -35,9 +38,12 @@ static json_t *class_rows(const nsm_dataset_labels *l, const double *score, cons
     for (int64_t k = 0; k < l->columns; k++) {
         char number[32];
         snprintf(number, sizeof number, "%lld", (long long)k);
-        json_array_append_new(list, json_pack("{s:I, s:s, s:o, s:o, s:o, s:I}", "class", (json_int_t)k, "name", l->names ? l->names[k] : number,
-                                              "precision", report_real(score[k]), "recall", report_real(score[l->columns + k]), "f1",
-                                              report_real(score[2 * l->columns + k]), "members", (json_int_t)support[k]));
+        json_array_append_new(
+            list,
+            json_pack("{s:I, s:s, s:o, s:o, s:o, s:I}", "class", (json_int_t)k, "name",
+                      l->names ? l->names[k] : number, "precision", report_real(score[k]), "recall",
+                      report_real(score[l->columns + k]), "f1",
+                      report_real(score[2 * l->columns + k]), "members", (json_int_t)support[k]));
     }
     return list;
 }
@@ -51,13 +57,20 @@ static int add_classes(tool *t, model *m, json_t *result)
     int64_t *matrix = malloc((size_t)(c * c + c) * sizeof *matrix);
     double *score = malloc(3 * (size_t)c * sizeof *score);
     const char *folder = tool_get(t, "charts");
-    if (!matrix || !score) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the scores of classes");
+    if (!matrix || !score)
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the scores of classes");
     else if (!nsm_error(ctx) && count > 0) {
         nsm_confusion(ctx, count, truth, guess, (int)c, matrix);
-        nsm_score_classes(ctx, (int)c, matrix, (nsm_class_scores){score, score + c, score + 2 * c, matrix + c * c});
-        json_object_set_new(result, "macro_f1", report_real(nsm_f1(ctx, NSM_AVERAGE_MACRO, count, truth, guess, (int)c)));
-        if (!nsm_error(ctx)) json_object_set_new(result, "classes", class_rows(l, score, matrix + c * c));
-        if (folder) picture_classes(ctx, folder, *m->options.recipe ? m->options.recipe : m->options.model, (int)c, l->names, count, truth, guess);
+        nsm_score_classes(ctx, (int)c, matrix,
+                          (nsm_class_scores){score, score + c, score + 2 * c, matrix + c * c});
+        json_object_set_new(
+            result, "macro_f1",
+            report_real(nsm_f1(ctx, NSM_AVERAGE_MACRO, count, truth, guess, (int)c)));
+        if (!nsm_error(ctx))
+            json_object_set_new(result, "classes", class_rows(l, score, matrix + c * c));
+        if (folder)
+            picture_classes(ctx, folder, *m->options.recipe ? m->options.recipe : m->options.model,
+                            (int)c, l->names, count, truth, guess);
     }
     free(truth);
     free(matrix);
@@ -73,11 +86,14 @@ static int run_eval(tool *t)
     bool ok = model_open(t, t->arg[0], &m);
     task *what = ok ? node_task_base(m.task) : NULL;
     if (ok && (m.ds->label.kind == NSM_LABEL_NONE || !node_task_split(m.task)))
-        nsm_error_set(t->ctx, NSM_EINVAL, "%s has no labels or no split to evaluate with", m.options.data);
+        nsm_error_set(t->ctx, NSM_EINVAL, "%s has no labels or no split to evaluate with",
+                      m.options.data);
     if (ok && !nsm_error(t->ctx) && what->evaluate(what, part) == NSM_OK) {
-        o = json_pack("{s:s, s:s, s:s, s:s, s:I}", "checkpoint", m.path, "data", m.options.data, "split", node_task_split(m.task)->name,
-                      "metric", what->metric, "epoch", (json_int_t)m.meta.state.epoch);
-        for (int k = 0; k < 3; k++) json_object_set_new(o, part_name[k], report_real(part[k].score));
+        o = json_pack("{s:s, s:s, s:s, s:s, s:I}", "checkpoint", m.path, "data", m.options.data,
+                      "split", node_task_split(m.task)->name, "metric", what->metric, "epoch",
+                      (json_int_t)m.meta.state.epoch);
+        for (int k = 0; k < 3; k++)
+            json_object_set_new(o, part_name[k], report_real(part[k].score));
         json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
         if (m.ds->label.kind == NSM_LABEL_CLASS) add_classes(t, &m, o);
     }
@@ -88,6 +104,12 @@ static int run_eval(tool *t)
 }
 
 const tool_command eval_command = {
-    .name = "eval", .args = "CHECKPOINT|RUN", .summary = "Say how well a trained model does.",
-    .details = "RUN is a run's folder: its kept model is taken.  With --data the model is put to another graph, of the same features.",
-    .options = options, .least = 1, .most = 1, .run = run_eval};
+    .name = "eval",
+    .args = "CHECKPOINT|RUN",
+    .summary = "Say how well a trained model does.",
+    .details = "RUN is a run's folder: its kept model is taken.  With --data the model is put to "
+               "another graph, of the same features.",
+    .options = options,
+    .least = 1,
+    .most = 1,
+    .run = run_eval};

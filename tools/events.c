@@ -158,7 +158,8 @@ static long keep_until(FILE *f, int64_t last_step)
 static int begin(events *e, int64_t last_step)
 {
     long end = last_step < 0 ? 0 : keep_until(e->file, last_step);
-    if (fseek(e->file, end, SEEK_SET) || fflush(e->file) || ftruncate(fileno(e->file), end)) return failed(e);
+    if (fseek(e->file, end, SEEK_SET) || fflush(e->file) || ftruncate(fileno(e->file), end))
+        return failed(e);
     if (end > 0) return NSM_OK;
     message m = start_event();
     put_bytes(&m, 3, "brain.Event:2", 13);

@@ -22,14 +22,17 @@ static int export_weights(tool *t, const char *path)
         nsm_safetensors_array *array = calloc((size_t)w.count + 1, sizeof *array);
         const nsm_safetensors_text text = {"nsm.config", m.meta.config};
         for (int64_t i = 0; array && i < w.count; i++)
-            array[i] = (nsm_safetensors_array){w.weight[i].name, (nsm_type)w.weight[i].type, w.weight[i].rank, w.weight[i].dim, w.weight[i].data};
+            array[i] = (nsm_safetensors_array){w.weight[i].name, (nsm_type)w.weight[i].type,
+                                               w.weight[i].rank, w.weight[i].dim, w.weight[i].data};
         if (!array) nsm_error_set(t->ctx, NSM_ENOMEM, "out of memory for the list of weights");
         else nsm_safetensors_write(t->ctx, path, array, w.count, &text, 1);
         free(array);
     }
-    int code = nsm_error(t->ctx) ? tool_error(t)
-                                 : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "tensors", (json_int_t)w.count, "numbers",
-                                                              (json_int_t)w.parameters));
+    int code =
+        nsm_error(t->ctx)
+            ? tool_error(t)
+            : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "tensors",
+                                         (json_int_t)w.count, "numbers", (json_int_t)w.parameters));
     model_weights_clear(&w);
     model_close(&m);
     return code;
@@ -40,7 +43,8 @@ static int export_weights(tool *t, const char *path)
 #define TRY(call) ((call) == IGRAPH_SUCCESS)
 
 /* Attributes of the nodes: name, label, prediction, its probability. */
-static bool add_node_attributes(igraph_t *g, const nsm_dataset *ds, const float *p, const int32_t *guess, int64_t columns)
+static bool add_node_attributes(igraph_t *g, const nsm_dataset *ds, const float *p,
+                                const int32_t *guess, int64_t columns)
 {
     const nsm_dataset_nodes *nodes = &ds->node[ds->target];
     bool labelled = ds->label.kind == NSM_LABEL_CLASS && !ds->label.of_graphs, ok = true;
@@ -53,7 +57,10 @@ static bool add_node_attributes(igraph_t *g, const nsm_dataset *ds, const float 
             char number[32];
             int32_t k = what == 1 ? ds->label.cls[i] : guess[i];
             snprintf(number, sizeof number, "%d", k);
-            const char *text = what == 0 ? nodes->names[i] : k < 0 ? "" : ds->label.names ? ds->label.names[k] : number;
+            const char *text = what == 0         ? nodes->names[i]
+                               : k < 0           ? ""
+                               : ds->label.names ? ds->label.names[k]
+                                                 : number;
             ok = TRY(igraph_strvector_set(&v, i, text));
         }
         ok = ok && TRY(igraph_cattribute_VAS_setv(g, attribute[what], &v));
@@ -123,18 +130,27 @@ static int export_graph(tool *t, const char *path)
         edges = e.count;
         p = malloc((size_t)(nodes * m.meta.outputs) * sizeof *p + 1);
         guess = malloc((size_t)nodes * sizeof *guess + 1);
-        if (!p || !guess) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes", (long long)nodes);
-        else if (node_task_predict(m.task, p) == NSM_OK && node_task_guess(m.task, guess) == NSM_OK) {
-            if (!make_graph(&g, &e, nodes)) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the graph");
+        if (!p || !guess)
+            nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
+                          (long long)nodes);
+        else if (node_task_predict(m.task, p) == NSM_OK &&
+                 node_task_guess(m.task, guess) == NSM_OK) {
+            if (!make_graph(&g, &e, nodes))
+                nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the graph");
             else {
-                if (add_node_attributes(&g, m.ds, p, guess, m.meta.outputs) && add_attention(&g, &e)) write_graphml(ctx, path, &g);
-                else nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the attributes of the graph");
+                if (add_node_attributes(&g, m.ds, p, guess, m.meta.outputs) &&
+                    add_attention(&g, &e))
+                    write_graphml(ctx, path, &g);
+                else
+                    nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the attributes of the graph");
                 igraph_destroy(&g);
             }
         }
     }
-    int code = nsm_error(ctx) ? tool_error(t)
-                              : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "nodes", (json_int_t)nodes, "edges", (json_int_t)edges));
+    int code = nsm_error(ctx)
+                   ? tool_error(t)
+                   : report_result(t, json_pack("{s:s, s:I, s:I}", "file", path, "nodes",
+                                                (json_int_t)nodes, "edges", (json_int_t)edges));
     node_edges_clear(&e);
     free(p);
     free(guess);
@@ -160,11 +176,19 @@ static int run_export(tool *t)
     const char *path = t->arg[1];
     if (ends(path, ".safetensors")) return export_weights(t, path);
     if (ends(path, ".graphml")) return export_graph(t, path);
-    return tool_usage(t, "%s: a file ends in .safetensors (weights) or .graphml (the graph with predictions)", path);
+    return tool_usage(
+        t, "%s: a file ends in .safetensors (weights) or .graphml (the graph with predictions)",
+        path);
 }
 
 const tool_command export_command = {
-    .name = "export", .args = "CHECKPOINT|RUN FILE", .summary = "Write a model's weights or predictions for other programs.",
-    .details = "FILE.safetensors gets the weights.  FILE.graphml gets the graph: each node with its class, the predicted one and the "
+    .name = "export",
+    .args = "CHECKPOINT|RUN FILE",
+    .summary = "Write a model's weights or predictions for other programs.",
+    .details = "FILE.safetensors gets the weights.  FILE.graphml gets the graph: each node with "
+               "its class, the predicted one and the "
                "probability of that; each edge with its attention, where the model has it.",
-    .options = options, .least = 2, .most = 2, .run = run_export};
+    .options = options,
+    .least = 2,
+    .most = 2,
+    .run = run_export};

@@ -17,7 +17,12 @@ static int run_generate(tool *t)
 
 static void more_help(FILE *out) { formats_help(out, "Kinds", nsm_generate_kind); }
 
-const tool_command generate_command = {
-    .name = "generate", .args = "KIND DEST.h5 [KEY=VALUE...]", .summary = "Make a dataset: a random graph.",
-    .details = "The same keys and seed give the same file.", .takes_pairs = true, .more_help = more_help, .least = 2, .most = 2,
-    .run = run_generate};
+const tool_command generate_command = {.name = "generate",
+                                       .args = "KIND DEST.h5 [KEY=VALUE...]",
+                                       .summary = "Make a dataset: a random graph.",
+                                       .details = "The same keys and seed give the same file.",
+                                       .takes_pairs = true,
+                                       .more_help = more_help,
+                                       .least = 2,
+                                       .most = 2,
+                                       .run = run_generate};

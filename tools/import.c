@@ -17,7 +17,13 @@ static int run_import(tool *t)
 
 static void more_help(FILE *out) { formats_help(out, "Formats", nsm_import_format); }
 
-const tool_command import_command = {
-    .name = "import", .args = "FORMAT SOURCE DEST.h5 [KEY=VALUE...]", .summary = "Turn other people's files into a dataset.",
-    .details = "SOURCE is a file or a folder, as the format wants it.  DEST.h5 is written whole or not at all.",
-    .takes_pairs = true, .more_help = more_help, .least = 3, .most = 3, .run = run_import};
+const tool_command import_command = {.name = "import",
+                                     .args = "FORMAT SOURCE DEST.h5 [KEY=VALUE...]",
+                                     .summary = "Turn other people's files into a dataset.",
+                                     .details = "SOURCE is a file or a folder, as the format wants "
+                                                "it.  DEST.h5 is written whole or not at all.",
+                                     .takes_pairs = true,
+                                     .more_help = more_help,
+                                     .least = 3,
+                                     .most = 3,
+                                     .run = run_import};

@@ -13,7 +13,8 @@ static char *find_checkpoint(nsm_ctx *ctx, const char *from)
 {
     struct stat st;
     char *path = NULL;
-    if (stat(from, &st) || !S_ISDIR(st.st_mode)) path = strdup(from); /* what is not there is reported on reading */
+    if (stat(from, &st) || !S_ISDIR(st.st_mode))
+        path = strdup(from); /* what is not there is reported on reading */
     else {
         if (asprintf(&path, "%s/best.h5", from) < 0) path = NULL;
         if (path && access(path, F_OK) == 0) return path;
@@ -30,9 +31,12 @@ bool model_read(tool *t, const char *from, model *m)
 {
     nsm_ctx *ctx = t->ctx;
     *m = (model){.path = find_checkpoint(ctx, from)};
-    if (!m->path || trainer_read(ctx, m->path, &m->meta) || settings_init(ctx, train_fields, &m->options)) return false;
+    if (!m->path || trainer_read(ctx, m->path, &m->meta) ||
+        settings_init(ctx, train_fields, &m->options))
+        return false;
     /* Settings that a later version added are not known here, and need not be. */
-    return settings_parse(ctx, train_fields, &m->options, m->meta.config, strlen(m->meta.config), m->path, true) == NSM_OK;
+    return settings_parse(ctx, train_fields, &m->options, m->meta.config, strlen(m->meta.config),
+                          m->path, true) == NSM_OK;
 }
 
 bool model_open(tool *t, const char *from, model *m)
@@ -42,7 +46,9 @@ bool model_open(tool *t, const char *from, model *m)
     if (!model_read(t, from, m)) return false;
     if (data) settings_set(ctx, train_fields, &m->options, "data", data, "--data");
     if (split) settings_set(ctx, train_fields, &m->options, "split", split, "--split");
-    else if (data) settings_set(ctx, train_fields, &m->options, "split", "", "--data"); /* another file has splits of its own */
+    else if (data)
+        settings_set(ctx, train_fields, &m->options, "split", "",
+                     "--data"); /* another file has splits of its own */
     m->ds = nsm_dataset_load(ctx, m->options.data, NULL);
     m->task = node_task_new(ctx, &m->options, m->ds, m->meta.inputs, m->meta.outputs);
     return m->task && trainer_load(ctx, m->path, node_task_base(m->task)->module) == NSM_OK;
@@ -63,7 +69,8 @@ bool model_weights_read(nsm_ctx *ctx, const char *path, bool with_data, model_we
     nsmi_h5 *h = nsmi_h5_open(ctx, path, "checkpoint");
     char **name = h ? nsmi_h5_list(h, "weights", &w->count) : NULL;
     w->weight = name ? calloc((size_t)w->count + 1, sizeof *w->weight) : NULL;
-    if (name && !w->weight) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the weights of %s", path);
+    if (name && !w->weight)
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the weights of %s", path);
     for (int64_t i = 0; w->weight && i < w->count && !nsm_error(ctx); i++) {
         struct model_weight *x = &w->weight[i];
         char at[2 * NSMI_H5_MAX_NAME];

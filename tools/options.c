@@ -34,17 +34,20 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
     case 'q': t->quiet = true; return 0;
     case 'h': argp_state_help(state, stdout, ARGP_HELP_STD_HELP); return 0;
     case KEY_THREADS:
-        if (!int_parse(arg, &n) || n < 1 || n > 4096) argp_error(state, "--threads is \"%s\", but must be a whole number in 1..4096", arg);
+        if (!int_parse(arg, &n) || n < 1 || n > 4096)
+            argp_error(state, "--threads is \"%s\", but must be a whole number in 1..4096", arg);
         t->threads = (int)n;
         return 0;
     case KEY_SEED:
         errno = 0;
         t->seed = strtoull(arg, &end, 10);
         t->seeded = true;
-        if (end == arg || *end || *arg == '-' || errno) argp_error(state, "--seed is \"%s\", but must be a whole number, 0 or more", arg);
+        if (end == arg || *end || *arg == '-' || errno)
+            argp_error(state, "--seed is \"%s\", but must be a whole number, 0 or more", arg);
         return 0;
     case KEY_DEVICE:
-        if (strcmp(arg, "cpu") && strcmp(arg, "cuda")) argp_error(state, "--device is \"%s\", but must be cpu or cuda", arg);
+        if (strcmp(arg, "cpu") && strcmp(arg, "cuda"))
+            argp_error(state, "--device is \"%s\", but must be cpu or cuda", arg);
         t->device = arg;
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -67,7 +70,11 @@ static error_t parse_own(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_ARG:
         if (is_pair(arg) && (c->keys || c->takes_pairs)) t->pair[t->pairs++] = arg;
         else if (c->most < 0 || t->args < c->most) t->arg[t->args++] = arg;
-        else argp_error(state, is_pair(arg) ? "\"%s\": this command takes no key=value" : "\"%s\" is one argument too many", arg);
+        else
+            argp_error(state,
+                       is_pair(arg) ? "\"%s\": this command takes no key=value"
+                                    : "\"%s\" is one argument too many",
+                       arg);
         return 0;
     case ARGP_KEY_END:
         if (t->args < c->least) argp_error(state, "too few arguments: expected %s", c->args);
@@ -93,8 +100,8 @@ static char *help_filter(int key, const char *text, void *input)
     if (!out) return NULL;
     for (const tool_keys *k = t->command->keys; k && k->fields; k++) {
         char *keys = settings_help(k->fields);
-        fprintf(out, "%s%s, given as KEY=VALUE, with their defaults:\n%s", k == t->command->keys ? "" : "\n", k->title,
-                keys ? keys : "");
+        fprintf(out, "%s%s, given as KEY=VALUE, with their defaults:\n%s",
+                k == t->command->keys ? "" : "\n", k->title, keys ? keys : "");
         free(keys);
     }
     if (t->command->more_help) t->command->more_help(out);
@@ -128,8 +135,8 @@ static bool known_options(const tool *t, const struct argp_option *own, int argc
             known |= !strncmp(name, built_in[k], strlen(name));
         }
         if (!known) {
-            fprintf(stderr, "nsm%s%s: unknown option --%s; the nearest known one is --%s\n", *t->command->name ? " " : "",
-                    t->command->name, name, near.name);
+            fprintf(stderr, "nsm%s%s: unknown option --%s; the nearest known one is --%s\n",
+                    *t->command->name ? " " : "", t->command->name, name, near.name);
             return false;
         }
         if (found && found->arg && !argv[i][2 + n]) i++; /* its argument may begin with -- */
@@ -143,15 +150,23 @@ int tool_parse(tool *t, int argc, char **argv)
     struct argp_option own[TOOL_OPTIONS + 1] = {{0}};
     for (int i = 0; c->options && c->options[i].name && i < TOOL_OPTIONS; i++) {
         const tool_option *o = &c->options[i];
-        own[i] = (struct argp_option){.name = o->name, .key = o->letter ? o->letter : KEY_OWN + i, .arg = o->arg, .doc = o->help};
+        own[i] = (struct argp_option){.name = o->name,
+                                      .key = o->letter ? o->letter : KEY_OWN + i,
+                                      .arg = o->arg,
+                                      .doc = o->help};
     }
     if (!known_options(t, own, argc, argv)) return TOOL_USAGE;
     char doc[4096];
-    snprintf(doc, sizeof doc, "%s%s%s\v", c->summary, c->details ? "\n\n" : "", c->details ? c->details : "");
+    snprintf(doc, sizeof doc, "%s%s%s\v", c->summary, c->details ? "\n\n" : "",
+             c->details ? c->details : "");
     const struct argp common_argp = {.options = common, .parser = parse_common};
     const struct argp_child child[] = {{&common_argp, 0, "Common to all commands:", 0}, {0}};
     /* No options at all is NULL: argp loses the memory of an empty table. */
-    const struct argp argp = {.options = c->options ? own : NULL, .parser = parse_own, .args_doc = c->args, .doc = doc, .children = child,
+    const struct argp argp = {.options = c->options ? own : NULL,
+                              .parser = parse_own,
+                              .args_doc = c->args,
+                              .doc = doc,
+                              .children = child,
                               .help_filter = help_filter};
     argp_err_exit_status = TOOL_USAGE;
     setenv("ARGP_HELP_FMT", "no-dup-args-note", 0);

@@ -24,8 +24,9 @@ enum { DISC = 48, SECONDS_MOST = 120, CHILD_FAILED = 3 };
 /* Okabe and Ito's colours without black and yellow, then four of Tol's that differ from them. */
 uint32_t paper_colour(int i)
 {
-    static const uint32_t colour[PAPER_COLOURS] = {0x0072b2ff, 0xd55e00ff, 0x009e73ff, 0xcc79a7ff, 0xe69f00ff,
-                                                   0x56b4e9ff, 0x882255ff, 0x332288ff, 0x999933ff, 0x661100ff};
+    static const uint32_t colour[PAPER_COLOURS] = {0x0072b2ff, 0xd55e00ff, 0x009e73ff, 0xcc79a7ff,
+                                                   0xe69f00ff, 0x56b4e9ff, 0x882255ff, 0x332288ff,
+                                                   0x999933ff, 0x661100ff};
     return colour[i % PAPER_COLOURS];
 }
 
@@ -36,11 +37,13 @@ uint32_t paper_alpha(uint32_t colour, double alpha)
 
 uint32_t paper_shade(double share)
 {
-    static const double stop[5][3] = {{246, 249, 252}, {198, 219, 239}, {107, 174, 214}, {33, 113, 181}, {8, 48, 107}};
+    static const double stop[5][3] = {
+        {246, 249, 252}, {198, 219, 239}, {107, 174, 214}, {33, 113, 181}, {8, 48, 107}};
     double at = 4 * fmin(fmax(share, 0), 1);
     int k = at >= 4 ? 3 : (int)at;
     uint32_t c = 0;
-    for (int i = 0; i < 3; i++) c = c << 8 | (uint32_t)lround(stop[k][i] + (at - k) * (stop[k + 1][i] - stop[k][i]));
+    for (int i = 0; i < 3; i++)
+        c = c << 8 | (uint32_t)lround(stop[k][i] + (at - k) * (stop[k + 1][i] - stop[k][i]));
     return c << 8 | 255;
 }
 
@@ -57,7 +60,8 @@ double paper_tick(double range, int most)
 const char *paper_number(double value, double tick, char buf[32])
 {
     int digits = 0;
-    for (double t = tick; digits < 9 && fabs(t - round(t)) > 1e-6 * fabs(tick); digits++) t = tick * pow(10, digits + 1);
+    for (double t = tick; digits < 9 && fabs(t - round(t)) > 1e-6 * fabs(tick); digits++)
+        t = tick * pow(10, digits + 1);
     if (fabs(value) < 1e-9 * tick) value = 0;
     if (fabs(value) >= 1e6 || (tick > 0 && tick < 1e-6)) snprintf(buf, 32, "%.3g", value);
     else snprintf(buf, 32, "%.*f", digits, value);
@@ -76,21 +80,31 @@ double paper_text_width(const char *text, double size)
 
 #ifndef HAVE_PLPLOT
 
-int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*draw)(const void *), const void *user)
+int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*draw)(const void *),
+               const void *user)
 {
     (void)width, (void)height, (void)draw, (void)user;
-    return nsm_error_set(ctx, NSM_EINVAL, "%s: this nsm was built without PLplot and cannot draw charts", path);
+    return nsm_error_set(ctx, NSM_EINVAL,
+                         "%s: this nsm was built without PLplot and cannot draw charts", path);
 }
 void paper_fail(const char *message) { (void)message; abort(); }
-void paper_path(int n, const double *x, const double *y, uint32_t c, double w) { (void)n, (void)x, (void)y, (void)c, (void)w; }
-void paper_line(double a, double b, double c, double d, uint32_t e, double w) { (void)a, (void)b, (void)c, (void)d, (void)e, (void)w; }
-void paper_dashes(double a, double b, double c, double d, uint32_t e, double w) { (void)a, (void)b, (void)c, (void)d, (void)e, (void)w; }
-void paper_fill(int n, const double *x, const double *y, uint32_t c) { (void)n, (void)x, (void)y, (void)c; }
-void paper_box(double a, double b, double c, double d, uint32_t e) { (void)a, (void)b, (void)c, (void)d, (void)e; }
+void paper_path(int n, const double *x, const double *y, uint32_t c, double w)
+{ (void)n, (void)x, (void)y, (void)c, (void)w; }
+void paper_line(double a, double b, double c, double d, uint32_t e, double w)
+{ (void)a, (void)b, (void)c, (void)d, (void)e, (void)w; }
+void paper_dashes(double a, double b, double c, double d, uint32_t e, double w)
+{ (void)a, (void)b, (void)c, (void)d, (void)e, (void)w; }
+void paper_fill(int n, const double *x, const double *y, uint32_t c)
+{ (void)n, (void)x, (void)y, (void)c; }
+void paper_box(double a, double b, double c, double d, uint32_t e)
+{ (void)a, (void)b, (void)c, (void)d, (void)e; }
 void paper_disc(double x, double y, double r, uint32_t c) { (void)x, (void)y, (void)r, (void)c; }
-void paper_text(double x, double y, double s, int a, uint32_t c, const char *t) { (void)x, (void)y, (void)s, (void)a, (void)c, (void)t; }
-void paper_title(double x, double y, double s, uint32_t c, const char *t) { (void)x, (void)y, (void)s, (void)c, (void)t; }
-void paper_text_up(double x, double y, double s, int a, uint32_t c, const char *t) { (void)x, (void)y, (void)s, (void)a, (void)c, (void)t; }
+void paper_text(double x, double y, double s, int a, uint32_t c, const char *t)
+{ (void)x, (void)y, (void)s, (void)a, (void)c, (void)t; }
+void paper_title(double x, double y, double s, uint32_t c, const char *t)
+{ (void)x, (void)y, (void)s, (void)c, (void)t; }
+void paper_text_up(double x, double y, double s, int a, uint32_t c, const char *t)
+{ (void)x, (void)y, (void)s, (void)a, (void)c, (void)t; }
 
 #else
 
@@ -98,7 +112,8 @@ void paper_text_up(double x, double y, double s, int a, uint32_t c, const char *
 
 static void pen(uint32_t colour, double width)
 {
-    plscol0a(1, (PLINT)(colour >> 24), (PLINT)(colour >> 16 & 255), (PLINT)(colour >> 8 & 255), (colour & 255) / 255.0);
+    plscol0a(1, (PLINT)(colour >> 24), (PLINT)(colour >> 16 & 255), (PLINT)(colour >> 8 & 255),
+             (colour & 255) / 255.0);
     plcol0(1);
     plwidth(width);
 }
@@ -119,7 +134,8 @@ void paper_dashes(double x0, double y0, double x1, double y1, uint32_t colour, d
     const double dash = 10, gap = 8, length = hypot(x1 - x0, y1 - y0);
     for (double at = 0; at < length; at += dash + gap) {
         double a = at / length, b = fmin(at + dash, length) / length;
-        paper_line(x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0), colour, width);
+        paper_line(x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0),
+                   colour, width);
     }
 }
 
@@ -149,7 +165,11 @@ void paper_disc(double x, double y, double radius, uint32_t colour)
 /* Bytes of the UTF-8 character at s; 0 if it is none. */
 static int character(const unsigned char *s)
 {
-    int n = s[0] < 0x80 ? 1 : (s[0] & 0xe0) == 0xc0 && s[0] >= 0xc2 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : (s[0] & 0xf8) == 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+    int n = s[0] < 0x80                             ? 1
+            : (s[0] & 0xe0) == 0xc0 && s[0] >= 0xc2 ? 2
+            : (s[0] & 0xf0) == 0xe0                 ? 3
+            : (s[0] & 0xf8) == 0xf0 && s[0] <= 0xf4 ? 4
+                                                    : 0;
     for (int i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
     return n;
@@ -170,7 +190,8 @@ static const char *clean(const char *text, char *buf, size_t bytes)
     return buf;
 }
 
-static void put_text(double x, double y, double dx, double dy, double size, int align, uint32_t colour, bool bold, const char *text)
+static void put_text(double x, double y, double dx, double dy, double size, int align,
+                     uint32_t colour, bool bold, const char *text)
 {
     char buf[1024];
     pen(colour, 1);
@@ -203,7 +224,8 @@ void paper_fail(const char *message)
     _exit(CHILD_FAILED);
 }
 
-static void child(const char *file, int width, int height, int out, void (*draw)(const void *), const void *user)
+static void child(const char *file, int width, int height, int out, void (*draw)(const void *),
+                  const void *user)
 {
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the parent, which waits for this short work */
     signal(SIGTERM, SIG_DFL);
@@ -231,7 +253,8 @@ static bool wait_for(pid_t pid, int from, char *said, size_t bytes)
     char rest[1024];
     size_t used = 0;
     for (ssize_t n;;) {
-        n = used + 1 < bytes ? read(from, said + used, bytes - 1 - used) : read(from, rest, sizeof rest);
+        n = used + 1 < bytes ? read(from, said + used, bytes - 1 - used)
+                             : read(from, rest, sizeof rest);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         if (used + 1 < bytes) used += (size_t)n;
@@ -241,12 +264,14 @@ static bool wait_for(pid_t pid, int from, char *said, size_t bytes)
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
-    if (!*said && WIFSIGNALED(status)) snprintf(said, bytes, "the drawing process died: %s", strsignal(WTERMSIG(status)));
+    if (!*said && WIFSIGNALED(status))
+        snprintf(said, bytes, "the drawing process died: %s", strsignal(WTERMSIG(status)));
     if (!*said) snprintf(said, bytes, "the drawing process failed");
     return false;
 }
 
-int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*draw)(const void *), const void *user)
+int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*draw)(const void *),
+               const void *user)
 {
     int end[2];
     char said[400] = "";
@@ -261,8 +286,10 @@ int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*dra
     pid_t pid = fork();
     if (pid == 0) child(nsmi_draft_temporary(draft), width, height, end[1], draw, user);
     close(end[1]);
-    if (pid < 0) nsm_error_set(ctx, NSM_ENOMEM, "%s: no process to draw in: %s", path, strerror(errno));
-    else if (!wait_for(pid, end[0], said, sizeof said)) nsm_error_set(ctx, NSM_EIO, "%s could not be drawn: %s", path, said);
+    if (pid < 0)
+        nsm_error_set(ctx, NSM_ENOMEM, "%s: no process to draw in: %s", path, strerror(errno));
+    else if (!wait_for(pid, end[0], said, sizeof said))
+        nsm_error_set(ctx, NSM_EIO, "%s could not be drawn: %s", path, said);
     close(end[0]);
     return nsmi_draft_commit(ctx, draft, NULL);
 }

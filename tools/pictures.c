@@ -15,18 +15,21 @@ static bool is_loss(const char *name) { return strstr(name, "loss") != NULL; }
 
 static bool is_score(const char *name)
 {
-    static const char *const no[] = {"seconds", "lr", "learning_rate", "epoch", "step", "norm", "time", "_ms"};
+    static const char *const no[] = {"seconds", "lr",   "learning_rate", "epoch",
+                                     "step",    "norm", "time",          "_ms"};
     for (size_t i = 0; i < sizeof no / sizeof *no; i++)
         if (strstr(name, no[i])) return false;
     return !is_loss(name);
 }
 
-static int draw_columns(nsm_ctx *ctx, const char *path, const run_table *t, chart_curves *c, bool (*wanted)(const char *))
+static int draw_columns(nsm_ctx *ctx, const char *path, const run_table *t, chart_curves *c,
+                        bool (*wanted)(const char *))
 {
     chart_series s[SERIES_MOST];
     c->count = 0;
     for (int k = 1; k < t->columns && c->count < SERIES_MOST; k++)
-        if (wanted(t->name[k])) s[c->count++] = (chart_series){t->name[k], t->rows, t->value, t->value + k * t->rows};
+        if (wanted(t->name[k]))
+            s[c->count++] = (chart_series){t->name[k], t->rows, t->value, t->value + k * t->rows};
     c->series = s;
     return c->count && t->rows ? chart_curves_draw(ctx, path, c) : nsm_error(ctx);
 }
@@ -38,7 +41,10 @@ int picture_curves(nsm_ctx *ctx, const char *folder, const char *title, int64_t 
     snprintf(path, sizeof path, "%s/log.csv", folder);
     if (run_table_read(ctx, &t, path)) return nsm_error(ctx);
     snprintf(label, sizeof label, "kept: epoch %lld", (long long)mark);
-    chart_curves c = {.title = text, .x_label = t.columns ? t.name[0] : "", .y_label = "loss", .mark_x = (double)mark,
+    chart_curves c = {.title = text,
+                      .x_label = t.columns ? t.name[0] : "",
+                      .y_label = "loss",
+                      .mark_x = (double)mark,
                       .mark_label = mark >= 0 ? label : NULL};
     snprintf(text, sizeof text, "Loss of %.400s", title);
     snprintf(path, sizeof path, "%s/loss.png", folder);
@@ -53,15 +59,17 @@ int picture_curves(nsm_ctx *ctx, const char *folder, const char *title, int64_t 
 
 /* ---- classes ---- */
 
-int picture_classes(nsm_ctx *ctx, const char *folder, const char *title, int classes, char *const *class_name,
-                    int64_t n, const int32_t *truth, const int32_t *guess)
+int picture_classes(nsm_ctx *ctx, const char *folder, const char *title, int classes,
+                    char *const *class_name, int64_t n, const int32_t *truth, const int32_t *guess)
 {
     char path[4096], text[NAME];
     if (nsm_error(ctx)) return nsm_error(ctx);
     int64_t *count = calloc((size_t)classes * (size_t)classes + 1, sizeof *count);
-    if (!count) return nsm_error_set(ctx, NSM_ENOMEM, "out of memory for a matrix of %d classes", classes);
+    if (!count)
+        return nsm_error_set(ctx, NSM_ENOMEM, "out of memory for a matrix of %d classes", classes);
     for (int64_t i = 0; i < n; i++)
-        if (truth[i] >= 0 && truth[i] < classes && guess[i] >= 0 && guess[i] < classes) count[(int64_t)truth[i] * classes + guess[i]]++;
+        if (truth[i] >= 0 && truth[i] < classes && guess[i] >= 0 && guess[i] < classes)
+            count[(int64_t)truth[i] * classes + guess[i]]++;
     chart_confusion c = {.title = text, .classes = classes, .count = count, .name = class_name};
     snprintf(text, sizeof text, "Confusion of %.400s", title);
     snprintf(path, sizeof path, "%s/confusion.png", folder);
@@ -129,7 +137,8 @@ static bool add_neighbours(surroundings *s, int32_t node, int room)
     for (int64_t k = s->ptr[node]; k < s->ptr[node + 1]; k++) {
         int32_t e = s->touch[k], there = s->src[e] == node ? s->dst[e] : s->src[e];
         bool incoming = s->dst[e] == node;
-        if (s->place[there] < 0) c[n++] = (candidate){there, s->weight ? incoming ? s->weight[e] : -1 : 0};
+        if (s->place[there] < 0)
+            c[n++] = (candidate){there, s->weight ? incoming ? s->weight[e] : -1 : 0};
     }
     if (n) qsort(c, (size_t)n, sizeof *c, heaviest_first);
     for (int64_t i = 0; i < n && room > 0; i++) {
@@ -150,10 +159,13 @@ static bool choose_nodes(surroundings *s, int32_t centre, int hops, int most)
     s->place[centre] = 0;
     s->chosen[s->count++] = centre;
     for (int hop = 0, first = 0; hop < hops && s->count < most; hop++) {
-        int last = s->count, budget = hop + 1 < hops ? (most - 1) * (hop + 1) / (2 * hops - 1) : most;
+        int last = s->count,
+            budget = hop + 1 < hops ? (most - 1) * (hop + 1) / (2 * hops - 1) : most;
         for (int i = first; i < last && s->count < most; i++) {
             int room = (most - s->count + (last - i) - 1) / (last - i);
-            if (!add_neighbours(s, s->chosen[i], hop == 0 && hops > 1 && room > budget ? budget : room)) return false;
+            if (!add_neighbours(s, s->chosen[i],
+                                hop == 0 && hops > 1 && room > budget ? budget : room))
+                return false;
         }
         first = last;
     }
@@ -161,13 +173,15 @@ static bool choose_nodes(surroundings *s, int32_t centre, int hops, int most)
 }
 
 /* The edges between chosen nodes; of an undirected pair without weights one direction is enough. */
-static void choose_edges(const surroundings *s, chart_graph *g, int32_t *from, int32_t *to, double *weight)
+static void choose_edges(const surroundings *s, chart_graph *g, int32_t *from, int32_t *to,
+                         double *weight)
 {
     for (int i = 0; i < s->count; i++) {
         int32_t node = s->chosen[i];
         for (int64_t k = s->ptr[node]; k < s->ptr[node + 1]; k++) {
             int32_t e = s->touch[k], a = s->src[e], b = s->dst[e];
-            if (a == b || b != node || s->place[a] < 0) continue; /* each edge once: at its destination */
+            if (a == b || b != node || s->place[a] < 0)
+                continue; /* each edge once: at its destination */
             if (!g->directed && s->place[a] > s->place[b]) continue;
             from[g->edges] = s->place[a];
             to[g->edges] = s->place[b];
@@ -201,12 +215,16 @@ static char *short_name(const char *name)
     return s;
 }
 
-static int draw_surroundings(surroundings *s, const char *path, const nsm_dataset *ds, const neighbourhood *h)
+static int draw_surroundings(surroundings *s, const char *path, const nsm_dataset *ds,
+                             const neighbourhood *h)
 {
     const nsm_dataset_nodes *nodes = &ds->node[ds->target];
-    const int32_t *cls = h->guess ? h->guess : ds->label.kind == NSM_LABEL_CLASS && !ds->label.of_graphs ? ds->label.cls : NULL;
+    const int32_t *cls = h->guess                                                    ? h->guess
+                         : ds->label.kind == NSM_LABEL_CLASS && !ds->label.of_graphs ? ds->label.cls
+                                                                                     : NULL;
     size_t room = (size_t)count_edges(s) + 1, n = (size_t)s->count;
-    int32_t *from = malloc(room * sizeof *from), *to = malloc(room * sizeof *to), *colour = malloc(n * sizeof *colour);
+    int32_t *from = malloc(room * sizeof *from), *to = malloc(room * sizeof *to),
+            *colour = malloc(n * sizeof *colour);
     double *weight = malloc(room * sizeof *weight);
     char **name = calloc(n, sizeof *name), title[NAME], note[NAME];
     bool ok = from && to && colour && weight && name;
@@ -214,13 +232,23 @@ static int draw_surroundings(surroundings *s, const char *path, const nsm_datase
         colour[i] = cls ? cls[s->chosen[i]] : -1;
         if (nodes->names) ok = (name[i] = short_name(nodes->names[s->chosen[i]])) != NULL;
     }
-    chart_graph g = {.title = h->title ? h->title : title, .note = h->note ? h->note : note, .nodes = s->count, .from = from, .to = to,
-                     .weight = s->weight ? weight : NULL, .colour = colour, .classes = cls ? (int)ds->label.columns : 0,
-                     .class_name = ds->label.names, .name = nodes->names ? name : NULL, .centre = 0,
-                     .directed = s->weight || ds->directed, .seed = h->seed};
+    chart_graph g = {.title = h->title ? h->title : title,
+                     .note = h->note ? h->note : note,
+                     .nodes = s->count,
+                     .from = from,
+                     .to = to,
+                     .weight = s->weight ? weight : NULL,
+                     .colour = colour,
+                     .classes = cls ? (int)ds->label.columns : 0,
+                     .class_name = ds->label.names,
+                     .name = nodes->names ? name : NULL,
+                     .centre = 0,
+                     .directed = s->weight || ds->directed,
+                     .seed = h->seed};
     if (nodes->names) snprintf(title, sizeof title, "Neighbourhood of %s", ok ? name[0] : "");
     else snprintf(title, sizeof title, "Neighbourhood of node %lld", (long long)h->node);
-    snprintf(note, sizeof note, "%d hop%s, %d nodes, coloured by %s class%s", h->hops, h->hops == 1 ? "" : "s", s->count, h->guess ? "predicted" : "true",
+    snprintf(note, sizeof note, "%d hop%s, %d nodes, coloured by %s class%s", h->hops,
+             h->hops == 1 ? "" : "s", s->count, h->guess ? "predicted" : "true",
              s->weight ? "; width of a line: attention" : "");
     if (ok) choose_edges(s, &g, from, to, weight);
     if (ok) chart_graph_draw(s->ctx, path, &g);
@@ -234,22 +262,31 @@ static int draw_surroundings(surroundings *s, const char *path, const nsm_datase
     return nsm_error(s->ctx);
 }
 
-int picture_neighbourhood(nsm_ctx *ctx, const char *path, const nsm_dataset *ds, const neighbourhood *given)
+int picture_neighbourhood(nsm_ctx *ctx, const char *path, const nsm_dataset *ds,
+                          const neighbourhood *given)
 {
     neighbourhood h = *given;
     int32_t *src = NULL, *dst = NULL;
-    surroundings s = {.ctx = ctx, .nodes = ds->node[ds->target].count, .edges = h.edges, .src = h.src, .dst = h.dst, .weight = h.attention};
+    surroundings s = {.ctx = ctx,
+                      .nodes = ds->node[ds->target].count,
+                      .edges = h.edges,
+                      .src = h.src,
+                      .dst = h.dst,
+                      .weight = h.attention};
     if (nsm_error(ctx)) return nsm_error(ctx);
     if (h.hops <= 0) h.hops = 2;
     if (h.most <= 0) h.most = 80;
     if (h.node < 0 || h.node >= s.nodes)
-        return nsm_error_set(ctx, NSM_EINVAL, "node %lld is not one of the %lld nodes", (long long)h.node, (long long)s.nodes);
+        return nsm_error_set(ctx, NSM_EINVAL, "node %lld is not one of the %lld nodes",
+                             (long long)h.node, (long long)s.nodes);
     if (!h.attention) {
-        if (nsm_dataset_edges_merged(ds, ds->target, &s.edges, &src, &dst, NULL)) return nsm_error(ctx);
+        if (nsm_dataset_edges_merged(ds, ds->target, &s.edges, &src, &dst, NULL))
+            return nsm_error(ctx);
         s.src = src;
         s.dst = dst;
     }
-    if (index_edges(&s) && choose_nodes(&s, (int32_t)h.node, h.hops, h.most)) draw_surroundings(&s, path, ds, &h);
+    if (index_edges(&s) && choose_nodes(&s, (int32_t)h.node, h.hops, h.most))
+        draw_surroundings(&s, path, ds, &h);
     else nsm_error_set(ctx, NSM_ENOMEM, "out of memory for %s", path);
     nsm_dataset_release(src);
     nsm_dataset_release(dst);
@@ -264,7 +301,8 @@ int64_t picture_node(nsm_ctx *ctx, const nsm_dataset *ds, uint64_t seed)
 {
     int64_t edges, nodes = ds->node[ds->target].count, best = 0;
     int32_t *dst = NULL;
-    if (nsm_error(ctx) || nsm_dataset_edges_merged(ds, ds->target, &edges, NULL, &dst, NULL)) return 0;
+    if (nsm_error(ctx) || nsm_dataset_edges_merged(ds, ds->target, &edges, NULL, &dst, NULL))
+        return 0;
     int32_t *degree = calloc((size_t)nodes + 1, sizeof *degree);
     for (int64_t e = 0; degree && e < edges; e++) degree[dst[e]]++;
     if (!degree) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for choosing a node");

@@ -12,14 +12,20 @@ typedef struct {
     int64_t node, hops, most;
 } options;
 
-static const setting fields[] = {
-    {"node", SETTING_INT, offsetof(options, node), "-1", "the node whose neighbourhood is drawn; -1: one that suits", NULL, ">=-1"},
-    {"hops", SETTING_INT, offsetof(options, hops), "2", "how far the neighbourhood goes", NULL, "1..10"},
-    {"most", SETTING_INT, offsetof(options, most), "80", "nodes in the picture, at most", NULL, "2..5000"},
-    {0}};
+static const setting fields[] = {{"node", SETTING_INT, offsetof(options, node), "-1",
+                                  "the node whose neighbourhood is drawn; -1: one that suits", NULL,
+                                  ">=-1"},
+                                 {"hops", SETTING_INT, offsetof(options, hops), "2",
+                                  "how far the neighbourhood goes", NULL, "1..10"},
+                                 {"most", SETTING_INT, offsetof(options, most), "80",
+                                  "nodes in the picture, at most", NULL, "2..5000"},
+                                 {0}};
 static const tool_keys keys[] = {{"Keys for pictures of graphs", fields}, {0}};
-static const tool_option command_options[] = {MODEL_OPTIONS,
-    {"out", 'o', "FILE.png", "where a picture of a graph goes (DATASET.png; neighbourhood.png beside a model)"}, {0}};
+static const tool_option command_options[] = {
+    MODEL_OPTIONS,
+    {"out", 'o', "FILE.png",
+     "where a picture of a graph goes (DATASET.png; neighbourhood.png beside a model)"},
+    {0}};
 
 /* The mean over heads, in place: what is written never overtakes what is still to be read. */
 static void mean_of_heads(node_edges *e)
@@ -39,10 +45,19 @@ static void draw_model(tool *t, model *m, const options *o, const char *path, in
     int32_t *guess = classes ? malloc((size_t)node_task_nodes(m->task) * sizeof *guess + 1) : NULL;
     *node = o->node < 0 ? picture_node(t->ctx, m->ds, t->seed) : o->node;
     if (classes && !guess) nsm_error_set(t->ctx, NSM_ENOMEM, "out of memory for predictions");
-    else if ((!classes || node_task_guess(m->task, guess) == NSM_OK) && node_task_edges(m->task, 0, &e) == NSM_OK) {
+    else if ((!classes || node_task_guess(m->task, guess) == NSM_OK) &&
+             node_task_edges(m->task, 0, &e) == NSM_OK) {
         mean_of_heads(&e);
-        picture_neighbourhood(t->ctx, path, m->ds, &(neighbourhood){.node = *node, .hops = (int)o->hops, .most = (int)o->most, .edges = e.count,
-                              .src = e.src, .dst = e.dst, .attention = e.prob, .guess = guess, .seed = t->seed});
+        picture_neighbourhood(t->ctx, path, m->ds,
+                              &(neighbourhood){.node = *node,
+                                               .hops = (int)o->hops,
+                                               .most = (int)o->most,
+                                               .edges = e.count,
+                                               .src = e.src,
+                                               .dst = e.dst,
+                                               .attention = e.prob,
+                                               .guess = guess,
+                                               .seed = t->seed});
     }
     node_edges_clear(&e);
     free(guess);
@@ -55,8 +70,12 @@ static int plot_model(tool *t, const options *o, bool folder)
     char file[4096];
     int64_t node = o->node;
     const char *out = tool_get(t, "out"), *from = t->arg[0], *slash = strrchr(from, '/');
-    if (!out) snprintf(file, sizeof file, "%.*s/neighbourhood.png", folder ? (int)strlen(from) : slash ? (int)(slash - from) : 1,
-                       folder || slash ? from : ".");
+    if (!out)
+        snprintf(file, sizeof file, "%.*s/neighbourhood.png",
+                 folder  ? (int)strlen(from)
+                 : slash ? (int)(slash - from)
+                         : 1,
+                 folder || slash ? from : ".");
     if (folder && node < 0) {
         if (picture_curves(t->ctx, from, from, -1)) return tool_error(t);
         return report_result(t, json_pack("{s:s}", "folder", from));
@@ -64,20 +83,31 @@ static int plot_model(tool *t, const options *o, bool folder)
     if (model_open(t, from, &m)) draw_model(t, &m, o, out ? out : file, &node);
     model_close(&m);
     if (nsm_error(t->ctx)) return tool_error(t);
-    return report_result(t, json_pack("{s:s, s:I}", "picture", out ? out : file, "node", (json_int_t)node));
+    return report_result(
+        t, json_pack("{s:s, s:I}", "picture", out ? out : file, "node", (json_int_t)node));
 }
 
 static int plot_dataset(tool *t, const char *path, const options *o)
 {
     char file[4096];
     const char *out = tool_get(t, "out");
-    if (!out) snprintf(file, sizeof file, "%.*s.png", (int)(strlen(path) - (strlen(path) > 3 && !strcmp(path + strlen(path) - 3, ".h5") ? 3 : 0)), path);
-    nsm_dataset *ds = nsm_dataset_load(t->ctx, path, &(nsm_dataset_options){.features_in_file_bytes = -1});
+    if (!out)
+        snprintf(file, sizeof file, "%.*s.png",
+                 (int)(strlen(path) -
+                       (strlen(path) > 3 && !strcmp(path + strlen(path) - 3, ".h5") ? 3 : 0)),
+                 path);
+    nsm_dataset *ds =
+        nsm_dataset_load(t->ctx, path, &(nsm_dataset_options){.features_in_file_bytes = -1});
     int64_t node = ds && o->node < 0 ? picture_node(t->ctx, ds, t->seed) : o->node;
-    if (ds) picture_neighbourhood(t->ctx, out ? out : file, ds, &(neighbourhood){.node = node, .hops = (int)o->hops, .most = (int)o->most, .seed = t->seed});
+    if (ds)
+        picture_neighbourhood(
+            t->ctx, out ? out : file, ds,
+            &(neighbourhood){
+                .node = node, .hops = (int)o->hops, .most = (int)o->most, .seed = t->seed});
     nsm_dataset_free(ds);
     if (nsm_error(t->ctx)) return tool_error(t);
-    return report_result(t, json_pack("{s:s, s:I}", "picture", out ? out : file, "node", (json_int_t)node));
+    return report_result(
+        t, json_pack("{s:s, s:I}", "picture", out ? out : file, "node", (json_int_t)node));
 }
 
 static int run_plot(tool *t)
@@ -94,7 +124,16 @@ static int run_plot(tool *t)
     return tool_fail(t, "%s: a file of kind \"%s\", of which there is no picture", t->arg[0], kind);
 }
 
-const tool_command plot_command = {
-    .name = "plot", .args = "RUN|CHECKPOINT|DATASET [KEY=VALUE...]", .summary = "Draw the curves of a run, or a picture of a graph.",
-    .details = "Of a RUN's folder loss.png and accuracy.png are drawn anew from its log.  Of a DATASET the neighbourhood of a node is "
-               "drawn, coloured by class; of a CHECKPOINT, or a RUN with node=N, coloured by the predicted class, with attention.", .options = command_options, .keys = keys, .least = 1, .most = 1, .run = run_plot};
+const tool_command plot_command = {.name = "plot",
+                                   .args = "RUN|CHECKPOINT|DATASET [KEY=VALUE...]",
+                                   .summary = "Draw the curves of a run, or a picture of a graph.",
+                                   .details =
+                                       "Of a RUN's folder loss.png and accuracy.png are drawn anew "
+                                       "from its log.  Of a DATASET the neighbourhood of a node is "
+                                       "drawn, coloured by class; of a CHECKPOINT, or a RUN with "
+                                       "node=N, coloured by the predicted class, with attention.",
+                                   .options = command_options,
+                                   .keys = keys,
+                                   .least = 1,
+                                   .most = 1,
+                                   .run = run_plot};

@@ -11,7 +11,8 @@
 #include "tools/model.h"
 #include "tools/report.h"
 
-static const tool_option options[] = {MODEL_OPTIONS, {"out", 'o', "FILE", "write to FILE: CSV, or HDF5 if it ends in .h5"}, {0}};
+static const tool_option options[] = {
+    MODEL_OPTIONS, {"out", 'o', "FILE", "write to FILE: CSV, or HDF5 if it ends in .h5"}, {0}};
 
 typedef struct {
     int64_t nodes, columns;
@@ -24,11 +25,16 @@ static bool predict(nsm_ctx *ctx, model *m, prediction *p)
 {
     nsm_label_kind kind = m->ds->label.of_graphs ? NSM_LABEL_NONE : m->ds->label.kind;
     bool classes = kind == NSM_LABEL_NONE || kind == NSM_LABEL_CLASS;
-    *p = (prediction){.nodes = node_task_nodes(m->task), .columns = m->meta.outputs, .head = kind == NSM_LABEL_VALUE ? "value" : "p"};
+    *p = (prediction){.nodes = node_task_nodes(m->task),
+                      .columns = m->meta.outputs,
+                      .head = kind == NSM_LABEL_VALUE ? "value" : "p"};
     p->p = malloc((size_t)(p->nodes * p->columns) * sizeof *p->p + 1);
     p->guess = classes ? malloc((size_t)p->nodes * sizeof *p->guess + 1) : NULL;
-    if (!p->p || (classes && !p->guess)) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes", (long long)p->nodes);
-    else if (node_task_predict(m->task, p->p) == NSM_OK && classes) node_task_guess(m->task, p->guess);
+    if (!p->p || (classes && !p->guess))
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
+                      (long long)p->nodes);
+    else if (node_task_predict(m->task, p->p) == NSM_OK && classes)
+        node_task_guess(m->task, p->guess);
     return nsm_error(ctx) == NSM_OK;
 }
 
@@ -40,7 +46,8 @@ static void write_csv(FILE *f, const prediction *p)
     for (int64_t i = 0; i < p->nodes; i++) {
         fprintf(f, "%lld", (long long)i);
         if (p->guess) fprintf(f, ",%d", p->guess[i]);
-        for (int64_t c = 0; c < p->columns; c++) fprintf(f, ",%.7g", (double)p->p[i * p->columns + c]);
+        for (int64_t c = 0; c < p->columns; c++)
+            fprintf(f, ",%.7g", (double)p->p[i * p->columns + c]);
         fputc('\n', f);
     }
 }
@@ -51,7 +58,8 @@ static void write_lines(FILE *f, const prediction *p)
         fprintf(f, "{\"node\":%lld", (long long)i);
         if (p->guess) fprintf(f, ",\"class\":%d", p->guess[i]);
         fprintf(f, ",\"%s\":[", p->head);
-        for (int64_t c = 0; c < p->columns; c++) fprintf(f, "%s%.7g", c ? "," : "", (double)p->p[i * p->columns + c]);
+        for (int64_t c = 0; c < p->columns; c++)
+            fprintf(f, "%s%.7g", c ? "," : "", (double)p->p[i * p->columns + c]);
         fputs("]}\n", f);
     }
 }
@@ -72,7 +80,9 @@ static int write_hdf5(nsm_ctx *ctx, const char *path, const prediction *p)
 {
     nsmi_h5 *h = nsmi_h5_create(ctx, path, "predictions");
     if (h && p->guess) nsmi_h5_write(h, "class", NSM_I32, 1, (const int64_t[]){p->nodes}, p->guess);
-    if (h) nsmi_h5_write(h, p->guess || *p->head == 'p' ? "probability" : "value", NSM_F32, 2, (const int64_t[]){p->nodes, p->columns}, p->p);
+    if (h)
+        nsmi_h5_write(h, p->guess || *p->head == 'p' ? "probability" : "value", NSM_F32, 2,
+                      (const int64_t[]){p->nodes, p->columns}, p->p);
     return nsmi_h5_commit(ctx, h);
 }
 
@@ -90,8 +100,9 @@ static int run_predict(tool *t)
     }
     int code = nsm_error(t->ctx) ? tool_error(t) : TOOL_DONE;
     if (code == TOOL_DONE && (out || t->json)) {
-        json_t *o = json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", m.path, "data", m.options.data, "nodes", (json_int_t)p.nodes,
-                              p.guess ? "classes" : "columns", (json_int_t)p.columns);
+        json_t *o =
+            json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", m.path, "data", m.options.data, "nodes",
+                      (json_int_t)p.nodes, p.guess ? "classes" : "columns", (json_int_t)p.columns);
         if (o && out) json_object_set_new(o, "file", json_string(out));
         code = report_result(t, o);
     }
@@ -102,7 +113,13 @@ static int run_predict(tool *t)
 }
 
 const tool_command predict_command = {
-    .name = "predict", .args = "CHECKPOINT|RUN", .summary = "Predict the class of every node, with probabilities.",
-    .details = "CSV with the header node,class,p0,p1,... goes to standard output or to --out.  RUN is a run's folder: its kept model is "
+    .name = "predict",
+    .args = "CHECKPOINT|RUN",
+    .summary = "Predict the class of every node, with probabilities.",
+    .details = "CSV with the header node,class,p0,p1,... goes to standard output or to --out.  RUN "
+               "is a run's folder: its kept model is "
                "taken.  With --data the model is put to another graph, of the same features.",
-    .options = options, .least = 1, .most = 1, .run = run_predict};
+    .options = options,
+    .least = 1,
+    .most = 1,
+    .run = run_predict};

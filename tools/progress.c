@@ -27,19 +27,28 @@ const char *progress_time(double seconds, char buf[32])
     return buf;
 }
 
-void progress_start(progress *p, const tool *t, const char *what, const char *unit, int64_t from, int64_t total)
+void progress_start(progress *p, const tool *t, const char *what, const char *unit, int64_t from,
+                    int64_t total)
 {
     double now = progress_now();
     const char *term = getenv("TERM");
-    *p = (progress){.silent = t->quiet, .what = what, .unit = unit, .from = from, .total = total, .began = now,
-                    .shown = now - 1, .printed = now, .at_shown = from};
+    *p = (progress){.silent = t->quiet,
+                    .what = what,
+                    .unit = unit,
+                    .from = from,
+                    .total = total,
+                    .began = now,
+                    .shown = now - 1,
+                    .printed = now,
+                    .at_shown = from};
     p->terminal = isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
 }
 
 bool progress_due(const progress *p)
 {
     double now = progress_now();
-    return !p->silent && (p->terminal ? now - p->shown >= refresh : now - p->printed >= plain_every);
+    return !p->silent &&
+           (p->terminal ? now - p->shown >= refresh : now - p->printed >= plain_every);
 }
 
 /* Steps a second: the mean at first, of late (about 5 s) afterwards. */
@@ -79,7 +88,8 @@ static void compose(const progress *p, FILE *f, int64_t done, bool ended, const 
         put_rate(f, p->unit, rate);
     }
     if (ended) fprintf(f, ", %s", progress_time(now - p->began, buf));
-    else if (rate > 0 && p->total > 0) fprintf(f, ", %s left", progress_time((double)(p->total - done) / rate, buf));
+    else if (rate > 0 && p->total > 0)
+        fprintf(f, ", %s left", progress_time((double)(p->total - done) / rate, buf));
     if (*note) fprintf(f, ", %s", note);
 }
 
@@ -99,7 +109,8 @@ static void show(progress *p, int64_t done, bool ended, const char *format, va_l
         return;
     }
     struct winsize size = {0};
-    int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+    int columns =
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
     fprintf(stderr, "\r%.*s\033[K%s", columns - 1, line, ended ? "\n" : "");
     fflush(stderr);
     p->shown = progress_now();
@@ -108,7 +119,8 @@ static void show(progress *p, int64_t done, bool ended, const char *format, va_l
 
 void progress_step(progress *p, int64_t done, const char *format, ...)
 {
-    if (!progress_due(p) || (!p->terminal && done == p->total)) return; /* the end has a line of its own */
+    if (!progress_due(p) || (!p->terminal && done == p->total))
+        return; /* the end has a line of its own */
     va_list args;
     va_start(args, format);
     show(p, done, false, format, args);
@@ -133,7 +145,8 @@ static void on_signal(int signal_number)
     static const char first[] = "\nnsm: stopping after this step; once more stops at once\n";
     if (asked) _exit(128 + signal_number);
     asked = signal_number;
-    if (write(STDERR_FILENO, first, sizeof first - 1) < 0) return; /* nothing to be done about it here */
+    if (write(STDERR_FILENO, first, sizeof first - 1) < 0)
+        return; /* nothing to be done about it here */
 }
 
 void stop_install(void)

@@ -82,9 +82,11 @@ static int clear(run *r, bool resume)
     DIR *d = opendir(r->folder);
     if (!d) return failed(r->ctx, r->folder);
     for (struct dirent *e; (e = readdir(d));) {
-        bool old = is_checkpoint(e->d_name), dead = e->d_name[0] == '.' && strstr(e->d_name, ".draft-");
+        bool old = is_checkpoint(e->d_name),
+             dead = e->d_name[0] == '.' && strstr(e->d_name, ".draft-");
         for (size_t i = 0; i < sizeof own / sizeof *own; i++) old |= !strcmp(e->d_name, own[i]);
-        if ((dead || (old && !resume)) && unlinkat(dirfd(d), e->d_name, 0)) failed(r->ctx, e->d_name);
+        if ((dead || (old && !resume)) && unlinkat(dirfd(d), e->d_name, 0))
+            failed(r->ctx, e->d_name);
     }
     closedir(d);
     return nsm_error(r->ctx);
@@ -95,7 +97,8 @@ static int lock(run *r)
     r->lock = open(r->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->lock < 0) return failed(r->ctx, r->folder);
     if (flock(r->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return NSM_OK;
-    return nsm_error_set(r->ctx, NSM_EIO, "%s: another process is writing in this folder", r->folder);
+    return nsm_error_set(r->ctx, NSM_EIO, "%s: another process is writing in this folder",
+                         r->folder);
 }
 
 run *run_open(nsm_ctx *ctx, const char *folder, bool resume)
@@ -104,7 +107,9 @@ run *run_open(nsm_ctx *ctx, const char *folder, bool resume)
     run *r = calloc(1, sizeof *r);
     if (r) *r = (run){.ctx = ctx, .lock = -1, .folder = strdup(*folder ? folder : ".")};
     if (!r || !r->folder) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the run's folder");
-    else if (make_folders(ctx, r->folder) == NSM_OK && lock(r) == NSM_OK && clear(r, resume) == NSM_OK) return r;
+    else if (make_folders(ctx, r->folder) == NSM_OK && lock(r) == NSM_OK &&
+             clear(r, resume) == NSM_OK)
+        return r;
     run_close(r);
     return NULL;
 }
@@ -161,7 +166,8 @@ static void put_row(FILE *f, int columns, const double *value, int64_t step)
 {
     char buf[32];
     for (int c = 0; c < columns; c++)
-        fprintf(f, "%s%s", isnan(value[c * step]) ? "" : real_text(value[c * step], buf), c + 1 < columns ? "," : "\n");
+        fprintf(f, "%s%s", isnan(value[c * step]) ? "" : real_text(value[c * step], buf),
+                c + 1 < columns ? "," : "\n");
 }
 
 /* The header and the rows of the earlier log up to epoch, as text. */
@@ -174,9 +180,11 @@ static char *kept_rows(run *r, const char *path, int64_t epoch)
     if (there && run_table_read(r->ctx, &t, path)) return NULL;
     bool same = there && t.columns == r->columns;
     for (int c = 0; same && c < r->columns; c++) same = !strcmp(t.name[c], r->column[c]);
-    if (there && !same) nsm_error_set(r->ctx, NSM_EFORMAT, "%s: its columns are not those of this run", path);
+    if (there && !same)
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: its columns are not those of this run", path);
     FILE *f = nsm_error(r->ctx) ? NULL : open_memstream(&text, &bytes);
-    for (int c = 0; f && c < r->columns; c++) fprintf(f, "%s%s", r->column[c], c + 1 < r->columns ? "," : "\n");
+    for (int c = 0; f && c < r->columns; c++)
+        fprintf(f, "%s%s", r->column[c], c + 1 < r->columns ? "," : "\n");
     for (int64_t i = 0; f && i < t.rows; i++)
         if (t.value[i] <= (double)epoch) put_row(f, t.columns, t.value + i, t.rows);
     run_table_free(&t);
@@ -189,11 +197,15 @@ int run_log_open(run *r, int columns, const char *const *column, int64_t epoch)
 {
     const char *path = run_path(r, log_name), *events_path = run_path(r, events_name);
     if (nsm_error(r->ctx)) return nsm_error(r->ctx);
-    if (columns < 1 || columns > COLUMNS_MOST) return nsm_error_set(r->ctx, NSM_EINVAL, "a log of %d columns", columns);
+    if (columns < 1 || columns > COLUMNS_MOST)
+        return nsm_error_set(r->ctx, NSM_EINVAL, "a log of %d columns", columns);
     for (; r->columns < columns; r->columns++)
-        if (!(r->column[r->columns] = strdup(column[r->columns]))) return nsm_error_set(r->ctx, NSM_ENOMEM, "out of memory for the log");
+        if (!(r->column[r->columns] = strdup(column[r->columns])))
+            return nsm_error_set(r->ctx, NSM_ENOMEM, "out of memory for the log");
     char *text = kept_rows(r, path, epoch);
-    if (text && write_file(r->ctx, path, text, strlen(text)) == NSM_OK && !(r->log = fopen(path, "ab"))) failed(r->ctx, path);
+    if (text && write_file(r->ctx, path, text, strlen(text)) == NSM_OK &&
+        !(r->log = fopen(path, "ab")))
+        failed(r->ctx, path);
     free(text);
     if (nsm_error(r->ctx)) return nsm_error(r->ctx);
     r->events = events_open(r->ctx, events_path, epoch);
@@ -233,7 +245,8 @@ static void on_field(void *field, size_t bytes, void *user)
     double v = NAN;
     if (l->bad) return;
     if (l->header) {
-        if (l->t->columns == COLUMNS_MOST || !(l->t->name[l->t->columns] = strdup(text))) l->bad = true;
+        if (l->t->columns == COLUMNS_MOST || !(l->t->name[l->t->columns] = strdup(text)))
+            l->bad = true;
         else l->t->columns++;
         return;
     }

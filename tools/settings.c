@@ -79,9 +79,12 @@ const char *real_text(double value, char buf[32])
 
 static const char *type_text(const setting *f, char buf[VALUE_BYTES])
 {
-    static const char *const name[] = {"true or false", "a whole number", "a number", "text", "", "numbers with commas"};
+    static const char *const name[] = {
+        "true or false", "a whole number", "a number", "text", "", "numbers with commas"};
     if (f->type == SETTING_CHOICE) snprintf(buf, VALUE_BYTES, "one of %s", f->choices);
-    else if (f->range) snprintf(buf, VALUE_BYTES, "%s %s%s", name[f->type], *f->range == '>' ? "" : "in ", f->range);
+    else if (f->range)
+        snprintf(buf, VALUE_BYTES, "%s %s%s", name[f->type], *f->range == '>' ? "" : "in ",
+                 f->range);
     else snprintf(buf, VALUE_BYTES, "%s", name[f->type]);
     return buf;
 }
@@ -103,7 +106,8 @@ static bool in_range(const char *range, double v)
 
 static bool set_bool(bool *to, const char *text)
 {
-    static const char *const yes[] = {"true", "yes", "on", "1"}, *const no[] = {"false", "no", "off", "0"};
+    static const char *const yes[] = {"true", "yes", "on", "1"}, *const no[] = {"false", "no",
+                                                                                "off", "0"};
     for (int i = 0; i < 4; i++) {
         bool is_yes = !strcasecmp(text, yes[i]);
         if (!is_yes && strcasecmp(text, no[i])) continue;
@@ -184,19 +188,24 @@ const setting *settings_find(const setting *fields, const char *key)
     return NULL;
 }
 
-int settings_set(nsm_ctx *ctx, const setting *fields, void *options, const char *key, const char *value,
-                 const char *where)
+int settings_set(nsm_ctx *ctx, const setting *fields, void *options, const char *key,
+                 const char *value, const char *where)
 {
     const setting *f = settings_find(fields, key);
     if (!f) {
         nearest n = {0};
         for (f = fields; f->name; f++) nearest_try(&n, key, f->name);
-        if (!n.name) return nsm_error_set(ctx, NSM_EINVAL, "%s: there are no keys here, but \"%s\" is given", where, key);
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: unknown key \"%s\"; the nearest known one is \"%s\"", where, key, n.name);
+        if (!n.name)
+            return nsm_error_set(ctx, NSM_EINVAL, "%s: there are no keys here, but \"%s\" is given",
+                                 where, key);
+        return nsm_error_set(ctx, NSM_EINVAL,
+                             "%s: unknown key \"%s\"; the nearest known one is \"%s\"", where, key,
+                             n.name);
     }
     char want[VALUE_BYTES];
     if (set_value(f, options, value)) return NSM_OK;
-    return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%.200s\", but must be %s", where, key, value, type_text(f, want));
+    return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%.200s\", but must be %s", where, key, value,
+                         type_text(f, want));
 }
 
 int settings_pairs(nsm_ctx *ctx, const setting *fields, void *options, int count, char *const *pair)
@@ -205,7 +214,8 @@ int settings_pairs(nsm_ctx *ctx, const setting *fields, void *options, int count
         char key[KEY_BYTES];
         size_t n = strcspn(pair[i], "=");
         if (pair[i][n] != '=' || n == 0 || n >= sizeof key)
-            return nsm_error_set(ctx, NSM_EINVAL, "\"%.200s\" is not of the form key=value", pair[i]);
+            return nsm_error_set(ctx, NSM_EINVAL, "\"%.200s\" is not of the form key=value",
+                                 pair[i]);
         memcpy(key, pair[i], n);
         key[n] = 0;
         settings_set(ctx, fields, options, key, pair[i] + n + 1, "command line");
@@ -219,8 +229,11 @@ int settings_init(nsm_ctx *ctx, const setting *fields, void *options)
 {
     for (const setting *f = fields; f->name && !nsm_error(ctx); f++) {
         bool text = f->type == SETTING_STRING || f->type == SETTING_CHOICE;
-        bool set = f->fallback ? set_value(f, options, f->fallback) : !text || set_string(AT(char *, options, f), "");
-        if (!set) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for settings (the default of %s)", f->name);
+        bool set = f->fallback ? set_value(f, options, f->fallback)
+                               : !text || set_string(AT(char *, options, f), "");
+        if (!set)
+            nsm_error_set(ctx, NSM_ENOMEM, "out of memory for settings (the default of %s)",
+                          f->name);
     }
     return nsm_error(ctx);
 }
@@ -236,8 +249,10 @@ void settings_clear(const setting *fields, void *options)
 
 int settings_copy(nsm_ctx *ctx, const setting *fields, const void *from, void *to)
 {
-    static const size_t bytes[] = {[SETTING_BOOL] = sizeof(bool), [SETTING_INT] = sizeof(int64_t),
-                                   [SETTING_REAL] = sizeof(double), [SETTING_LIST] = sizeof(setting_list)};
+    static const size_t bytes[] = {[SETTING_BOOL] = sizeof(bool),
+                                   [SETTING_INT] = sizeof(int64_t),
+                                   [SETTING_REAL] = sizeof(double),
+                                   [SETTING_LIST] = sizeof(setting_list)};
     for (const setting *f = fields; f->name; f++) {
         if (f->type != SETTING_STRING && f->type != SETTING_CHOICE)
             memcpy(AT(char, to, f), AT_CONST(char, from, f), bytes[f->type]);
@@ -252,7 +267,9 @@ int settings_copy(nsm_ctx *ctx, const setting *fields, const void *from, void *t
 /* A scalar that YAML would read as something else, or not at all, goes into double quotes. */
 static void put_string(FILE *f, const char *s)
 {
-    bool plain = *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") == strlen(s) &&
+    bool plain = *s &&
+                 strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") ==
+                     strlen(s) &&
                  *s != '-' && *s != '.' && *s != '+';
     if (plain) { fputs(s, f); return; }
     fputc('"', f);
@@ -280,7 +297,8 @@ static void put_value(FILE *out, const setting *f, const void *options, bool yam
         return;
     case SETTING_LIST:
         fputs(yaml ? "[" : "", out);
-        for (int i = 0; i < list->count; i++) fprintf(out, "%s%s", i ? yaml ? ", " : "," : "", real_text(list->value[i], buf));
+        for (int i = 0; i < list->count; i++)
+            fprintf(out, "%s%s", i ? yaml ? ", " : "," : "", real_text(list->value[i], buf));
         fputs(yaml ? "]" : "", out);
         return;
     }
@@ -349,7 +367,8 @@ char *settings_help(const setting *fields)
         char key[KEY_BYTES], line[2 * VALUE_BYTES], want[VALUE_BYTES];
         snprintf(key, sizeof key, "%s=%s", f->name, f->fallback ? f->fallback : "");
         bool plain = f->type == SETTING_STRING || f->type == SETTING_BOOL;
-        snprintf(line, sizeof line, "%s%s%s%s", f->help, plain ? "" : " (", plain ? "" : type_text(f, want), plain ? "" : ")");
+        snprintf(line, sizeof line, "%s%s%s%s", f->help, plain ? "" : " (",
+                 plain ? "" : type_text(f, want), plain ? "" : ")");
         help_line(out, key, line);
     }
     return fclose(out) == 0 ? text : (free(text), NULL);
@@ -370,7 +389,8 @@ typedef struct {
 
 static int refuse(reader *r, const char *what)
 {
-    return nsm_error_set(r->ctx, NSM_EINVAL, "%.300s:%zu: %s", r->name, r->event.start_mark.line + 1, what);
+    return nsm_error_set(r->ctx, NSM_EINVAL, "%.300s:%zu: %s", r->name,
+                         r->event.start_mark.line + 1, what);
 }
 
 static bool next(reader *r)
@@ -403,9 +423,16 @@ static void read_list(reader *r, const char *key)
     size_t used = 0, line = r->event.start_mark.line + 1;
     text[0] = 0;
     while (next(r) && r->event.type != YAML_SEQUENCE_END_EVENT) {
-        if (r->event.type != YAML_SCALAR_EVENT) { refuse(r, "a list may hold plain values only"); return; }
-        if (strlen(scalar(r)) + used + 2 > sizeof text) { refuse(r, "the list is too long"); return; }
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? "," : "", scalar(r));
+        if (r->event.type != YAML_SCALAR_EVENT) {
+            refuse(r, "a list may hold plain values only");
+            return;
+        }
+        if (strlen(scalar(r)) + used + 2 > sizeof text) {
+            refuse(r, "the list is too long");
+            return;
+        }
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? "," : "", scalar(r));
     }
     if (!nsm_error(r->ctx)) assign(r, key, text, line);
 }
@@ -419,7 +446,8 @@ static void read_mapping(reader *r, const char *prefix, int depth)
         int n = snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", scalar(r));
         if (n < 0 || (size_t)n >= sizeof key) { refuse(r, "the key is too long"); return; }
         if (!next(r)) return;
-        if (r->event.type == YAML_SCALAR_EVENT) assign(r, key, scalar(r), r->event.start_mark.line + 1);
+        if (r->event.type == YAML_SCALAR_EVENT)
+            assign(r, key, scalar(r), r->event.start_mark.line + 1);
         else if (r->event.type == YAML_SEQUENCE_START_EVENT) read_list(r, key);
         else if (depth < DEEPEST) read_mapping(r, key, depth + 1);
         else refuse(r, "too many mappings inside each other");
@@ -429,21 +457,30 @@ static void read_mapping(reader *r, const char *prefix, int depth)
 
 static void read_document(reader *r)
 {
-    if (!next(r) || !next(r)) return; /* the stream's start; the document's start, or the end of an empty stream */
+    if (!next(r) || !next(r))
+        return; /* the stream's start; the document's start, or the end of an empty stream */
     if (r->event.type == YAML_STREAM_END_EVENT || !next(r)) return;
     if (r->event.type == YAML_SCALAR_EVENT && !*scalar(r)) return;
-    if (r->event.type != YAML_MAPPING_START_EVENT) { refuse(r, "expected lines of the form key: value"); return; }
+    if (r->event.type != YAML_MAPPING_START_EVENT) {
+        refuse(r, "expected lines of the form key: value");
+        return;
+    }
     read_mapping(r, "", 0);
     if (nsm_error(r->ctx) || !next(r) || !next(r)) return;
     if (r->event.type != YAML_STREAM_END_EVENT) refuse(r, "more than one document");
 }
 
-int settings_parse(nsm_ctx *ctx, const setting *fields, void *options, const char *text, size_t bytes,
-                   const char *name, bool ignore_unknown)
+int settings_parse(nsm_ctx *ctx, const setting *fields, void *options, const char *text,
+                   size_t bytes, const char *name, bool ignore_unknown)
 {
-    reader r = {.ctx = ctx, .fields = fields, .options = options, .name = name, .ignore_unknown = ignore_unknown};
+    reader r = {.ctx = ctx,
+                .fields = fields,
+                .options = options,
+                .name = name,
+                .ignore_unknown = ignore_unknown};
     if (nsm_error(ctx)) return nsm_error(ctx);
-    if (!yaml_parser_initialize(&r.parser)) return nsm_error_set(ctx, NSM_ENOMEM, "out of memory for reading %s", name);
+    if (!yaml_parser_initialize(&r.parser))
+        return nsm_error_set(ctx, NSM_ENOMEM, "out of memory for reading %s", name);
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, bytes);
     read_document(&r);
     yaml_event_delete(&r.event);
@@ -460,7 +497,9 @@ int settings_read(nsm_ctx *ctx, const setting *fields, void *options, const char
     size_t bytes = text ? fread(text, 1, FILE_MOST, f) : 0;
     if (!text) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for reading %s", path);
     else if (ferror(f)) nsm_error_set(ctx, NSM_EIO, "%s: %s", path, strerror(errno));
-    else if (bytes == FILE_MOST) nsm_error_set(ctx, NSM_EFORMAT, "%s: longer than a configuration may be (%d bytes)", path, FILE_MOST);
+    else if (bytes == FILE_MOST)
+        nsm_error_set(ctx, NSM_EFORMAT, "%s: longer than a configuration may be (%d bytes)", path,
+                      FILE_MOST);
     else settings_parse(ctx, fields, options, text, bytes, path, false);
     fclose(f);
     free(text);

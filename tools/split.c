@@ -15,13 +15,18 @@ typedef struct {
 
 static const setting fields[] = {
     {"kind", SETTING_CHOICE, offsetof(options, kind), "stratified",
-     "random: fractions of all; stratified: fractions of each class; per_class: fixed numbers of each class, the rest for testing",
+     "random: fractions of all; stratified: fractions of each class; per_class: fixed numbers of "
+     "each class, the rest for testing",
      "random|stratified|per_class", NULL},
     {"train", SETTING_REAL, offsetof(options, train), "0.1", "fraction for training", NULL, "0..1"},
-    {"valid", SETTING_REAL, offsetof(options, valid), "0.1", "fraction for validation", NULL, "0..1"},
-    {"min_train", SETTING_INT, offsetof(options, min_train), "1", "stratified: at least so many of each class train", NULL, ">=1"},
-    {"train_per_class", SETTING_INT, offsetof(options, train_per_class), "20", "per_class: for training", NULL, ">=1"},
-    {"valid_per_class", SETTING_INT, offsetof(options, valid_per_class), "30", "per_class: for validation", NULL, ">=1"},
+    {"valid", SETTING_REAL, offsetof(options, valid), "0.1", "fraction for validation", NULL,
+     "0..1"},
+    {"min_train", SETTING_INT, offsetof(options, min_train), "1",
+     "stratified: at least so many of each class train", NULL, ">=1"},
+    {"train_per_class", SETTING_INT, offsetof(options, train_per_class), "20",
+     "per_class: for training", NULL, ">=1"},
+    {"valid_per_class", SETTING_INT, offsetof(options, valid_per_class), "30",
+     "per_class: for validation", NULL, ">=1"},
     {"seed", SETTING_INT, offsetof(options, seed), "0", "of the drawing", NULL, ">=0"},
     {0}};
 static const tool_keys keys[] = {{"Keys", fields}, {0}};
@@ -70,11 +75,15 @@ static void on_row(int c, void *user)
     r->line++;
     if (nsm_error(r->ctx) || (r->line == 1 && r->index < 0 && r->part < 0)) return; /* a header */
     if (columns != 2 || r->part < 0)
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: expected INDEX,PART with PART one of train, valid, test", r->path, (long long)r->line);
+        nsm_error_set(r->ctx, NSM_EFORMAT,
+                      "%s:%lld: expected INDEX,PART with PART one of train, valid, test", r->path,
+                      (long long)r->line);
     else if (r->index < 0 || r->index >= r->limit)
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: the index is not in 0..%lld", r->path, (long long)r->line, (long long)r->limit - 1);
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: the index is not in 0..%lld", r->path,
+                      (long long)r->line, (long long)r->limit - 1);
     else if (r->counting && r->seen[r->index]++)
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: index %lld comes twice", r->path, (long long)r->line, (long long)r->index);
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: index %lld comes twice", r->path,
+                      (long long)r->line, (long long)r->index);
     if (nsm_error(r->ctx)) return;
     int64_t at = r->split->count[r->part]++;
     if (!r->counting) r->split->index[r->part][at] = (int32_t)r->index;
@@ -93,7 +102,8 @@ static void read_parts(part_reader *r, FILE *f)
     rewind(f);
     for (size_t n; !nsm_error(r->ctx) && (n = fread(buf, 1, sizeof buf, f)) > 0;)
         if (csv_parse(&p, buf, n, on_field, on_row, r) != n)
-            nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: %s", r->path, (long long)r->line + 1, csv_strerror(csv_error(&p)));
+            nsm_error_set(r->ctx, NSM_EFORMAT, "%s:%lld: %s", r->path, (long long)r->line + 1,
+                          csv_strerror(csv_error(&p)));
     if (ferror(f)) nsm_error_set(r->ctx, NSM_EIO, "%s: %s", r->path, strerror(errno));
     if (!nsm_error(r->ctx)) csv_fini(&p, on_field, on_row, r);
     csv_free(&p);
@@ -134,11 +144,19 @@ static bool remove_split(nsm_dataset *ds, const char *name)
 static int change(const tool *t, nsm_dataset *ds, const options *o, const char *name)
 {
     bool had = (tool_get(t, "remove") || tool_get(t, "from")) && remove_split(ds, name);
-    if (tool_get(t, "remove")) return had ? NSM_OK : nsm_error_set(t->ctx, NSM_EINVAL, "%s has no split \"%s\"", t->arg[0], name);
+    if (tool_get(t, "remove"))
+        return had ? NSM_OK
+                   : nsm_error_set(t->ctx, NSM_EINVAL, "%s has no split \"%s\"", t->arg[0], name);
     if (tool_get(t, "from")) return read_split(ds, name, tool_get(t, "from"));
-    nsm_split_config c = {.train = o->train, .valid = o->valid, .min_train = o->min_train, .train_per_class = o->train_per_class,
-                          .valid_per_class = o->valid_per_class, .seed = t->seeded ? t->seed : (uint64_t)o->seed};
-    c.kind = *o->kind == 'r' ? NSM_SPLIT_RANDOM : *o->kind == 's' ? NSM_SPLIT_STRATIFIED : NSM_SPLIT_PER_CLASS;
+    nsm_split_config c = {.train = o->train,
+                          .valid = o->valid,
+                          .min_train = o->min_train,
+                          .train_per_class = o->train_per_class,
+                          .valid_per_class = o->valid_per_class,
+                          .seed = t->seeded ? t->seed : (uint64_t)o->seed};
+    c.kind = *o->kind == 'r'   ? NSM_SPLIT_RANDOM
+             : *o->kind == 's' ? NSM_SPLIT_STRATIFIED
+                               : NSM_SPLIT_PER_CLASS;
     return nsm_dataset_split_make(ds, name, &c);
 }
 
@@ -162,6 +180,12 @@ static int run_split(tool *t)
 }
 
 const tool_command split_command = {
-    .name = "split", .args = "DATASET [NAME] [KEY=VALUE...]", .summary = "Make, replace or remove a split of a dataset.",
-    .details = "NAME is \"default\" unless given; a split of that name is replaced.", .options = command_options, .keys = keys,
-    .least = 1, .most = 2, .run = run_split};
+    .name = "split",
+    .args = "DATASET [NAME] [KEY=VALUE...]",
+    .summary = "Make, replace or remove a split of a dataset.",
+    .details = "NAME is \"default\" unless given; a split of that name is replaced.",
+    .options = command_options,
+    .keys = keys,
+    .least = 1,
+    .most = 2,
+    .run = run_split};

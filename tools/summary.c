@@ -9,8 +9,10 @@ json_t *split_summary(const nsm_dataset *ds)
     json_t *list = json_array();
     for (int i = 0; i < ds->splits; i++) {
         const nsm_dataset_split *s = &ds->split[i];
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", s->name, "train", (json_int_t)s->count[NSM_TRAIN], "valid",
-                                              (json_int_t)s->count[NSM_VALID], "test", (json_int_t)s->count[NSM_TEST]));
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", s->name, "train",
+                                              (json_int_t)s->count[NSM_TRAIN], "valid",
+                                              (json_int_t)s->count[NSM_VALID], "test",
+                                              (json_int_t)s->count[NSM_TEST]));
     }
     return list;
 }
@@ -20,12 +22,16 @@ json_t *dataset_summary(const nsm_dataset *ds, const char *path)
     int64_t nodes = 0, edges = 0;
     for (int i = 0; i < ds->node_types; i++) nodes += ds->node[i].count;
     for (int i = 0; i < ds->edge_types; i++) edges += ds->edge[i].count;
-    json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I}", "file", path, "name", ds->name ? ds->name : "", "graphs", (json_int_t)ds->graphs,
-                          "nodes", (json_int_t)nodes, "edges", (json_int_t)edges);
+    json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I}", "file", path, "name",
+                          ds->name ? ds->name : "", "graphs", (json_int_t)ds->graphs, "nodes",
+                          (json_int_t)nodes, "edges", (json_int_t)edges);
     if (!o) return NULL;
-    if (ds->node_types) json_object_set_new(o, "features", json_integer(ds->node[ds->target].features));
-    if (ds->label.kind == NSM_LABEL_CLASS || ds->label.kind == NSM_LABEL_MULTI) json_object_set_new(o, "classes", json_integer(ds->label.columns));
-    if (ds->label.kind == NSM_LABEL_VALUE) json_object_set_new(o, "values", json_integer(ds->label.columns));
+    if (ds->node_types)
+        json_object_set_new(o, "features", json_integer(ds->node[ds->target].features));
+    if (ds->label.kind == NSM_LABEL_CLASS || ds->label.kind == NSM_LABEL_MULTI)
+        json_object_set_new(o, "classes", json_integer(ds->label.columns));
+    if (ds->label.kind == NSM_LABEL_VALUE)
+        json_object_set_new(o, "values", json_integer(ds->label.columns));
     if (ds->splits) json_object_set_new(o, "splits", split_summary(ds));
     return o;
 }

@@ -59,7 +59,8 @@ int tool_error(const tool *t)
 int tool_settings(tool *t, const setting *fields, void *options)
 {
     if (settings_init(t->ctx, fields, options)) return tool_error(t);
-    if (settings_pairs(t->ctx, fields, options, t->pairs, t->pair)) return tool_usage(t, "%s", nsm_error_message(t->ctx));
+    if (settings_pairs(t->ctx, fields, options, t->pairs, t->pair))
+        return tool_usage(t, "%s", nsm_error_message(t->ctx));
     return TOOL_DONE;
 }
 
@@ -90,7 +91,9 @@ static int unknown_command(const tool_command *const *commands, const char *name
     nearest n = {0};
     for (int i = 0; commands[i]; i++) nearest_try(&n, name, commands[i]->name);
     nearest_try(&n, name, "help");
-    fprintf(stderr, "nsm: unknown command \"%s\"; the nearest known one is \"%s\" (nsm --help lists all)\n", name, n.name);
+    fprintf(stderr,
+            "nsm: unknown command \"%s\"; the nearest known one is \"%s\" (nsm --help lists all)\n",
+            name, n.name);
     return TOOL_USAGE;
 }
 
@@ -102,11 +105,16 @@ static int no_command(const tool_command *const *commands, int argc, char **argv
     FILE *out = open_memstream(&text, &bytes);
     if (!out) return TOOL_FAILED;
     fputs("Commands:\n", out);
-    for (int i = 0; commands[i]; i++) fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    for (int i = 0; commands[i]; i++)
+        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\nnsm help COMMAND, or nsm COMMAND --help, says more of each.", out);
     if (fclose(out)) return TOOL_FAILED;
-    const tool_command top = {.name = "", .args = "COMMAND [ARGUMENT...]", .details = text, .most = 0,
-                              .summary = "Graph and multimodal reasoning: train, run and look into models."};
+    const tool_command top = {
+        .name = "",
+        .args = "COMMAND [ARGUMENT...]",
+        .details = text,
+        .most = 0,
+        .summary = "Graph and multimodal reasoning: train, run and look into models."};
     tool t = {.command = &top};
     int code = tool_parse(&t, argc, argv);
     if (code < 0) {
@@ -130,7 +138,8 @@ static void close_stdout(void)
 
 static int run(tool *t)
 {
-    t->ctx = nsm_ctx_new(&(nsm_ctx_config){.backend = t->device, .threads = t->threads, .seed = t->seed});
+    t->ctx = nsm_ctx_new(
+        &(nsm_ctx_config){.backend = t->device, .threads = t->threads, .seed = t->seed});
     if (!t->ctx || nsm_error(t->ctx)) return tool_error(t);
     return t->command->run(t);
 }
@@ -143,7 +152,8 @@ int tool_main(const tool_command *const *commands, int argc, char **argv)
     bool help = at < argc && !strcmp(argv[at], "help");
     if (at == argc || (help && at + 1 >= argc)) {
         char *ask[] = {(char *)"nsm", (char *)"--help", NULL};
-        return help ? no_command(commands, 2, ask) : (argv[0] = (char *)"nsm", no_command(commands, argc, argv));
+        return help ? no_command(commands, 2, ask)
+                    : (argv[0] = (char *)"nsm", no_command(commands, argc, argv));
     }
     tool t = {.command = find(commands, argv[at + help])};
     if (!t.command) return unknown_command(commands, argv[at + help]);

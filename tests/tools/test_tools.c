@@ -61,15 +61,28 @@ START_TEST(values)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     options o = {0};
     ck_assert_int_eq(settings_init(ctx, fields, &o), NSM_OK);
-    ck_assert(o.hidden == 64 && o.lr == 0.01 && !o.fast && o.fanouts.count == 2 && o.fanouts.value[1] == 10);
+    ck_assert(o.hidden == 64 && o.lr == 0.01 && !o.fast && o.fanouts.count == 2 &&
+              o.fanouts.value[1] == 10);
     ck_assert_str_eq(o.note, "");
-    char *pair[] = {(char *)"hidden=1_000", (char *)"optimizer.lr=1e-3", (char *)"fast=yes", (char *)"fanouts=[5, 4,3]", (char *)"note=a=b"};
+    char *pair[] = {(char *)"hidden=1_000", (char *)"optimizer.lr=1e-3", (char *)"fast=yes",
+                    (char *)"fanouts=[5, 4,3]", (char *)"note=a=b"};
     ck_assert_int_eq(settings_pairs(ctx, fields, &o, 5, pair), NSM_OK);
     ck_assert(o.hidden == 1000 && o.lr == 0.001 && o.fast && o.fanouts.count == 3);
     ck_assert_str_eq(o.note, "a=b");
-    static const char *const wrong[][2] = {{"hidden", "x"}, {"hidden", "0"}, {"hidden", "1.5"}, {"hidden", ""}, {"hidden", "99999999999999999999"},
-                                           {"optimizer.lr", "nan"}, {"optimizer.lr", "2"}, {"optimizer.lr", "0,5"}, {"model", "ga"},
-                                           {"model", "gcn|gat"}, {"fast", "maybe"}, {"fanouts", "5,,4"}, {"fanouts", "5,"}, {"fanouts", "-1"}};
+    static const char *const wrong[][2] = {{"hidden", "x"},
+                                           {"hidden", "0"},
+                                           {"hidden", "1.5"},
+                                           {"hidden", ""},
+                                           {"hidden", "99999999999999999999"},
+                                           {"optimizer.lr", "nan"},
+                                           {"optimizer.lr", "2"},
+                                           {"optimizer.lr", "0,5"},
+                                           {"model", "ga"},
+                                           {"model", "gcn|gat"},
+                                           {"fast", "maybe"},
+                                           {"fanouts", "5,,4"},
+                                           {"fanouts", "5,"},
+                                           {"fanouts", "-1"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         settings_set(ctx, fields, &o, wrong[i][0], wrong[i][1], "here");
         ck_assert_ptr_nonnull(strstr(nsm_error_message(ctx), wrong[i][0]));
@@ -90,17 +103,29 @@ START_TEST(yaml_in)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     options o = {0};
     settings_init(ctx, fields, &o);
-    ck_assert_int_eq(yaml(ctx, &o, "# a comment\nhidden: 8\noptimizer:\n  lr: 0.5\nfanouts: [1, 2, 3]\nnote: \"x: #y\"\n"), NSM_OK);
+    ck_assert_int_eq(
+        yaml(
+            ctx, &o,
+            "# a comment\nhidden: 8\noptimizer:\n  lr: 0.5\nfanouts: [1, 2, 3]\nnote: \"x: #y\"\n"),
+        NSM_OK);
     ck_assert(o.hidden == 8 && o.lr == 0.5 && o.fanouts.count == 3);
     ck_assert_str_eq(o.note, "x: #y");
     ck_assert_int_eq(yaml(ctx, &o, ""), NSM_OK);
     ck_assert_int_eq(yaml(ctx, &o, "# nothing\n"), NSM_OK);
-    ck_assert_int_eq(settings_parse(ctx, fields, &o, "later: 1\nhidden: 9\n", 19, "x", true), NSM_OK);
+    ck_assert_int_eq(settings_parse(ctx, fields, &o, "later: 1\nhidden: 9\n", 19, "x", true),
+                     NSM_OK);
     ck_assert(o.hidden == 9);
-    static const struct { const char *text, *where; } bad[] = {
-        {"hidden: 8\nhiden: 9\n", "x.yaml:2"}, {"hidden: 8\nfast: 7\n", "x.yaml:2"}, {"a: [\n", "x.yaml:"}, {"- 1\n", "x.yaml:1"},
-        {"fanouts: [[1]]\n", "x.yaml:1"}, {"hidden: &a 1\nnote: *a\n", "x.yaml:2"}, {"hidden: 1\n---\nhidden: 2\n", "x.yaml:"},
-        {"\x01\x02", "x.yaml:"}, {"hidden: \xff\n", "x.yaml:"}, {"a: {b: {c: {d: {e: {f: {g: {h: {i: {j: 1}}}}}}}}}\n", "x.yaml:1"}};
+    static const struct { const char *text, *where;
+    } bad[] = {{"hidden: 8\nhiden: 9\n", "x.yaml:2"},
+               {"hidden: 8\nfast: 7\n", "x.yaml:2"},
+               {"a: [\n", "x.yaml:"},
+               {"- 1\n", "x.yaml:1"},
+               {"fanouts: [[1]]\n", "x.yaml:1"},
+               {"hidden: &a 1\nnote: *a\n", "x.yaml:2"},
+               {"hidden: 1\n---\nhidden: 2\n", "x.yaml:"},
+               {"\x01\x02", "x.yaml:"},
+               {"hidden: \xff\n", "x.yaml:"},
+               {"a: {b: {c: {d: {e: {f: {g: {h: {i: {j: 1}}}}}}}}}\n", "x.yaml:1"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         yaml(ctx, &o, bad[i].text);
         ck_assert_msg(strstr(nsm_error_message(ctx), bad[i].where), "%s", nsm_error_message(ctx));
@@ -117,7 +142,11 @@ START_TEST(yaml_out) /* what is written reads back as the same values */
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     options a = {0}, b = {0};
-    static const char *const notes[] = {"", "plain", "yes", "a: b # c", "\"quoted\\", "line\nbreak\ttab", "- x", "\xc3\xa4\xe2\x82\xac", "null", "{x}"};
+    static const char *const notes[] = {"",           "plain",
+                                        "yes",        "a: b # c",
+                                        "\"quoted\\", "line\nbreak\ttab",
+                                        "- x",        "\xc3\xa4\xe2\x82\xac",
+                                        "null",       "{x}"};
     for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) {
         settings_init(ctx, fields, &a);
         settings_init(ctx, fields, &b);
@@ -142,7 +171,8 @@ END_TEST
 START_TEST(numbers)
 {
     char buf[32];
-    static const double v[] = {0, 10, -3, 0.1, 1e-300, 1.0 / 3, 123456789, 1e20, 5e-324, 1.7976931348623157e308};
+    static const double v[] = {0,       10,        -3,   0.1,    1e-300,
+                               1.0 / 3, 123456789, 1e20, 5e-324, 1.7976931348623157e308};
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         double back = 1;
         ck_assert(real_parse(real_text(v[i], buf), &back));
@@ -192,7 +222,8 @@ static void log_epochs(nsm_ctx *ctx, run *r, int from, int to, int64_t kept)
 {
     static const char *const column[] = {"epoch", "loss", "valid"};
     ck_assert_int_eq(run_log_open(r, 3, column, kept), NSM_OK);
-    for (int e = from; e <= to; e++) ck_assert_int_eq(run_log(r, (double[]){e, 1.0 / e, e % 2 ? NAN : 0.5}), NSM_OK);
+    for (int e = from; e <= to; e++)
+        ck_assert_int_eq(run_log(r, (double[]){e, 1.0 / e, e % 2 ? NAN : 0.5}), NSM_OK);
     ck_ok(ctx);
 }
 
@@ -213,13 +244,15 @@ START_TEST(run_folder_files)
     r = run_open(ctx, path, true); /* go on after epoch 6 */
     log_epochs(ctx, r, 7, 8, 6);
     ck_assert_int_eq(size_of(in_folder("a/b/checkpoint-10.h5")), 1);
-    ck_assert_int_eq(size_of(in_folder("a/b/.best.h5.draft-1-1")), -1); /* left by a writer that died */
+    ck_assert_int_eq(size_of(in_folder("a/b/.best.h5.draft-1-1")),
+                     -1); /* left by a writer that died */
     ck_assert_int_eq(run_close(r), NSM_OK);
     run_table t;
     ck_assert_int_eq(run_table_read(ctx, &t, in_folder("a/b/log.csv")), NSM_OK);
     ck_assert(t.columns == 3 && t.rows == 8);
     const double *epoch = run_table_column(&t, "epoch"), *valid = run_table_column(&t, "valid");
-    for (int i = 0; i < 8; i++) ck_assert(epoch[i] == i + 1 && (i % 2 ? valid[i] == 0.5 : isnan(valid[i])));
+    for (int i = 0; i < 8; i++)
+        ck_assert(epoch[i] == i + 1 && (i % 2 ? valid[i] == 0.5 : isnan(valid[i])));
     ck_assert_ptr_null(run_table_column(&t, "none"));
     run_table_free(&t);
 
@@ -283,7 +316,9 @@ END_TEST
 int main(void)
 {
     if (!mkdtemp(folder)) return 1;
-    int code = test_main("tools", (const TTest *const[]){names, values, yaml_in, yaml_out, numbers, event_file, run_folder_files, bad_logs, charts, NULL});
+    int code = test_main("tools", (const TTest *const[]){names, values, yaml_in, yaml_out, numbers,
+                                                         event_file, run_folder_files, bad_logs,
+                                                         charts, NULL});
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", folder);
     return system(command) ? 1 : code;
