@@ -56,11 +56,10 @@ check_PROGRAMS += %D%/tools/test_tools
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh
 endif
-EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
+EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh
 
 # ---- the examples, against the installed library ----
 if HAVE_HDF5
 TESTS += %D%/examples.sh
 endif
 EXTRA_DIST += %D%/examples.sh
-EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh

@@ -1,8 +1,8 @@
 /* main.c - The program nsm: the table of its subcommands.  A new one is one file, and one line here. */
 #include "tools/tool.h"
 
-#define COMMANDS(X) X(train) X(import) X(generate) X(split) X(info) X(plot)
-#define COMMANDS(X) X(eval) X(predict) X(export) X(import) X(generate) X(split) X(info) X(plot)
+#define COMMANDS(X) \
+    X(train) X(eval) X(predict) X(export) X(import) X(generate) X(split) X(info) X(plot)
 
 #define DECLARE(name) extern const tool_command name##_command;
 #define LIST(name) &name##_command,
