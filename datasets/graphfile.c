@@ -155,14 +155,15 @@ static nsm_dataset *parse(nsm_ctx *ctx, const char *source, const nsmi_options *
 {
     igraph_t g;
     nsm_dataset *ds = NULL;
+    igraph_error_t code;
     igraph_set_error_handler(keep_reason);
     igraph_set_warning_handler(igraph_warning_handler_ignore);
     igraph_set_attribute_table(&igraph_cattribute_table);
     FILE *in = fopen(source, "r");
     if (!in) {
         nsm_error_set(ctx, NSM_EIO, "%s: cannot be opened", source);
-    } else if (read(&g, in) != IGRAPH_SUCCESS) {
-        nsm_error_set(ctx, NSM_EFORMAT, "%s: %s", source, *reason ? reason : "igraph cannot read it");
+    } else if ((code = read(&g, in)) != IGRAPH_SUCCESS) {
+        nsm_error_set(ctx, NSM_EFORMAT, "%s: %s", source, *reason ? reason : igraph_strerror(code));
     } else {
         ds = to_dataset(ctx, source, &g, o);
         igraph_destroy(&g);

@@ -219,7 +219,6 @@ static const char *read_synset(wordnet *w, int f, char *line)
     if (!type || type[1] || file_of(*type) != f) return "synset type";
     w->offset[w->nodes] = (int32_t)offset;
     w->cls[w->nodes] = (int32_t)cls;
-    w->name[w->nodes] = NULL;
     const char *wrong = read_words(w, &p);
     if (!wrong) wrong = read_pointers(w, &p);
     if (!wrong) add_words(w, gloss, gloss + strlen(gloss));
@@ -245,6 +244,7 @@ static void read_file(wordnet *w, const char *folder, int f)
         if (strlen(line) > MAX_LINE) nsmi_text_error(t, "the line is too long");
         if (nsmi_failed(w->ctx) || !room_for_synset(w)) break;
         w->ptr[w->nodes] = w->entries;
+        w->name[w->nodes] = NULL;
         const char *wrong = read_synset(w, f, line);
         w->nodes++;
         if (nsmi_failed(w->ctx)) break;

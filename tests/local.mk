@@ -63,3 +63,16 @@ if HAVE_HDF5
 TESTS += %D%/examples.sh
 endif
 EXTRA_DIST += %D%/examples.sh
+EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
+
+# ---- datasets ----
+if HAVE_HDF5
+check_PROGRAMS += %D%/datasets/fuzz_readers
+%C%_datasets_fuzz_readers_SOURCES = %D%/datasets/fuzz_readers.c %D%/datasets/sample.h %D%/datasets/sample.c
+%C%_datasets_fuzz_readers_LDADD = libnsmall.la $(NSM_ALL_LIBS)
+if HAVE_CHECK
+check_PROGRAMS += %D%/datasets/test_datasets
+%C%_datasets_test_datasets_SOURCES = %D%/datasets/test_datasets.c %D%/datasets/sample.h %D%/datasets/sample.c
+%C%_datasets_test_datasets_LDADD = $(NSM_TEST_LIBS)
+endif
+endif
