@@ -162,6 +162,13 @@ static entry *find(const fixture *f, const char *path)
 
 bool fixture_has(const fixture *f, const char *path) { return find(f, path) != NULL; }
 
+const char *fixture_next(const fixture *f, const char *group, int *at)
+{
+    for (; *at < f->entries; ++*at)
+        if (starts(f->entry[*at].path, group)) return f->entry[(*at)++].path;
+    return NULL;
+}
+
 static int dims_of(hid_t set, int64_t dim[NSM_MAX_RANK])
 {
     hsize_t size[H5S_MAX_RANK];

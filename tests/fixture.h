@@ -34,6 +34,8 @@ const char *fixture_text(const fixture *f, const char *key, const char *fallback
 
 /* ---- arrays: by path ("inputs/x"); owned by the fixture; NULL and a fault if missing ---- */
 bool fixture_has(const fixture *f, const char *path);
+/* The next path that starts with group ("weights/") from *at on, which starts at 0; NULL after the last. */
+const char *fixture_next(const fixture *f, const char *group, int *at);
 int fixture_dims(fixture *f, const char *path, int64_t dim[NSM_MAX_RANK]); /* the rank; -1 if missing */
 float *fixture_floats(fixture *f, const char *path, int64_t *count);
 int32_t *fixture_ints(fixture *f, const char *path, int64_t *count);

@@ -12,9 +12,10 @@
 #include <unistd.h>
 #include "tests/fixture.h"
 
-extern const oracle_kind oracle_losses[], oracle_primitives[], oracle_graph[];
+extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[];
 static const oracle_kind *const tables[] = {
     oracle_losses,
+    oracle_optimizers,
     oracle_primitives,
     oracle_graph,
     NULL,
