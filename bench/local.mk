@@ -1,1 +1,5 @@
-# Files of bench/.
+# One library of measurements, which the program's bench command links, and a program for each claim.
+noinst_LTLIBRARIES += libnsmbench.la
+libnsmbench_la_SOURCES = %D%/gnn.h %D%/gnn.c %D%/limits.c
+noinst_PROGRAMS += %D%/bench_gnn
+%C%_bench_gnn_LDADD = libnsmbench.la libnsmall.la $(NSM_ALL_LIBS)
