@@ -46,6 +46,10 @@ check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%
 %C%_graph_test_sage_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gnn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_sampler_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+if HAVE_IGRAPH
+check_PROGRAMS += %D%/graph/test_igraph
+%C%_graph_test_igraph_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+endif
 endif
 
 # ---- the program ----
