@@ -66,7 +66,8 @@ EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh
 if HAVE_HDF5
 TESTS += %D%/examples.sh
 endif
-EXTRA_DIST += %D%/examples.sh
+TESTS += %D%/read_h5.sh
+EXTRA_DIST += %D%/examples.sh %D%/read_h5.sh
 EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
 
 # ---- datasets ----
