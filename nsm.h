@@ -22,6 +22,7 @@
 #include "graph/sage.h"
 #include "graph/gnn.h"
 #include "graph/sampler.h"
+#include "graph/pool.h"
 #include "datasets/dataset.h"
 #include "datasets/import.h"
 #include "datasets/generate.h"

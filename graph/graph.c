@@ -60,6 +60,8 @@ void nsm_graph_free(nsm_graph *g)
     nsm_tensor_free(g->weight);
     nsm_tensor_free(g->feature);
     nsm_csr_free(g->member);
+    nsm_tensor_free(g->graph_of);
+    nsm_tensor_free(g->member_node);
     nsm_csr_free(g->csr);
     free(g);
 }
@@ -205,10 +207,22 @@ int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_
     if (!node) return nsm_error(ctx);
     for (int64_t i = 0; i < g->nodes; i++) node[i] = (int32_t)i;
     nsm_csr *member = nsm_csr_new(ctx, graphs, g->nodes, g->nodes, graph_of_node, node, false);
+    nsm_tensor *of = nsm_tensor_from(ctx, NSM_I32, 1, &g->nodes, graph_of_node);
+    nsm_tensor *order = nsm_tensor_new(ctx, NSM_I32, 1, &g->nodes);
     free(node);
-    if (!member) return nsm_error(ctx);
+    if (nsmi_failed(ctx)) {
+        nsm_csr_free(member);
+        nsm_tensor_free(of);
+        nsm_tensor_free(order);
+        return nsm_error(ctx);
+    }
+    ctx->dev.be->copy(&ctx->dev, (size_t)g->nodes * sizeof(int32_t), member->fwd.idx, order->data);
     nsm_csr_free(g->member);
+    nsm_tensor_free(g->graph_of);
+    nsm_tensor_free(g->member_node);
     g->member = member;
+    g->graph_of = of;
+    g->member_node = order;
     g->graphs = graphs;
     return NSM_OK;
 }

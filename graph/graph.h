@@ -31,6 +31,8 @@ struct nsm_graph {
     nsm_tensor *feature;  /* [E, K] in the caller's order, or NULL */
     int64_t graphs;       /* how many graphs this is a batch of: 1 */
     nsm_csr *member;      /* of a batch: row = graph, columns = its nodes; else NULL */
+    nsm_tensor *graph_of; /* of a batch: int32 [n], the graph of each node; else NULL */
+    nsm_tensor *member_node; /* of a batch: int32 [n], the nodes in member's order; else NULL */
     struct nsmi_graph_cache *cache;
 };
 

@@ -6,6 +6,7 @@
 #include "graph/gatv2.h"
 #include "graph/gcn.h"
 #include "graph/gnn.h"
+#include "graph/pool.h"
 #include "graph/sage.h"
 #include "tests/fixture.h"
 
@@ -116,6 +117,63 @@ static void run_sage(fixture *f)
     fixture_grads(f, tape, nsm_sage_module(sage));
     nsm_tape_free(tape);
     nsm_sage_free(sage);
+    nsm_graph_free(g);
+}
+
+/* ---- batches of graphs ---- */
+/* Nodes without edges, in the graphs that inputs/batch says. */
+static nsm_graph *open_batch(fixture *f)
+{
+    int64_t n;
+    const int32_t *batch = fixture_ints(f, "inputs/batch", &n);
+    nsm_graph *g = batch ? nsm_graph_new(fixture_ctx(f), n, 0, NULL, NULL) : NULL;
+    if (g) nsm_graph_set_members(g, fixture_int(f, "num_graphs", 0), batch);
+    return g;
+}
+
+static void run_graph_norm(fixture *f)
+{
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    nsm_graph *g = open_batch(f);
+    nsm_graph_norm *norm = nsm_graph_norm_new(fixture_ctx(f), size(f, "in_channels", 0), (float)fixture_number(f, "eps", 1e-5));
+    fixture_load(f, nsm_graph_norm_module(norm));
+    fixture_output(f, tape, "out", nsm_graph_norm_apply(tape, norm, g, fixture_input(f, "x")));
+    fixture_grads(f, tape, nsm_graph_norm_module(norm));
+    nsm_tape_free(tape);
+    nsm_graph_norm_free(norm);
+    nsm_graph_free(g);
+}
+
+static void run_global_pool(fixture *f)
+{
+    static const struct { const char *name; nsm_tensor *(*pool)(nsm_tape *, nsm_graph *, nsm_tensor *); } pools[] = {
+        { "mean", nsm_pool_mean }, { "max", nsm_pool_max }, { "sum", nsm_pool_sum },
+    };
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    nsm_graph *g = open_batch(f);
+    for (size_t i = 0; i < 3; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "outputs/%s", pools[i].name);
+        if (fixture_has(f, path)) fixture_output(f, tape, pools[i].name, pools[i].pool(tape, g, fixture_input(f, "x")));
+    }
+    fixture_grads(f, tape, NULL);
+    nsm_tape_free(tape);
+    nsm_graph_free(g);
+}
+
+static void run_attention_pool(fixture *f)
+{
+    int gates = size(f, "gate_channels", 1), out = size(f, "out_channels", 0);
+    if (gates != 1 && gates != out) fixture_fault(f, "gate_channels is %d, want 1 or %d", gates, out);
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    nsm_graph *g = open_batch(f);
+    nsm_attention_pool *p = nsm_attention_pool_new(fixture_ctx(f), &(nsm_attention_pool_config){
+        .in_channels = size(f, "in_channels", 0), .out_channels = out, .by_feature = gates != 1 });
+    fixture_load(f, nsm_attention_pool_module(p));
+    fixture_output(f, tape, "out", nsm_attention_pool_apply(tape, p, g, fixture_input(f, "x")));
+    fixture_grads(f, tape, nsm_attention_pool_module(p));
+    nsm_tape_free(tape);
+    nsm_attention_pool_free(p);
     nsm_graph_free(g);
 }
 
@@ -235,5 +293,8 @@ const oracle_kind oracle_graph[] = {
     { "models", "gcn_node_classifier", run_model },
     { "models", "gat_node_classifier", run_model },
     { "models", "sage_node_classifier", run_model },
+    { "norm", "graph_norm", run_graph_norm },
+    { "pool", "global_pool", run_global_pool },
+    { "pool", "attentional_pool", run_attention_pool },
     { NULL, NULL, NULL },
 };

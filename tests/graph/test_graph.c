@@ -1,6 +1,7 @@
 /* tests/graph/test_graph.c - The container: self loops, batches, orders, types, both directions. */
 #include "config.h"
 #include "graph/internal.h"
+#include "graph/pool.h"
 #include "tests/graph/layer.h"
 
 START_TEST(bad_edges)
@@ -178,11 +179,59 @@ START_TEST(types)
 }
 END_TEST
 
+/* Both pooling layers on a batch, forward and back. */
+static void pool_all(nsm_ctx *ctx, nsm_graph *g)
+{
+    float host[9 * 3];
+    test_random(6, 9 * 3, host);
+    nsm_random start = nsm_random_get(ctx);
+    nsm_tensor *x = nsm_tensor_from(ctx, NSM_F32, 2, (int64_t[]){ 9, 3 }, host);
+    nsm_attention_pool *p = nsm_attention_pool_new(ctx, &(nsm_attention_pool_config){ .in_channels = 3, .out_channels = 2 });
+    nsm_graph_norm *norm = nsm_graph_norm_new(ctx, 3, 0);
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tensor *y = nsm_attention_pool_apply(tape, p, g, nsm_graph_norm_apply(tape, norm, g, x));
+    if (tape) nsm_tape_backward(tape, nsm_sum(tape, y, NSM_ALL, false));
+    nsm_tape_free(tape);
+    nsm_attention_pool_free(p);
+    nsm_graph_norm_free(norm);
+    nsm_tensor_free(x);
+    nsm_random_set(ctx, start);
+}
+
+START_TEST(pool_errors)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    ck_assert(!nsm_graph_norm_new(ctx, 0, 0));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_attention_pool_new(ctx, &(nsm_attention_pool_config){ .in_channels = 3 }));
+    ck_error(ctx, NSM_EINVAL);
+    nsm_graph *g = layer_graph(ctx, 9, 20); /* one graph, without members until they are wanted */
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ 9, 3 }), *y;
+    nsm_tensor_fill(x, 2);
+    y = nsm_pool_mean(tape, g, x);
+    ck_assert(y && y->dim[0] == 1 && y->f32[1] == 2);
+    nsm_graph_norm *norm = nsm_graph_norm_new(ctx, 4, 0);
+    ck_assert(!nsm_graph_norm_apply(tape, norm, g, x));
+    ck_error(ctx, NSM_ESHAPE);
+    int32_t of[9] = { 0, 1, 2 };
+    ck_assert_int_eq(nsm_graph_set_members(g, 2, of), NSM_EINVAL);
+    ck_assert_msg(strstr(nsm_error_message(ctx), "node 2 is 2"), "%s", nsm_error_message(ctx));
+    nsm_error_clear(ctx);
+    nsm_tape_free(tape);
+    nsm_graph_norm_free(norm);
+    nsm_tensor_free(x);
+    nsm_graph_free(g);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
 static void build_all(nsm_ctx *ctx)
 {
     nsm_graph *part[2] = { layer_graph(ctx, 4, 9), layer_graph(ctx, 5, 9) };
     nsm_graph *all = part[0] && part[1] ? nsm_graph_batch(ctx, 2, part) : NULL;
     int32_t place[9], src[9] = { 0 }, dst[9] = { 1 };
+    pool_all(ctx, all);
     nsm_edges e;
     nsm_edges_symmetric(ctx, 4, 9, src, dst, true, &e);
     nsm_edges_free(&e);
@@ -210,5 +259,5 @@ END_TEST
 
 int main(void)
 {
-    return test_main("graph", (const TTest *const[]){ bad_edges, given_order, empty, symmetric, batch, orders, types, memory, NULL });
+    return test_main("graph", (const TTest *const[]){ bad_edges, given_order, empty, symmetric, batch, orders, types, pool_errors, memory, NULL });
 }
