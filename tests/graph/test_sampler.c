@@ -13,8 +13,8 @@ static data make_data(nsm_ctx *ctx)
 {
     data d = { malloc((N + 1) * sizeof *d.ptr), malloc(E * sizeof *d.idx), malloc(N * F * sizeof *d.x) };
     nsm_graph *g = layer_graph(ctx, N, E);
-    memcpy(d.ptr, g->csr->fwd.ptr, (N + 1) * sizeof *d.ptr);
-    memcpy(d.idx, g->csr->fwd.idx, E * sizeof *d.idx);
+    ctx->dev.be->to_host(&ctx->dev, (N + 1) * sizeof *d.ptr, g->csr->fwd.ptr, d.ptr);
+    ctx->dev.be->to_host(&ctx->dev, E * sizeof *d.idx, g->csr->fwd.idx, d.idx);
     test_random(1, N * F, d.x);
     nsm_graph_free(g);
     return d;
@@ -43,17 +43,24 @@ static int times(const data *d, int32_t from, int32_t to)
 
 static void check_block(const data *d, const nsm_batch *b, const nsm_graph *g, int fan_out)
 {
-    const nsm_csr_part *m = &g->csr->fwd;
+    int64_t *ptr = calloc((size_t)g->nodes + 1, sizeof *ptr);
+    int32_t *idx = malloc((size_t)g->edges * sizeof *idx), *dst = malloc((size_t)g->edges * sizeof *dst);
+    nsm_graph_edges(g, idx, dst); /* given by rows, so in csr order */
+    for (int64_t e = 0; e < g->edges; e++) ptr[dst[e] + 1]++;
+    for (int64_t i = 0; i < g->nodes; i++) ptr[i + 1] += ptr[i];
     for (int64_t i = 0; i < g->nodes; i++) {
         int32_t node = b->node[i];
-        int64_t degree = d->ptr[node + 1] - d->ptr[node], got = m->ptr[i + 1] - m->ptr[i];
+        int64_t degree = d->ptr[node + 1] - d->ptr[node], got = ptr[i + 1] - ptr[i];
         ck_assert_int_eq(got, fan_out < degree ? fan_out : degree);
-        for (int64_t e = m->ptr[i]; e < m->ptr[i + 1]; e++) {
+        for (int64_t e = ptr[i]; e < ptr[i + 1]; e++) {
             int here = 0;
-            for (int64_t k = m->ptr[i]; k < m->ptr[i + 1]; k++) here += m->idx[k] == m->idx[e];
-            ck_assert_int_le(here, times(d, b->node[m->idx[e]], node)); /* without replacement */
+            for (int64_t k = ptr[i]; k < ptr[i + 1]; k++) here += idx[k] == idx[e];
+            ck_assert_int_le(here, times(d, b->node[idx[e]], node)); /* without replacement */
         }
     }
+    free(ptr);
+    free(idx);
+    free(dst);
 }
 
 START_TEST(subset)
@@ -92,8 +99,14 @@ static uint64_t digest(const nsm_batch *b)
 {
     uint64_t h = 1469598103934665603u;
     for (int64_t i = 0; i < b->nodes; i++) h = (h ^ (uint64_t)b->node[i]) * 1099511628211u;
-    for (int k = 0; k < b->layers; k++)
-        for (int64_t e = 0; e < b->block[k]->edges; e++) h = (h ^ (uint64_t)b->block[k]->csr->fwd.idx[e]) * 1099511628211u;
+    for (int k = 0; k < b->layers; k++) {
+        int64_t edges = b->block[k]->edges;
+        int32_t *src = malloc((size_t)edges * sizeof *src), *dst = malloc((size_t)edges * sizeof *dst);
+        nsm_graph_edges(b->block[k], src, dst);
+        for (int64_t e = 0; e < edges; e++) h = (h ^ (uint64_t)src[e] ^ (uint64_t)dst[e] << 32) * 1099511628211u;
+        free(src);
+        free(dst);
+    }
     return h;
 }
 
