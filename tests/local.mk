@@ -56,7 +56,7 @@ endif
 if HAVE_HDF5
 if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
-%C%_tools_test_tools_LDADD = libnsmtools.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
+%C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh
 endif

@@ -343,6 +343,13 @@ task *node_task_base(node_task *n) { return &n->base; }
 int64_t node_task_nodes(const node_task *n) { return n->nodes->count; }
 const nsm_dataset_split *node_task_split(const node_task *n) { return n->split; }
 
+void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y)
+{
+    *graph = n->graph;
+    *x = n->x;
+    *y = n->label;
+}
+
 /* ---- a trial: one epoch and one look, on a part of the nodes where the graph is large ----
  * The part keeps the first rows whole: all edges into them, their sources folded onto them. */
 enum { TRIAL_NODES = 32768 };

@@ -23,6 +23,8 @@ int node_task_predict(node_task *n, float *out);
 int node_task_guess(node_task *n, int32_t *out); /* the likeliest class of each node [n] */
 int64_t node_task_nodes(const node_task *n);
 const nsm_dataset_split *node_task_split(const node_task *n);
+/* What training works on, owned by the task: graph, features [n, F] (dense or sparse), classes int32 [n]. */
+void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y);
 
 /* The edges that layer `layer` works on, with its attention [E, H] where the model has it. */
 typedef struct {

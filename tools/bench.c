@@ -1,0 +1,118 @@
+/* bench.c - nsm bench: how long an epoch of a workload takes, beside what this machine can do.
+ *
+ * The work is that of the peers' scripts: forward, cross entropy on all nodes, backward, Adam, on a random graph
+ * with a power law (or on a dataset's graph and features); median of the epochs after one that is not counted. */
+#include "config.h"
+#include <string.h>
+#include "bench/gnn.h"
+#include "tools/nearest.h"
+#include "tools/node.h"
+#include "tools/report.h"
+
+typedef struct {
+    char *data, *order;
+    int64_t nodes, edges, features, hidden, classes, heads, epochs;
+    bool kernels;
+} bench_options;
+
+#define FIELD(name, type, fallback, help, choices, range) \
+    { #name, SETTING_##type, offsetof(bench_options, name), fallback, help, choices, range }
+static const setting fields[] = {
+    FIELD(nodes, INT, "169343", "nodes of the random graph", NULL, ">=1"),
+    FIELD(edges, INT, "1166243", "its edges, before it is made symmetric", NULL, ">=1"),
+    FIELD(features, INT, "128", "features of a node", NULL, ">=1"),
+    FIELD(hidden, INT, "256", "features of the hidden layer, all heads together", NULL, ">=1"),
+    FIELD(classes, INT, "40", "classes", NULL, ">=1"),
+    FIELD(heads, INT, "8", "attention heads, where the model has them", NULL, ">=1"),
+    FIELD(epochs, INT, "5", "epochs that are measured", NULL, "1..100000"),
+    FIELD(data, STRING, "", "a dataset whose graph, features and classes are used instead", NULL, NULL),
+    FIELD(order, CHOICE, "none", "nodes of the random graph in another order", "none|degree|rcm", NULL),
+    FIELD(kernels, BOOL, "true", "measure each kernel beside its limit too", NULL, NULL),
+    { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
+};
+static const tool_keys keys[] = { { "Keys", fields }, { NULL, NULL } };
+
+static json_t *kernels_of(const bench_gnn_result *r)
+{
+    json_t *list = json_array();
+    for (int k = 0; k < r->kernels; k++) {
+        const bench_kernel *b = &r->kernel[k];
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o}", "kernel", b->name, "ms", report_real(b->ms),
+                                              "limit_ms", report_real(b->limit_ms), "share", report_real(b->share)));
+    }
+    return list;
+}
+
+static int report(tool *t, const bench_gnn_result *r)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "bench", json_string(t->arg[0]));
+    json_object_set_new(o, "epoch_ms", report_real(r->epoch_ms));
+    json_object_set_new(o, "epoch_ms_min", report_real(r->epoch_ms_min));
+    json_object_set_new(o, "peak_mib", json_integer(r->peak_mib));
+    json_object_set_new(o, "nodes", json_integer(r->nodes));
+    json_object_set_new(o, "edges", json_integer(r->edges));
+    json_object_set_new(o, "threads", json_integer(r->threads));
+    json_object_set_new(o, "device", json_string(nsm_ctx_backend(t->ctx)));
+    json_object_set_new(o, "isa", json_string(nsm_ctx_isa(t->ctx)));
+    if (r->kernels) {
+        json_object_set_new(o, "triad_gb_per_s", report_real(r->triad_gbs));
+        json_object_set_new(o, "openblas_gflop_per_s", report_real(r->gemm_gflops));
+        json_object_set_new(o, "kernels", kernels_of(r));
+    }
+    return report_result(t, o);
+}
+
+/* The dataset's graph, features and classes, as training has them. */
+static int bench_dataset(tool *t, const bench_options *o, bench_gnn_config *c, bench_gnn_result *r)
+{
+    train_options settings = { 0 };
+    nsm_dataset *ds = nsm_dataset_load(t->ctx, o->data, &(nsm_dataset_options){ .no_names = true });
+    if (ds && ds->label.kind != NSM_LABEL_CLASS) nsm_error_set(t->ctx, NSM_EINVAL, "%s has no classes to learn", o->data);
+    if (nsm_error(t->ctx) == NSM_OK) settings_init(t->ctx, train_fields, &settings);
+    node_task *n = nsm_error(t->ctx) ? NULL : node_task_new(t->ctx, &settings, ds, 0, 0);
+    if (n) {
+        node_task_data(n, &c->graph, &c->x, &c->y);
+        c->classes = (int)ds->label.columns;
+        bench_gnn(t->ctx, c, r);
+    }
+    node_task_free(n);
+    settings_clear(train_fields, &settings);
+    nsm_dataset_free(ds);
+    return nsm_error(t->ctx);
+}
+
+static int unknown(tool *t)
+{
+    nearest n = { 0 };
+    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++) nearest_try(&n, t->arg[0], *kind);
+    return tool_usage(t, "there is no workload \"%s\"; did you mean \"%s\"?", t->arg[0], n.name);
+}
+
+static int run_bench(tool *t)
+{
+    bench_options o = { 0 };
+    bench_gnn_result r = { 0 };
+    bool known = false;
+    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++) known |= !strcmp(*kind, t->arg[0]);
+    if (!known) return unknown(t);
+    int code = tool_settings(t, fields, &o);
+    if (code == TOOL_DONE) {
+        bench_gnn_config c = { .kind = t->arg[0], .nodes = o.nodes, .edges = o.edges, .features = (int)o.features,
+                               .hidden = (int)o.hidden, .classes = (int)o.classes, .heads = (int)o.heads,
+                               .epochs = (int)o.epochs, .seed = t->seed, .kernels = o.kernels,
+                               .ordered = strcmp(o.order, "none") != 0,
+                               .order = !strcmp(o.order, "rcm") ? NSM_ORDER_RCM : NSM_ORDER_DEGREE };
+        int failed = *o.data ? bench_dataset(t, &o, &c, &r) : bench_gnn(t->ctx, &c, &r);
+        code = failed ? tool_error(t) : report(t, &r);
+    }
+    settings_clear(fields, &o);
+    return code;
+}
+
+const tool_command bench_command = {
+    .name = "bench", .args = "gcn|gat|gatv2|sage [KEY=VALUE...]", .summary = "Time a workload, and each kernel beside its limit.",
+    .details = "Prints the median epoch and, for each kernel, its time, what the machine's limit would take (measured in the same run) "
+               "and the share of that limit it reaches.",
+    .options = NULL, .keys = keys, .least = 1, .most = 1, .run = run_bench,
+};
