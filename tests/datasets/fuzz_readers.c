@@ -155,6 +155,7 @@ static void fuzz_hdf5(nsm_ctx *ctx, bool sealed, int64_t inputs)
 int main(void)
 {
     const char *text = getenv("NSM_FUZZ");
+    setvbuf(stdout, NULL, _IOLBF, 0);
     int64_t given = text && *text ? strtoll(text, NULL, 10) : 0;
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     for (const sample_source *s = sample_sources; s->format; s++) {
