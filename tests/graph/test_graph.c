@@ -99,8 +99,11 @@ START_TEST(batch) /* a layer over a batch gives what it gives over each graph */
         ck_assert_double_eq_tol(mean[i], sum / (double)part[i]->nodes, 1e-6);
         nsm_tensor_free(own);
     }
-    nsm_graph_set_weights(part[1], one);
-    nsm_error_clear(ctx);
+    float weight[20];
+    test_random(9, 20, weight);
+    nsm_graph_set_weights(part[1], weight);
+    ck_assert(!nsm_graph_batch(ctx, 3, part)); /* graph 1 has weights, graph 0 has none */
+    ck_error(ctx, NSM_EINVAL);
     nsm_tape_free(tape);
     nsm_tensor_free(t);
     nsm_graph_free(all);
