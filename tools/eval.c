@@ -13,22 +13,20 @@ static const char *const part_name[] = {"train", "valid", "test"};
 /* The classes of the test part: truth and guess, [count] each, in one array that the caller frees. */
 static int32_t *test_classes(model *m, int64_t *count)
 {
-    const nsm_dataset_split *s = node_task_split(m->task);
-    int64_t nodes = node_task_nodes(m->task), n = *count = s ? s->count[NSM_TEST] : 0;
-    int32_t *guess = malloc((size_t)nodes * sizeof *guess + 1),
-            *pair = malloc(2 * (size_t)n * sizeof *pair + 1);
-    if (!guess || !pair) nsm_error_set(m->ds->ctx, NSM_ENOMEM, "out of memory for the predictions");
-    else node_task_guess(m->task, guess);
+    node_list test = node_task_part(m->task, NSM_TEST);
+    const int32_t *guess = node_task_guess(m->task, NSM_TEST);
+    int32_t *pair = malloc(2 * (size_t)test.count * sizeof *pair + 1);
+    if (!pair) nsm_error_set(m->ds->ctx, NSM_ENOMEM, "out of memory for the predictions");
     *count = 0;
     /* Without those that have no label. */
-    for (int64_t k = 0; k < n && !nsm_error(m->ds->ctx); k++) {
-        int32_t node = s->index[NSM_TEST][k];
+    for (int64_t k = 0; k < test.count && pair && guess; k++) {
+        int32_t node = test.node[k];
         if (m->ds->label.cls[node] < 0) continue;
         pair[*count] = m->ds->label.cls[node];
-        pair[n + (*count)++] = guess[node];
+        pair[test.count + (*count)++] = guess[node];
     }
-    free(guess);
-    if (pair && *count < n) memmove(pair + *count, pair + n, (size_t)*count * sizeof *pair);
+    if (pair && *count < test.count)
+        memmove(pair + *count, pair + test.count, (size_t)*count * sizeof *pair);
     return pair;
 }
 

@@ -133,8 +133,7 @@ static int export_graph(tool *t, const char *path)
         if (!p || !guess)
             nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
                           (long long)nodes);
-        else if (node_task_predict(m.task, p) == NSM_OK &&
-                 node_task_guess(m.task, guess) == NSM_OK) {
+        else if (node_task_predict(m.task, p, guess) == NSM_OK) {
             if (!make_graph(&g, &e, nodes))
                 nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the graph");
             else {

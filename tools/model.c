@@ -49,7 +49,7 @@ bool model_open(tool *t, const char *from, model *m)
     else if (data)
         settings_set(ctx, train_fields, &m->options, "split", "",
                      "--data"); /* another file has splits of its own */
-    m->ds = nsm_dataset_load(ctx, m->options.data, NULL);
+    m->ds = node_dataset(ctx, &m->options);
     m->task = node_task_new(ctx, &m->options, m->ds, m->meta.inputs, m->meta.outputs);
     return m->task && trainer_load(ctx, m->path, node_task_base(m->task)->module) == NSM_OK;
 }

@@ -1,9 +1,15 @@
-/* node.c - See node.h. */
+/* node.c - See node.h.
+ *
+ * With batch_size a step is one sampled batch: its rows of features are gathered, its labels copied,
+ * and nothing that grows with the graph stands on the device.  What is drawn depends on the seed, the
+ * epoch and the batch's number alone, so a resumed run draws what the uninterrupted one did. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "base/metrics.h"
+#include "tools/batches.h"
 #include "tools/node.h"
 #include "tools/progress.h"
 
@@ -22,25 +28,24 @@ struct node_task {
     nsm_gnn *gnn;
     nsm_tape *tape;
     int32_t *guess;                      /* host [n] */
-    float *scores;                       /* host [n, C]: labels that are not classes */
+    float *scores;                       /* host [n, C] */
     int64_t outputs;
+    bool sampled;                        /* trains on batches */
+    bool whole;                          /* the model is put to the whole graph at once to look at it */
+    batches batches;                     /* with sampled */
+    nsm_sampler *sampler;                /* of the training nodes, from the first epoch on */
+    int64_t most_batches;                /* of an epoch, for a trial; 0: all */
+    int64_t sampled_edges;
+    double sampled_seconds;
+    node_list look[NSM_SPLIT_PARTS];     /* the nodes that evaluation looks at */
+    int32_t *look_own[NSM_SPLIT_PARTS];  /* their lists, where they are not the split's */
 };
 
 /* ---- from dataset to device ---- */
-static void sum_to_one(float *row, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)row[i];
-    if (sum > 0)
-        for (int64_t i = 0; i < n; i++) row[i] = (float)((double)row[i] / sum);
-}
-
 static int make_features(node_task *n)
 {
     const nsm_dataset_nodes *d = n->nodes;
     int64_t values = d->ptr ? d->ptr[d->count] : d->count * d->features;
-    if (!d->features)
-        return nsm_error_set(n->ctx, NSM_EINVAL, "the nodes of %s have no features to learn from", n->ds->name);
     float *host = malloc((size_t)values * sizeof *host + 1);
     if (!host) return nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory: features of %lld values", (long long)values);
     int code = NSM_OK;
@@ -60,6 +65,11 @@ static int make_features(node_task *n)
 
 static int make_graph(node_task *n)
 {
+    const edge_rows *r = &n->batches.rows;
+    if (n->sampled) {
+        n->graph = nsm_graph_from_rows(n->ctx, r->n, r->n, r->ptr, r->idx, true);
+        return nsm_error(n->ctx);
+    }
     int64_t edges;
     int32_t *src = NULL, *dst = NULL;
     nsm_edges both = { 0 };
@@ -116,6 +126,36 @@ static int make_parts(node_task *n)
     return nsm_error(n->ctx);
 }
 
+/* Does looking at the whole graph at once take no more than whole_mib?  Features, the widest three
+ * results of layers, rows of edges. */
+static bool whole_fits(const node_task *n)
+{
+    const train_options *o = n->options;
+    const nsm_dataset_nodes *d = n->nodes;
+    double nodes = (double)d->count, edges = (double)n->batches.rows.ptr[d->count];
+    double features = d->ptr ? 3 * (double)d->ptr[d->count] : nodes * (double)d->features;
+    double hidden = (double)(o->hidden * (strcmp(o->model, "sage") ? o->heads : 1));
+    double width = fmax(hidden, (double)n->outputs);
+    return 4 * (features + 3 * nodes * width + 2 * edges) <= (double)o->whole_mib * (1 << 20);
+}
+
+/* The nodes of each part that evaluation looks at: all, or eval_nodes of them, evenly drawn. */
+static int make_look(node_task *n)
+{
+    const nsm_dataset_split *s = n->split;
+    int64_t most = n->whole ? 0 : n->options->eval_nodes;
+    for (int p = 0; s && p < NSM_SPLIT_PARTS; p++) {
+        int64_t count = s->count[p], want = most && most < count ? most : count;
+        n->look[p] = (node_list){ want, s->index[p] };
+        if (want == count) continue;
+        n->look_own[p] = malloc((size_t)want * sizeof *n->look_own[p]);
+        if (!n->look_own[p]) return nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
+        for (int64_t k = 0; k < want; k++) n->look_own[p][k] = s->index[p][k * count / want];
+        n->look[p].node = n->look_own[p];
+    }
+    return NSM_OK;
+}
+
 static int make_model(node_task *n, int64_t inputs)
 {
     const train_options *o = n->options;
@@ -163,12 +203,150 @@ static int epoch(task *base, int64_t number, int (*step)(void *user), void *user
     return nsm_error(n->ctx) ? nsm_error(n->ctx) : step(user);
 }
 
+/* ---- batches ---- */
+/* The labels of a batch's seeds; the caller frees them. */
+static nsm_tensor *labels_of(node_task *n, const nsm_batch *b)
+{
+    const nsm_dataset_labels *l = &n->ds->label;
+    int64_t dim[2] = { b->seeds, l->columns }, c = l->columns;
+    bool classes = l->kind == NSM_LABEL_CLASS;
+    void *host = malloc((size_t)(b->seeds * (classes ? 1 : c)) * sizeof(float) + 1);
+    if (!host) {
+        nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
+        return NULL;
+    }
+    int32_t *cls = host;
+    float *value = host;
+    for (int64_t i = 0; i < b->seeds; i++) {
+        int64_t node = b->node[i];
+        if (classes) cls[i] = l->cls[node];
+        for (int64_t k = 0; !classes && k < c; k++)
+            value[i * c + k] = l->kind == NSM_LABEL_VALUE ? l->value[node * c + k] : (float)(l->multi[node * c + k] == 1);
+    }
+    nsm_tensor *t = nsm_tensor_from(n->ctx, classes ? NSM_I32 : NSM_F32, classes ? 1 : 2, dim, host);
+    free(host);
+    return t;
+}
+
+static nsm_tensor *batch_loss(node_task *n, nsm_tensor *logits, nsm_tensor *label, int part)
+{
+    float smoothing = part == NSM_TRAIN ? (float)n->options->label_smoothing : 0;
+    if (!label) return NULL;
+    switch (n->ds->label.kind) {
+    case NSM_LABEL_CLASS:
+        return nsm_cross_entropy(n->tape, logits, label, &(nsm_cross_entropy_config){ .label_smoothing = smoothing });
+    case NSM_LABEL_MULTI:
+        return nsm_bce_with_logits(n->tape, logits, label, NULL, NSM_LOSS_MEAN);
+    default:
+        return nsm_mse_loss(n->tape, logits, label, NSM_LOSS_MEAN);
+    }
+}
+
+/* Forward and backward; *loss: the sum over its seeds. */
+static int train_batch(node_task *n, const nsm_batch *b, double *loss)
+{
+    nsm_tensor *label = labels_of(n, b);
+    nsm_tensor *l = batch_loss(n, nsm_gnn_apply_blocks(n->tape, n->gnn, b->block, b->x, NULL), label, NSM_TRAIN);
+    if (!nsm_tape_backward(n->tape, l)) *loss = (double)nsm_tensor_item(l) * (double)b->seeds;
+    nsm_tape_reset(n->tape);
+    nsm_tensor_free(label);
+    return nsm_error(n->ctx);
+}
+
+/* The sampler is made here and not with the task: its seed is the generator's, which a resumed run
+ * has from its checkpoint by now. */
+static int sampled_epoch(task *base, int64_t number, int (*step)(void *user), void *user, double *loss)
+{
+    node_task *n = (node_task *)base;
+    double began = progress_now(), sum = 0, part = 0;
+    int64_t seeds = 0, done = 0;
+    const nsm_batch *b;
+    if (!n->sampler)
+        n->sampler = batches_sampler(&n->batches, n->split->count[NSM_TRAIN], n->split->index[NSM_TRAIN], false, nsm_random_get(n->ctx).seed);
+    if (!n->sampler || nsm_sampler_start(n->sampler, number, 0)) return nsm_error(n->ctx);
+    nsm_tape_inference(n->tape, false);
+    while ((!n->most_batches || done < n->most_batches) && (b = nsm_sampler_next(n->sampler))) {
+        if (train_batch(n, b, &part) || step(user)) break;
+        sum += part;
+        seeds += b->seeds;
+        n->sampled_edges += b->edges;
+        done++;
+    }
+    n->sampled_seconds += progress_now() - began;
+    *loss = sum / (double)seeds;
+    return nsm_error(n->ctx);
+}
+
+/* ---- looking at the model ---- */
+/* Rows [rows, C] of scores and their likeliest columns, of these nodes (NULL: 0, 1, ...). */
+static void keep_rows(node_task *n, int64_t rows, const int32_t *node, const float *score)
+{
+    int64_t c = n->outputs;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t to = node ? node[i] : i;
+        const float *row = score + i * c;
+        int32_t best = 0;
+        for (int32_t k = 1; k < c; k++)
+            if (row[k] > row[best]) best = k;
+        n->guess[to] = best;
+        if (score != n->scores) memcpy(n->scores + to * c, row, (size_t)c * sizeof *row);
+    }
+}
+
+/* Logits as what they say: probabilities, or values. */
+static nsm_tensor *as_told(node_task *n, nsm_tensor *y)
+{
+    switch (n->ds->label.kind) {
+    case NSM_LABEL_MULTI: return nsm_sigmoid(n->tape, y);
+    case NSM_LABEL_VALUE: return y;
+    default: return nsm_softmax(n->tape, y, -1);
+    }
+}
+
+/* What to take down of the nodes that are looked at, batch by batch. */
+typedef struct {
+    node_list list;   /* node NULL: all */
+    int part;         /* whose loss to sum up, or -1 */
+    double loss;
+    float *told;      /* [n, C] probabilities or values, or NULL */
+} look;
+
+static void look_at_batch(node_task *n, look *l, const nsm_batch *b, float *row)
+{
+    nsm_tensor *label = NULL, *y = nsm_gnn_apply_blocks(n->tape, n->gnn, b->block, b->x, NULL);
+    if (y && !nsm_tensor_get(y, row)) keep_rows(n, b->seeds, b->node, row);
+    if (l->part >= 0) {
+        label = labels_of(n, b);
+        l->loss += (double)nsm_tensor_item(batch_loss(n, y, label, l->part)) * (double)b->seeds;
+    }
+    if (l->told && (y = as_told(n, y)) && !nsm_tensor_get(y, row))
+        for (int64_t i = 0; i < b->seeds; i++)
+            memcpy(l->told + b->node[i] * n->outputs, row + i * n->outputs, (size_t)n->outputs * sizeof *row);
+    nsm_tape_reset(n->tape);
+    nsm_tensor_free(label);
+}
+
+/* Always the same draws: a model that does not change is not judged anew. */
+static int look_sampled(node_task *n, look *l)
+{
+    nsm_sampler *s = batches_sampler(&n->batches, l->list.count, l->list.node, true, 0);
+    float *row = s ? malloc((size_t)(n->options->batch_size * n->outputs) * sizeof *row) : NULL;
+    const nsm_batch *b;
+    if (s && !row) nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
+    nsm_tape_inference(n->tape, true);
+    if (row && !nsm_sampler_start(s, 0, 0))
+        while ((b = nsm_sampler_next(s))) look_at_batch(n, l, b, row);
+    free(row);
+    nsm_sampler_free(s);
+    return nsm_error(n->ctx);
+}
+
 /* The share of right answers among a part's nodes. */
 static double accuracy(node_task *n, int part)
 {
-    int64_t right = 0, count = n->split->count[part];
+    int64_t right = 0, count = n->look[part].count;
     for (int64_t k = 0; k < count; k++) {
-        int32_t i = n->split->index[part][k];
+        int32_t i = n->look[part].node[k];
         right += n->guess[i] == n->ds->label.cls[i];
     }
     return count ? (double)right / (double)count : NAN;
@@ -178,13 +356,13 @@ static double accuracy(node_task *n, int part)
 static double rows_score(node_task *n, int part)
 {
     const nsm_dataset_labels *l = &n->ds->label;
-    int64_t count = n->split->count[part], c = l->columns;
+    int64_t count = n->look[part].count, c = l->columns;
     float *guess = malloc((size_t)(count * c) * sizeof *guess + 1), *value = malloc((size_t)(count * c) * sizeof *value + 1);
     uint8_t *truth = malloc((size_t)(count * c) + 1);
     double score = NAN;
     if (!guess || !value || !truth) nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
     for (int64_t k = 0; guess && value && truth && k < count; k++) {
-        int64_t i = n->split->index[part][k];
+        int64_t i = n->look[part].node[k];
         memcpy(guess + k * c, n->scores + i * c, (size_t)c * sizeof *guess);
         if (l->kind == NSM_LABEL_MULTI) memcpy(truth + k * c, l->multi + i * c, (size_t)c);
         else memcpy(value + k * c, l->value + i * c, (size_t)c * sizeof *value);
@@ -206,23 +384,22 @@ static nsm_tensor *logits_for_looking(node_task *n)
 
 static int take_guesses(node_task *n, nsm_tensor *logits)
 {
-    if (!logits) return nsm_error(n->ctx);
-    int code = nsm_tensor_get(logits, n->scores);
-    for (int64_t i = 0, c = n->outputs; !code && n->ds->label.kind == NSM_LABEL_CLASS && i < n->nodes->count; i++) {
-        const float *row = n->scores + i * c;
-        n->guess[i] = 0;
-        for (int32_t k = 1; k < c; k++)
-            if (row[k] > row[n->guess[i]]) n->guess[i] = k;
-    }
+    int code = logits ? nsm_tensor_get(logits, n->scores) : nsm_error(n->ctx);
+    if (!code) keep_rows(n, n->nodes->count, NULL, n->scores);
     return code;
 }
 
-int node_task_guess(node_task *n, int32_t *out)
+const int32_t *node_task_guess(node_task *n, int part)
 {
-    int code = take_guesses(n, logits_for_looking(n));
+    look l = { .list = part < 0 ? (node_list){ n->nodes->count, NULL } : n->look[part], .part = -1 };
+    int code = n->whole ? take_guesses(n, logits_for_looking(n)) : look_sampled(n, &l);
     nsm_tape_reset(n->tape);
-    if (!code) memcpy(out, n->guess, (size_t)n->nodes->count * sizeof *out);
-    return code;
+    return code ? NULL : n->guess;
+}
+
+static double score_of(node_task *n, int part)
+{
+    return n->ds->label.kind == NSM_LABEL_CLASS ? accuracy(n, part) : rows_score(n, part);
 }
 
 static int evaluate(task *base, part_score part[3])
@@ -233,7 +410,7 @@ static int evaluate(task *base, part_score part[3])
     for (int p = 0; !code && p < NSM_SPLIT_PARTS; p++) {
         part[p] = (part_score){ NAN, NAN };
         if (!n->split->count[p]) continue;
-        part[p].score = n->ds->label.kind == NSM_LABEL_CLASS ? accuracy(n, p) : rows_score(n, p);
+        part[p].score = score_of(n, p);
         if (p != NSM_TEST) part[p].loss = (double)nsm_tensor_item(loss_of(n, logits, p));
         code = nsm_error(n->ctx);
     }
@@ -241,13 +418,33 @@ static int evaluate(task *base, part_score part[3])
     return code;
 }
 
-int node_task_predict(node_task *n, float *out)
+static int sampled_evaluate(task *base, part_score part[3])
 {
-    nsm_tensor *y = logits_for_looking(n);
-    if (n->ds->label.kind == NSM_LABEL_CLASS || n->ds->label.kind == NSM_LABEL_NONE) y = nsm_softmax(n->tape, y, -1);
-    else if (n->ds->label.kind == NSM_LABEL_MULTI) y = nsm_sigmoid(n->tape, y);
-    if (y) nsm_tensor_get(y, out);
-    nsm_tape_reset(n->tape);
+    node_task *n = (node_task *)base;
+    int code = NSM_OK;
+    for (int p = 0; !code && p < NSM_SPLIT_PARTS; p++) {
+        look l = { .list = n->look[p], .part = p != NSM_TEST ? p : -1 };
+        part[p] = (part_score){ NAN, NAN };
+        if (!l.list.count) continue;
+        code = look_sampled(n, &l);
+        if (!code) part[p].score = score_of(n, p);
+        if (!code && p != NSM_TEST) part[p].loss = l.loss / (double)l.list.count;
+        if (!code) code = nsm_error(n->ctx);
+    }
+    return code;
+}
+
+int node_task_predict(node_task *n, float *out, int32_t *guess)
+{
+    look l = { .list = { n->nodes->count, NULL }, .part = -1, .told = out };
+    if (n->whole) {
+        nsm_tensor *y = logits_for_looking(n);
+        if (!take_guesses(n, y) && (y = as_told(n, y))) nsm_tensor_get(y, out);
+        nsm_tape_reset(n->tape);
+    } else {
+        look_sampled(n, &l);
+    }
+    if (guess && !nsm_error(n->ctx)) memcpy(guess, n->guess, (size_t)n->nodes->count * sizeof *guess);
     return nsm_error(n->ctx);
 }
 
@@ -262,7 +459,11 @@ void node_edges_clear(node_edges *e)
 int node_task_edges(node_task *n, int layer, node_edges *e)
 {
     nsm_attention all[64] = { 0 }, *a = &all[layer];
-    *e = (node_edges){ .count = n->graph->edges };
+    *e = (node_edges){ 0 };
+    if (!n->whole)
+        return nsm_error_set(n->ctx, NSM_EINVAL, "%s is too large to show its edges (the model samples them; whole_mib=%lld)",
+                             n->ds->name, (long long)n->options->whole_mib);
+    e->count = n->graph->edges;
     nsm_tape_inference(n->tape, true);
     nsm_tensor *y = nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, all);
     if (y && a->prob) {
@@ -281,6 +482,25 @@ int node_task_edges(node_task *n, int layer, node_edges *e)
 }
 
 /* ---- making and freeing ---- */
+/* The device's part of it only where the whole graph goes there. */
+static int make_data(node_task *n)
+{
+    n->sampled = n->options->batch_size > 0;
+    if (!n->nodes->features)
+        return nsm_error_set(n->ctx, NSM_EINVAL, "the nodes of %s have no features to learn from", n->ds->name);
+    if (n->sampled && batches_make(n->ds, n->options, &n->batches)) return nsm_error(n->ctx);
+    n->whole = !n->sampled || whole_fits(n);
+    if (!n->whole) return NSM_OK;
+    if (make_features(n) || make_graph(n) || make_labels(n)) return nsm_error(n->ctx);
+    return make_parts(n);
+}
+
+nsm_dataset *node_dataset(nsm_ctx *ctx, const train_options *options)
+{
+    bool in_file = options->batch_size > 0 && options->in_file;
+    return nsm_dataset_load(ctx, options->data, &(nsm_dataset_options){ .features_in_file_bytes = in_file ? -1 : 0 });
+}
+
 static int set_up(node_task *n, int64_t inputs, int64_t outputs)
 {
     nsm_dataset *ds = n->ds;
@@ -302,10 +522,13 @@ static int set_up(node_task *n, int64_t inputs, int64_t outputs)
     n->guess = malloc((size_t)n->nodes->count * sizeof *n->guess + 1);
     n->scores = malloc((size_t)(n->nodes->count * n->outputs) * sizeof *n->scores + 1);
     if (!n->guess || !n->scores) return nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
-    if (make_features(n) || make_graph(n) || make_labels(n) || make_parts(n) || make_model(n, n->nodes->features)) return nsm_error(n->ctx);
+    if (make_data(n) || make_look(n) || make_model(n, n->nodes->features)) return nsm_error(n->ctx);
     static const char *const metric[] = { "accuracy", "accuracy", "roc_auc", "mae" };
+    int64_t batch = n->options->batch_size, labelled = n->split ? n->split->count[NSM_TRAIN] : 0;
     n->base = (task){ .ctx = n->ctx, .module = nsm_gnn_module(n->gnn), .metric = metric[ds->label.kind], .lower = ds->label.kind == NSM_LABEL_VALUE,
-                      .steps_per_epoch = 1, .inputs = n->nodes->features, .outputs = n->outputs, .epoch = epoch, .evaluate = evaluate };
+                      .steps_per_epoch = n->sampled ? (labelled + batch - 1) / batch : 1, .inputs = n->nodes->features,
+                      .outputs = n->outputs, .epoch = n->sampled ? sampled_epoch : epoch,
+                      .evaluate = n->whole ? evaluate : sampled_evaluate };
     return NSM_OK;
 }
 
@@ -327,13 +550,18 @@ node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset
 void node_task_free(node_task *n)
 {
     if (!n) return;
+    nsm_sampler_free(n->sampler);
+    batches_clear(&n->batches);
     nsm_tape_free(n->tape);
     nsm_gnn_free(n->gnn);
     nsm_graph_free(n->graph);
     nsm_tensor_free(n->x);
     nsm_csr_free(n->feature_rows);
     nsm_tensor_free(n->label);
-    for (int p = 0; p < NSM_SPLIT_PARTS; p++) nsm_tensor_free(n->part[p]);
+    for (int p = 0; p < NSM_SPLIT_PARTS; p++) {
+        nsm_tensor_free(n->part[p]);
+        free(n->look_own[p]);
+    }
     free(n->guess);
     free(n->scores);
     free(n);
@@ -342,6 +570,9 @@ void node_task_free(node_task *n)
 task *node_task_base(node_task *n) { return &n->base; }
 int64_t node_task_nodes(const node_task *n) { return n->nodes->count; }
 const nsm_dataset_split *node_task_split(const node_task *n) { return n->split; }
+node_list node_task_part(const node_task *n, int part) { return n->look[part]; }
+bool node_task_whole(const node_task *n) { return n->whole; }
+double node_task_sampled_rate(const node_task *n) { return n->sampled_edges ? (double)n->sampled_edges / n->sampled_seconds : NAN; }
 
 void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y)
 {
@@ -440,8 +671,39 @@ static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
     return code;
 }
 
+/* Of a sampled run: a few batches of the real one.  Memory is what this process has come to use. */
+static int estimate_sampled(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out)
+{
+    enum { WARM = 4, TIMED = 16 };
+    node_task *n = node_task_new(ctx, options, ds, 0, 0);
+    double loss, began;
+    part_score part[3];
+    struct rusage used;
+    int code = n ? NSM_OK : nsm_error(ctx);
+    if (!code) {
+        n->most_batches = WARM;
+        code = sampled_epoch(&n->base, 0, no_step, n->base.module, &loss);
+    }
+    if (!code) {
+        int64_t all = n->base.steps_per_epoch, timed = all < TIMED ? all : TIMED;
+        n->most_batches = TIMED;
+        began = progress_now();
+        code = sampled_epoch(&n->base, 1, no_step, n->base.module, &loss);
+        out->share = (double)timed / (double)all;
+        out->epoch_seconds = (progress_now() - began) / out->share;
+        out->parameters = nsm_module_count(n->base.module);
+        if (!code && n->whole) code = n->base.evaluate(&n->base, part);
+        getrusage(RUSAGE_SELF, &used);
+        out->peak_bytes = (int64_t)used.ru_maxrss * 1024;
+        for (int p = 0; p < NSM_SPLIT_PARTS && !n->whole; p++) out->peak_bytes += n->look[p].count * (n->outputs + 1) * (int64_t)sizeof(float);
+    }
+    node_task_free(n);
+    return code;
+}
+
 int node_task_estimate(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out)
 {
+    if (options->batch_size > 0) return estimate_sampled(ctx, options, ds, out);
     int64_t count = ds->node[ds->target].count, part = count < TRIAL_NODES ? count : TRIAL_NODES;
     int code = trial_on(ctx, options, ds, part, out);
     out->share = count ? (double)part / (double)count : 1;

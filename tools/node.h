@@ -12,6 +12,9 @@
 
 typedef struct node_task node_task;
 
+/* The dataset that options name, its features in the file where options say so. */
+nsm_dataset *node_dataset(nsm_ctx *ctx, const train_options *options);
+
 /* inputs, outputs: the sizes a checkpoint's model has, or 0 to take the data's.  The dataset and the
  * options must outlive the task.  NULL with the error in ctx. */
 node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t inputs, int64_t outputs);
@@ -19,8 +22,17 @@ void node_task_free(node_task *n);
 task *node_task_base(node_task *n);
 
 /* Scores of each class, node by node, to host memory [n, C]: probabilities, or values. */
-int node_task_predict(node_task *n, float *out);
-int node_task_guess(node_task *n, int32_t *out); /* the likeliest class of each node [n] */
+int node_task_predict(node_task *n, float *out, int32_t *guess); /* guess: NULL, or as below */
+/* The likeliest class of each node [n], of a part (what stands at other nodes means nothing) or, with
+ * part -1, of all.  It is the task's, until the next look at the model; NULL: an error. */
+const int32_t *node_task_guess(node_task *n, int part);
+/* The nodes of a part that evaluation looks at: all of it, unless eval_nodes says otherwise. */
+typedef struct { int64_t count; const int32_t *node; } node_list;
+node_list node_task_part(const node_task *n, int part);
+/* Is the model put to the whole graph to look at it?  Else it is put to sampled neighbours. */
+bool node_task_whole(const node_task *n);
+/* Edges sampled in a second of training so far; NaN: none was. */
+double node_task_sampled_rate(const node_task *n);
 int64_t node_task_nodes(const node_task *n);
 const nsm_dataset_split *node_task_split(const node_task *n);
 /* What training works on, owned by the task: graph, features [n, F] (dense or sparse), classes int32 [n]. */

@@ -42,11 +42,10 @@ static void draw_model(tool *t, model *m, const options *o, const char *path, in
 {
     node_edges e = {0};
     bool classes = m->ds->label.kind == NSM_LABEL_CLASS && !m->ds->label.of_graphs;
-    int32_t *guess = classes ? malloc((size_t)node_task_nodes(m->task) * sizeof *guess + 1) : NULL;
+    const int32_t *guess = NULL;
     *node = o->node < 0 ? picture_node(t->ctx, m->ds, t->seed) : o->node;
-    if (classes && !guess) nsm_error_set(t->ctx, NSM_ENOMEM, "out of memory for predictions");
-    else if ((!classes || node_task_guess(m->task, guess) == NSM_OK) &&
-             node_task_edges(m->task, 0, &e) == NSM_OK) {
+    if (node_task_edges(m->task, 0, &e) == NSM_OK &&
+        (!classes || (guess = node_task_guess(m->task, -1)))) {
         mean_of_heads(&e);
         picture_neighbourhood(t->ctx, path, m->ds,
                               &(neighbourhood){.node = *node,
@@ -60,7 +59,6 @@ static void draw_model(tool *t, model *m, const options *o, const char *path, in
                                                .seed = t->seed});
     }
     node_edges_clear(&e);
-    free(guess);
 }
 
 /* A run's folder: its curves; with node=N, and for a checkpoint, the model's view of a neighbourhood. */

@@ -33,8 +33,7 @@ static bool predict(nsm_ctx *ctx, model *m, prediction *p)
     if (!p->p || (classes && !p->guess))
         nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
                       (long long)p->nodes);
-    else if (node_task_predict(m->task, p->p) == NSM_OK && classes)
-        node_task_guess(m->task, p->guess);
+    else node_task_predict(m->task, p->p, p->guess);
     return nsm_error(ctx) == NSM_OK;
 }
 

@@ -60,7 +60,7 @@ static int read_settings(job *j)
 }
 
 /* ---- one seed ---- */
-static json_t *result_of(const task *what, const trainer_result *r)
+static json_t *result_of(const task *what, const trainer_result *r, double sampled_rate)
 {
     const trainer_state *s = &r->state;
     json_t *o = json_object();
@@ -72,6 +72,7 @@ static json_t *result_of(const task *what, const trainer_result *r)
     json_object_set_new(o, "seconds", report_real(r->seconds));
     json_object_set_new(o, "epoch_ms", report_real(r->epoch_ms));
     json_object_set_new(o, "peak_mib", report_real(floor(peak_mib())));
+    if (isfinite(sampled_rate)) json_object_set_new(o, "sampled_edges_per_s", report_real(floor(sampled_rate)));
     json_object_set_new(o, "checkpoint", json_string(r->checkpoint ? r->checkpoint : ""));
     if (r->interrupted) json_object_set_new(o, "interrupted", json_true());
     return o;
@@ -81,13 +82,13 @@ static json_t *result_of(const task *what, const trainer_result *r)
 static int draw_classes(job *j, node_task *n, const char *folder, const char *title, const int32_t *guess)
 {
     const nsm_dataset_labels *l = &j->ds->label;
-    const nsm_dataset_split *s = node_task_split(n);
-    int64_t count = s->count[NSM_TEST];
+    node_list test = node_task_part(n, NSM_TEST);
+    int64_t count = test.count;
     int32_t *pair = malloc((size_t)count * 2 * sizeof *pair + 1);
     if (!pair) return nsm_error_set(j->t->ctx, NSM_ENOMEM, "out of memory");
     for (int64_t k = 0; k < count; k++) {
-        pair[k] = l->cls[s->index[NSM_TEST][k]];
-        pair[count + k] = guess[s->index[NSM_TEST][k]];
+        pair[k] = l->cls[test.node[k]];
+        pair[count + k] = guess[test.node[k]];
     }
     int code = picture_classes(j->t->ctx, folder, title, (int)l->columns, l->names, count, pair, pair + count);
     free(pair);
@@ -124,13 +125,9 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     snprintf(title, sizeof title, "%s on %s", *j->o.recipe ? j->o.recipe : j->o.model, j->ds->name);
     if (trainer_load(ctx, best, node_task_base(n)->module) || picture_curves(ctx, folder, title, r->state.kept_epoch)) return nsm_error(ctx);
     bool classes = j->ds->label.kind == NSM_LABEL_CLASS;
-    int32_t *guess = classes ? malloc((size_t)node_task_nodes(n) * sizeof *guess + 1) : NULL;
-    if (classes && !guess) return nsm_error_set(ctx, NSM_ENOMEM, "out of memory");
-    int code = classes ? node_task_guess(n, guess) : NSM_OK;
-    if (!code && classes) code = draw_classes(j, n, folder, title, guess);
-    if (!code) code = draw_neighbourhood(j, n, folder, guess);
-    free(guess);
-    return code;
+    const int32_t *guess = classes ? node_task_guess(n, node_task_whole(n) ? -1 : NSM_TEST) : NULL;
+    if (classes && (!guess || draw_classes(j, n, folder, title, guess))) return nsm_error(ctx);
+    return node_task_whole(n) ? draw_neighbourhood(j, n, folder, guess) : NSM_OK;
 }
 
 static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)
@@ -140,7 +137,7 @@ static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result 
     node_task *n = node_task_new(ctx, &j->o, j->ds, 0, 0);
     int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
     if (!code) {
-        *result = result_of(node_task_base(n), r);
+        *result = result_of(node_task_base(n), r, node_task_sampled_rate(n));
         code = draw(j, n, folder, r);
     }
     node_task_free(n);
@@ -233,7 +230,7 @@ static int run_train(tool *t)
     int code = read_settings(&j);
     if (code == TOOL_DONE) {
         stop_install();
-        j.ds = nsm_dataset_load(t->ctx, j.o.data, &(nsm_dataset_options){ 0 });
+        j.ds = node_dataset(t->ctx, &j.o);
         if (!j.ds) code = tool_error(t);
         else if (tool_get(t, "dry-run")) code = dry_run(&j);
         else code = j.o.seeds > 1 ? train_seeds(&j) : train_once(&j);
@@ -247,6 +244,7 @@ const tool_command train_command = {
     .name = "train", .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]", .summary = "train a model",
     .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings; CONFIG.yaml holds settings, and may begin from one "
                "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard events, checkpoints, best.h5 and charts. "
-               "Ctrl-C writes a checkpoint and stops; --resume goes on bit for bit.",
+               "Ctrl-C ends the epoch, writes a checkpoint and stops; --resume goes on bit for bit.  With batch_size the "
+               "graph may be larger than what training on the whole of it could hold.",
     .options = options, .keys = keys, .least = 1, .most = 1, .run = run_train,
 };
