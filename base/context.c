@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include "base/internal.h"
 
 static const nsm_backend *const backends[] = {
@@ -144,10 +145,23 @@ bool nsmi_mul(int64_t a, int64_t b, int64_t *product)
     return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, product);
 }
 
+/* Large arrays are read at random places (edges, rows of features): huge pages spare most of what
+ * looking up small ones costs.  malloc maps blocks of this size on their own. */
+static void *on_huge_pages(void *p, size_t bytes)
+{
+#if defined(MADV_HUGEPAGE)
+    enum { BIG = 32 << 20, PAGE = 4096 };
+    uintptr_t first = ((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    if (p && bytes >= BIG)
+        madvise((void *)first, bytes - PAGE, MADV_HUGEPAGE); /* advice: no harm if it is refused */
+#endif
+    return p;
+}
+
 void *nsmi_malloc(nsm_ctx *ctx, size_t bytes)
 {
     if (nsmi_fails_now(ctx)) return NULL;
-    void *p = malloc(bytes ? bytes : 1);
+    void *p = on_huge_pages(malloc(bytes ? bytes : 1), bytes);
     if (!p) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu bytes were wanted", bytes);
     return p;
 }
@@ -157,7 +171,7 @@ void *nsmi_calloc(nsm_ctx *ctx, size_t count, size_t bytes)
     if (nsmi_fails_now(ctx)) return NULL;
     void *p = calloc(count ? count : 1, bytes ? bytes : 1);
     if (!p) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
-    return p;
+    return on_huge_pages(p, p ? count * bytes : 0);
 }
 
 void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes)

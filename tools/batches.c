@@ -2,6 +2,7 @@
 #include "config.h"
 #include <stdlib.h>
 #include <string.h>
+#include "base/internal.h"
 #include "tools/batches.h"
 
 void sum_to_one(float *row, int64_t n)
@@ -15,8 +16,7 @@ void sum_to_one(float *row, int64_t n)
 /* ---- rows of edges ---- */
 static bool rows_new(nsm_ctx *ctx, int64_t n, edge_rows *r)
 {
-    *r = (edge_rows){ .n = n, .ptr = calloc((size_t)n + 2, sizeof *r->ptr) };
-    if (!r->ptr) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: rows of %lld nodes", (long long)n);
+    *r = (edge_rows){ .n = n, .ptr = nsmi_calloc(ctx, (size_t)n + 2, sizeof *r->ptr) };
     return r->ptr != NULL;
 }
 
@@ -24,8 +24,7 @@ static bool rows_new(nsm_ctx *ctx, int64_t n, edge_rows *r)
 static bool rows_start(nsm_ctx *ctx, edge_rows *r)
 {
     for (int64_t i = 1; i <= r->n; i++) r->ptr[i + 1] += r->ptr[i];
-    r->idx = malloc((size_t)r->ptr[r->n + 1] * sizeof *r->idx + 1);
-    if (!r->idx) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %lld edges", (long long)r->ptr[r->n + 1]);
+    r->idx = nsmi_malloc(ctx, (size_t)r->ptr[r->n + 1] * sizeof *r->idx);
     return r->idx != NULL;
 }
 
