@@ -168,7 +168,9 @@ static int make_model(node_task *n, int64_t inputs)
         .layers = (int)o->layers, .act = (nsm_act)act, .no_act = act == NSM_ACT_NONE, .dropout = (float)o->dropout, .residual = o->residual,
         .heads = (int)o->heads, .out_heads = (int)o->out_heads, .attn_dropout = (float)o->attn_dropout,
     };
+    static const struct { const char *name; nsm_gnn_jump jump; } jumps[] = { { "none", NSM_GNN_NO_JUMP }, { "concat", NSM_GNN_JUMP_CONCAT }, { "max", NSM_GNN_JUMP_MAX } };
     for (size_t i = 0; i < 3; i++) {
+        if (!strcmp(jumps[i].name, o->jump)) c.jump = jumps[i].jump;
         if (!strcmp(norms[i].name, o->norm)) c.norm = norms[i].norm;
         if (!strcmp(aggrs[i].name, o->aggr)) c.aggr = aggrs[i].aggr;
     }

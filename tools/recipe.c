@@ -37,6 +37,7 @@ const setting train_fields[] = {
     TEXT(activation, "relu", "between layers: relu, elu, gelu, silu, ..."),
     CHOICE(norm, "none", "none|batch|layer", "normalisation between layers"),
     FLAG(residual, "false", "add each layer's input to its output"),
+    CHOICE(jump, "none", "none|concat|max", "let the output see every layer's result (jumping knowledge)"),
     CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE gathers neighbours"),
     TEXT(optimizer, "adam", "sgd, adam, adamw, rmsprop, adagrad, adadelta, nadam, radam, lion"),
     REAL(lr, "0.01", ">0", "learning rate"),

@@ -11,7 +11,7 @@ typedef struct {
     /* the graph and its features */
     bool symmetric, row_normalize;
     /* the model */
-    char *model, *activation, *norm, *aggr;
+    char *model, *activation, *norm, *aggr, *jump;
     int64_t hidden, layers, heads, out_heads;
     double dropout, attn_dropout;
     bool residual;
