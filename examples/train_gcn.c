@@ -33,8 +33,8 @@ int main(int argc, char **argv)
     nsm_ctx_config context = { 0 };
     context.seed = 1;
     nsm_ctx *ctx = nsm_ctx_new(&context);
-    const nsm_option made[] = { { "nodes", "2000" }, { "classes", "5" } };
-    nsm_dataset *ds = argc > 1 ? nsm_dataset_load(ctx, argv[1], NULL) : nsm_generate(ctx, "sbm", made, 2);
+    const nsm_option made[] = { { "nodes", "2000" }, { "classes", "5" }, { "features", "16" } };
+    nsm_dataset *ds = argc > 1 ? nsm_dataset_load(ctx, argv[1], NULL) : nsm_generate(ctx, "sbm", made, 3);
     if (!ds) return report(ctx);
     const nsm_dataset_nodes *nodes = &ds->node[ds->target];
     const nsm_dataset_split *split = nsm_dataset_split_find(ds, NULL);
