@@ -70,7 +70,7 @@ static int bench_dataset(tool *t, const bench_options *o, bench_gnn_config *c, b
     nsm_dataset *ds = nsm_dataset_load(t->ctx, o->data, &(nsm_dataset_options){ .no_names = true });
     if (ds && ds->label.kind != NSM_LABEL_CLASS) nsm_error_set(t->ctx, NSM_EINVAL, "%s has no classes to learn", o->data);
     if (nsm_error(t->ctx) == NSM_OK) settings_init(t->ctx, train_fields, &settings);
-    node_task *n = nsm_error(t->ctx) ? NULL : node_task_new(t->ctx, &settings, ds, 0, 0);
+    node_task *n = nsm_error(t->ctx) ? NULL : node_task_new(t->ctx, &settings, ds, NULL);
     if (n) {
         node_task_data(n, &c->graph, &c->x, &c->y);
         c->classes = (int)ds->label.columns;

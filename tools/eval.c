@@ -83,7 +83,8 @@ static int run_eval(tool *t)
     json_t *o = NULL;
     bool ok = model_open(t, t->arg[0], &m);
     task *what = ok ? node_task_base(m.task) : NULL;
-    if (ok && (m.ds->label.kind == NSM_LABEL_NONE || !node_task_split(m.task)))
+    bool labelled = ok && m.ds->label.kind != NSM_LABEL_NONE && !m.ds->label.of_graphs;
+    if (ok && (!labelled || !node_task_split(m.task)))
         nsm_error_set(t->ctx, NSM_EINVAL, "%s has no labels or no split to evaluate with",
                       m.options.data);
     if (ok && !nsm_error(t->ctx) && what->evaluate(what, part) == NSM_OK) {

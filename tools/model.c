@@ -50,7 +50,7 @@ bool model_open(tool *t, const char *from, model *m)
         settings_set(ctx, train_fields, &m->options, "split", "",
                      "--data"); /* another file has splits of its own */
     m->ds = node_dataset(ctx, &m->options);
-    m->task = node_task_new(ctx, &m->options, m->ds, m->meta.inputs, m->meta.outputs);
+    m->task = node_task_new(ctx, &m->options, m->ds, &m->meta);
     return m->task && trainer_load(ctx, m->path, node_task_base(m->task)->module) == NSM_OK;
 }
 

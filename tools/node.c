@@ -39,7 +39,10 @@ struct node_task {
     double sampled_seconds;
     node_list look[NSM_SPLIT_PARTS];     /* the nodes that evaluation looks at */
     int32_t *look_own[NSM_SPLIT_PARTS];  /* their lists, where they are not the split's */
+    nsm_label_kind labels;               /* what the model tells; the data may have none */
 };
+
+static const char *const label_name[] = { "none", "classes", "several at once", "values" };
 
 /* ---- from dataset to device ---- */
 static int make_features(node_task *n)
@@ -298,7 +301,7 @@ static void keep_rows(node_task *n, int64_t rows, const int32_t *node, const flo
 /* Logits as what they say: probabilities, or values. */
 static nsm_tensor *as_told(node_task *n, nsm_tensor *y)
 {
-    switch (n->ds->label.kind) {
+    switch (n->labels) {
     case NSM_LABEL_MULTI: return nsm_sigmoid(n->tape, y);
     case NSM_LABEL_VALUE: return y;
     default: return nsm_softmax(n->tape, y, -1);
@@ -393,6 +396,10 @@ static int take_guesses(node_task *n, nsm_tensor *logits)
 
 const int32_t *node_task_guess(node_task *n, int part)
 {
+    if (n->labels != NSM_LABEL_CLASS) {
+        nsm_error_set(n->ctx, NSM_EINVAL, "the model tells no classes: its labels are %s", label_name[n->labels]);
+        return NULL;
+    }
     look l = { .list = part < 0 ? (node_list){ n->nodes->count, NULL } : n->look[part], .part = -1 };
     int code = n->whole ? take_guesses(n, logits_for_looking(n)) : look_sampled(n, &l);
     nsm_tape_reset(n->tape);
@@ -401,7 +408,7 @@ const int32_t *node_task_guess(node_task *n, int part)
 
 static double score_of(node_task *n, int part)
 {
-    return n->ds->label.kind == NSM_LABEL_CLASS ? accuracy(n, part) : rows_score(n, part);
+    return n->labels == NSM_LABEL_CLASS ? accuracy(n, part) : rows_score(n, part);
 }
 
 static int evaluate(task *base, part_score part[3])
@@ -503,20 +510,36 @@ nsm_dataset *node_dataset(nsm_ctx *ctx, const train_options *options)
     return nsm_dataset_load(ctx, options->data, &(nsm_dataset_options){ .features_in_file_bytes = in_file ? -1 : 0 });
 }
 
-static int set_up(node_task *n, int64_t inputs, int64_t outputs)
+/* Does the data fit the model that was trained? */
+static int check_data(node_task *n, const trainer_meta *trained)
+{
+    const nsm_dataset_labels *l = &n->ds->label;
+    if (trained->labels < NSM_LABEL_CLASS || trained->labels > NSM_LABEL_VALUE || trained->outputs < 1)
+        return nsm_error_set(n->ctx, NSM_EFORMAT, "the checkpoint's labels are of kind %lld, in %lld columns",
+                             (long long)trained->labels, (long long)trained->outputs);
+    if (trained->inputs != n->nodes->features)
+        return nsm_error_set(n->ctx, NSM_ESHAPE, "the model reads %lld features a node, %s has %lld",
+                             (long long)trained->inputs, n->ds->name, (long long)n->nodes->features);
+    if (l->kind == NSM_LABEL_NONE || l->of_graphs) return NSM_OK;
+    if (l->kind != (nsm_label_kind)trained->labels)
+        return nsm_error_set(n->ctx, NSM_EINVAL, "the model tells labels of another kind (%s) than %s has (%s)",
+                             label_name[trained->labels], n->ds->name, label_name[l->kind]);
+    if (l->columns != trained->outputs)
+        return nsm_error_set(n->ctx, NSM_ESHAPE, "the model tells %lld classes apart, %s has %lld",
+                             (long long)trained->outputs, n->ds->name, (long long)l->columns);
+    return NSM_OK;
+}
+
+static int set_up(node_task *n, const trainer_meta *trained)
 {
     nsm_dataset *ds = n->ds;
-    bool training = outputs == 0;
+    bool training = !trained;
     n->nodes = &ds->node[ds->target];
-    n->outputs = outputs ? outputs : ds->label.columns;
     if (training && (ds->label.kind == NSM_LABEL_NONE || ds->label.of_graphs))
         return nsm_error_set(n->ctx, NSM_EINVAL, "%s has no labels of nodes to learn", ds->name);
-    if (inputs && inputs != n->nodes->features)
-        return nsm_error_set(n->ctx, NSM_ESHAPE, "the model reads %lld features a node, %s has %lld", (long long)inputs, ds->name,
-                             (long long)n->nodes->features);
-    if (outputs && ds->label.kind != NSM_LABEL_NONE && !ds->label.of_graphs && outputs != ds->label.columns)
-        return nsm_error_set(n->ctx, NSM_ESHAPE, "the model tells %lld classes apart, %s has %lld", (long long)outputs, ds->name,
-                             (long long)ds->label.columns);
+    if (trained && check_data(n, trained)) return nsm_error(n->ctx);
+    n->outputs = trained ? trained->outputs : ds->label.columns;
+    n->labels = trained ? (nsm_label_kind)trained->labels : ds->label.kind;
     if (training || ds->splits) n->split = nsm_dataset_split_find(ds, *n->options->split ? n->options->split : NULL);
     if (nsm_error(n->ctx)) return nsm_error(n->ctx);
     if (training && !n->split->count[NSM_TRAIN])
@@ -527,14 +550,14 @@ static int set_up(node_task *n, int64_t inputs, int64_t outputs)
     if (make_data(n) || make_look(n) || make_model(n, n->nodes->features)) return nsm_error(n->ctx);
     static const char *const metric[] = { "accuracy", "accuracy", "roc_auc", "mae" };
     int64_t batch = n->options->batch_size, labelled = n->split ? n->split->count[NSM_TRAIN] : 0;
-    n->base = (task){ .ctx = n->ctx, .module = nsm_gnn_module(n->gnn), .metric = metric[ds->label.kind], .lower = ds->label.kind == NSM_LABEL_VALUE,
+    n->base = (task){ .ctx = n->ctx, .module = nsm_gnn_module(n->gnn), .metric = metric[n->labels], .lower = n->labels == NSM_LABEL_VALUE,
                       .steps_per_epoch = n->sampled ? (labelled + batch - 1) / batch : 1, .inputs = n->nodes->features,
-                      .outputs = n->outputs, .epoch = n->sampled ? sampled_epoch : epoch,
+                      .outputs = n->outputs, .labels = n->labels, .epoch = n->sampled ? sampled_epoch : epoch,
                       .evaluate = n->whole ? evaluate : sampled_evaluate };
     return NSM_OK;
 }
 
-node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t inputs, int64_t outputs)
+node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, const trainer_meta *trained)
 {
     node_task *n = ds && !nsm_error(ctx) ? calloc(1, sizeof *n) : NULL;
     if (!n) {
@@ -544,7 +567,7 @@ node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset
     n->ctx = ctx;
     n->options = options;
     n->ds = ds;
-    if (!set_up(n, inputs, outputs)) return n;
+    if (!set_up(n, trained)) return n;
     node_task_free(n);
     return NULL;
 }
@@ -575,6 +598,7 @@ const nsm_dataset_split *node_task_split(const node_task *n) { return n->split; 
 node_list node_task_part(const node_task *n, int part) { return n->look[part]; }
 bool node_task_whole(const node_task *n) { return n->whole; }
 double node_task_sampled_rate(const node_task *n) { return n->sampled_edges ? (double)n->sampled_edges / n->sampled_seconds : NAN; }
+nsm_label_kind node_task_labels(const node_task *n) { return n->labels; }
 
 void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y)
 {
@@ -660,7 +684,7 @@ static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
     part.splits = 1;
     part.split = &split;
     int code = ok ? NSM_OK : nsm_error_set(ctx, NSM_ENOMEM, "out of memory");
-    node_task *n = code ? NULL : node_task_new(ctx, options, &part, 0, 0);
+    node_task *n = code ? NULL : node_task_new(ctx, options, &part, NULL);
     if (n) code = time_trial(n, out);
     else code = nsm_error(ctx);
     node_task_free(n);
@@ -677,7 +701,7 @@ static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
 static int estimate_sampled(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out)
 {
     enum { WARM = 4, TIMED = 16 };
-    node_task *n = node_task_new(ctx, options, ds, 0, 0);
+    node_task *n = node_task_new(ctx, options, ds, NULL);
     double loss, began;
     part_score part[3];
     struct rusage used;

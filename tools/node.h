@@ -15,9 +15,10 @@ typedef struct node_task node_task;
 /* The dataset that options name, its features in the file where options say so. */
 nsm_dataset *node_dataset(nsm_ctx *ctx, const train_options *options);
 
-/* inputs, outputs: the sizes a checkpoint's model has, or 0 to take the data's.  The dataset and the
- * options must outlive the task.  NULL with the error in ctx. */
-node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t inputs, int64_t outputs);
+/* trained: what the checkpoint of the model says of it; NULL for a new one, which takes its sizes and
+ * its labels' kind from the data.  The dataset and the options must outlive the task.  NULL with the
+ * error in ctx. */
+node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, const trainer_meta *trained);
 void node_task_free(node_task *n);
 task *node_task_base(node_task *n);
 
@@ -37,6 +38,7 @@ int64_t node_task_nodes(const node_task *n);
 const nsm_dataset_split *node_task_split(const node_task *n);
 /* What training works on, owned by the task: graph, features [n, F] (dense or sparse), classes int32 [n]. */
 void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y);
+nsm_label_kind node_task_labels(const node_task *n); /* what the model was made to tell */
 
 /* The edges that layer `layer` works on, with its attention [E, H] where the model has it. */
 typedef struct {

@@ -23,8 +23,8 @@ typedef struct {
 
 static bool predict(nsm_ctx *ctx, model *m, prediction *p)
 {
-    nsm_label_kind kind = m->ds->label.of_graphs ? NSM_LABEL_NONE : m->ds->label.kind;
-    bool classes = kind == NSM_LABEL_NONE || kind == NSM_LABEL_CLASS;
+    nsm_label_kind kind = node_task_labels(m->task);
+    bool classes = kind == NSM_LABEL_CLASS;
     *p = (prediction){.nodes = node_task_nodes(m->task),
                       .columns = m->meta.outputs,
                       .head = kind == NSM_LABEL_VALUE ? "value" : "p"};

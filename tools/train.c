@@ -134,7 +134,7 @@ static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result 
 {
     nsm_ctx *ctx = j->t->ctx;
     nsm_random_set(ctx, (nsm_random){ seed, 0 });
-    node_task *n = node_task_new(ctx, &j->o, j->ds, 0, 0);
+    node_task *n = node_task_new(ctx, &j->o, j->ds, NULL);
     int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
     if (!code) {
         *result = result_of(node_task_base(n), r, node_task_sampled_rate(n));
@@ -154,20 +154,29 @@ static void mean_and_deviation(const double *x, int64_t n, double *mean, double 
     *deviation = n > 1 ? sqrt(square / (double)(n - 1)) : 0;
 }
 
+/* The exit code: an interrupted run tells which signal it was. */
+static int ended(int code, bool interrupted)
+{
+    return code == TOOL_DONE && interrupted ? 128 + stop_signal() : code;
+}
+
+/* The mean is of the seeds that came to their end. */
 static int train_seeds(job *j)
 {
     int64_t seeds = j->o.seeds;
     double *test = calloc((size_t)seeds, sizeof *test), *valid = calloc((size_t)seeds, sizeof *valid);
     double seconds = 0, epoch_ms = 0, mean, deviation;
     int64_t done = 0;
+    bool interrupted = false;
     int code = test && valid ? NSM_OK : nsm_error_set(j->t->ctx, NSM_ENOMEM, "out of memory");
-    for (; !code && done < seeds && !stop_signal(); done++) {
+    for (; !code && !interrupted && done < seeds && !stop_signal(); done += !interrupted) {
         char folder[4200];
         trainer_result r = { 0 };
         json_t *line = NULL;
         uint64_t seed = j->t->seed + (uint64_t)done;
         snprintf(folder, sizeof folder, "%s/seed-%llu", j->folder, (unsigned long long)seed);
         code = train_seed(j, seed, folder, &r, &line);
+        interrupted = r.interrupted;
         test[done] = r.state.kept[NSM_TEST];
         valid[done] = r.state.kept[NSM_VALID];
         seconds += r.seconds;
@@ -195,7 +204,7 @@ static int train_seeds(job *j)
     }
     free(test);
     free(valid);
-    if (!code) return report_result(j->t, o);
+    if (!code) return ended(report_result(j->t, o), done < seeds);
     json_decref(o);
     return tool_error(j->t);
 }
@@ -206,7 +215,7 @@ static int train_once(job *j)
     json_t *result = NULL;
     int code = train_seed(j, j->t->seed, j->folder, &r, &result);
     free(r.checkpoint);
-    if (!code) return report_result(j->t, result);
+    if (!code) return ended(report_result(j->t, result), r.interrupted);
     json_decref(result);
     return tool_error(j->t);
 }

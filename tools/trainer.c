@@ -24,7 +24,7 @@ typedef struct {
     nsm_optimizer *optimizer;
     nsm_ema *ema;
     nsm_schedule schedule;
-    trainer_state s;
+    trainer_state s, at_keep;  /* now, and when the kept weights were */
     char *config;
     nsm_tensor **live, **best; /* the module's tensors, and copies of the kept ones */
     int tensors;
@@ -34,7 +34,7 @@ typedef struct {
 } loop;
 
 /* ---- what a checkpoint holds besides weights, optimizer and generator ---- */
-enum { STATE_FIELDS = 23 };
+enum { STATE_USED = 7 + 12, STATE_FIELDS = STATE_USED + 4 };
 
 static void state_fields(trainer_state *s, nsm_field *f)
 {
@@ -56,16 +56,16 @@ static void state_fields(trainer_state *s, nsm_field *f)
             f[n++] = (nsm_field){ .name = name[a][p], .type = NSM_FIELD_DOUBLE, .value = &array[a][p] };
         }
 }
-enum { STATE_USED = 7 + 12 };
 
-/* state, then the configuration and the sizes */
+/* state, then the configuration and what the model has from the data */
 static int meta_fields(trainer_meta *m, nsm_field f[STATE_FIELDS])
 {
     state_fields(&m->state, f);
     f[STATE_USED] = (nsm_field){ .name = "config", .type = NSM_FIELD_TEXT, .value = &m->config };
     f[STATE_USED + 1] = (nsm_field){ .name = "inputs", .type = NSM_FIELD_INT, .value = &m->inputs };
     f[STATE_USED + 2] = (nsm_field){ .name = "outputs", .type = NSM_FIELD_INT, .value = &m->outputs };
-    return STATE_USED + 3;
+    f[STATE_USED + 3] = (nsm_field){ .name = "labels", .type = NSM_FIELD_INT, .value = &m->labels };
+    return STATE_FIELDS;
 }
 
 int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta)
@@ -89,7 +89,8 @@ void trainer_meta_clear(trainer_meta *meta)
 
 static trainer_meta meta_of(loop *l)
 {
-    return (trainer_meta){ .config = l->config, .inputs = l->task->inputs, .outputs = l->task->outputs, .state = l->s };
+    return (trainer_meta){ .config = l->config, .inputs = l->task->inputs, .outputs = l->task->outputs,
+                           .labels = l->task->labels, .state = l->s };
 }
 
 /* ---- the kept weights ---- */
@@ -127,16 +128,14 @@ static void exchange(loop *l)
     }
 }
 
-/* best.h5: the kept weights, with the scores of the epoch that they are of. */
+/* best.h5: the kept weights, with the state of the epoch that they are of, so that the file does not
+ * tell when it was written. */
 static int save_best(loop *l)
 {
     nsm_field f[STATE_FIELDS];
     trainer_meta m = meta_of(l);
     if (!l->best_unsaved) return NSM_OK;
-    m.state.epoch = m.state.kept_epoch;
-    m.state.wait = 0;
-    memcpy(m.state.now, m.state.kept, sizeof m.state.now);
-    memcpy(m.state.now_loss, m.state.kept_loss, sizeof m.state.now_loss);
+    m.state = l->at_keep;
     int n = meta_fields(&m, f);
     const char *path = run_path(l->run, "best.h5");
     exchange(l);
@@ -225,6 +224,7 @@ static void judge(loop *l)
     if (as_good) s->best_score = score;
     if (loss_as_good) s->best_loss = loss;
     s->stopped = l->options->patience > 0 && s->wait >= l->options->patience;
+    if (s->kept_epoch == s->epoch) l->at_keep = *s;
 }
 
 static int one_epoch(loop *l)

@@ -15,7 +15,9 @@ struct task {
     const char *metric;       /* "accuracy" */
     bool lower;               /* a lower score is better */
     int64_t steps_per_epoch;
-    int64_t inputs, outputs;  /* sizes that the model has from the data: kept in checkpoints */
+    /* What the model has from the data: sizes, and the kind of labels (nsm_label_kind).  Kept in
+     * checkpoints. */
+    int64_t inputs, outputs, labels;
     /* One epoch of training; calls step(user) after every backward pass.  *loss: the mean. */
     int (*epoch)(task *t, int64_t epoch, int (*step)(void *user), void *user, double *loss);
     int (*evaluate)(task *t, part_score part[3]); /* train, valid, test */
@@ -46,7 +48,7 @@ int trainer_run(const tool *t, task *what, const train_options *options, const c
 /* The checkpoint's contents beside the weights: for saving, and for reading back in eval, predict, info. */
 typedef struct {
     char *config;               /* every setting, as YAML */
-    int64_t inputs, outputs;
+    int64_t inputs, outputs, labels;
     trainer_state state;
 } trainer_meta;
 int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta);               /* without a module */
