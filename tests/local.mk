@@ -1,5 +1,7 @@
-# Every test program links the whole library with its internal names.
-AM_TESTS_ENVIRONMENT = top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)'; export top_srcdir top_builddir;
+# Every test program links the whole library with its internal names.  Threads that wait sleep: some
+# tests ask for more of them than there are cores.
+AM_TESTS_ENVIRONMENT = top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)' OMP_WAIT_POLICY=passive; \
+	export top_srcdir top_builddir OMP_WAIT_POLICY;
 NSM_TEST_LIBS = libnsmtest.la libnsmall.la $(NSM_ALL_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
@@ -58,9 +60,9 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/resume.sh
 endif
-EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh
+EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/resume.sh
 
 # ---- the examples, against the installed library ----
 if HAVE_HDF5
