@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SAMPLES = 256, HIDDEN = 16, STEPS = 1500 };
 
@@ -83,7 +84,8 @@ int main(void)
 {
     float input[SAMPLES], target[SAMPLES], value = 1;
     const int64_t shape[] = { SAMPLES, 1 };
-    nsm_ctx_config context = { 0 };
+    nsm_ctx_config context;
+    memset(&context, 0, sizeof context);
     context.seed = 3;
     nsm_ctx *ctx = nsm_ctx_new(&context);
     for (int i = 0; i < SAMPLES; i++) {
@@ -94,7 +96,8 @@ int main(void)
     nsm_tensor *y = nsm_tensor_from(ctx, NSM_F32, 2, shape, target);
     wave w;
     wave_init(&w, ctx);
-    nsm_optimizer_config config = { 0 };
+    nsm_optimizer_config config;
+    memset(&config, 0, sizeof config);
     config.kind = NSM_ADAM;
     nsm_optimizer *adam = nsm_optimizer_new(&w.module, &config);
     nsm_tape *tape = nsm_tape_new(ctx);

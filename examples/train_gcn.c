@@ -6,6 +6,7 @@
 #include <nsm.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { EPOCHS = 100 };
 
@@ -30,7 +31,8 @@ static double accuracy(const nsm_dataset *ds, const nsm_dataset_split *split, in
 
 int main(int argc, char **argv)
 {
-    nsm_ctx_config context = { 0 };
+    nsm_ctx_config context;
+    memset(&context, 0, sizeof context);
     context.seed = 1;
     nsm_ctx *ctx = nsm_ctx_new(&context);
     const nsm_option made[] = { { "nodes", "2000" }, { "classes", "5" }, { "features", "16" } };
@@ -52,14 +54,16 @@ int main(int argc, char **argv)
     nsm_graph *graph = nsm_graph_new(ctx, n, ds->edge[0].count, ds->edge[0].src, ds->edge[0].dst);
 
     /* model and optimizer */
-    nsm_gnn_config config = { 0 };
+    nsm_gnn_config config;
+    memset(&config, 0, sizeof config);
     config.kind = "gcn";
     config.in_channels = (int)nodes->features;
     config.hidden_channels = 16;
     config.out_channels = (int)classes;
     config.dropout = 0.5f;
     nsm_gnn *gnn = nsm_gnn_new(ctx, &config);
-    nsm_optimizer_config adam = { 0 };
+    nsm_optimizer_config adam;
+    memset(&adam, 0, sizeof adam);
     adam.kind = NSM_ADAM;
     adam.weight_decay = 5e-4;
     nsm_optimizer *optimizer = gnn ? nsm_optimizer_new(nsm_gnn_module(gnn), &adam) : NULL;
@@ -67,7 +71,8 @@ int main(int argc, char **argv)
     if (nsm_error(ctx)) return report(ctx);
 
     for (int epoch = 1; epoch <= EPOCHS; epoch++) {
-        nsm_cross_entropy_config masked = { 0 };
+        nsm_cross_entropy_config masked;
+        memset(&masked, 0, sizeof masked);
         masked.row_weight = train;
         nsm_tensor *loss = nsm_cross_entropy(tape, nsm_gnn_apply(tape, gnn, graph, x, NULL), label, &masked);
         if (nsm_tape_backward(tape, loss)) return report(ctx);

@@ -1,6 +1,6 @@
 # Every test program links the whole library with its internal names.  Threads that wait sleep: some
 # tests ask for more of them than there are cores.
-AM_TESTS_ENVIRONMENT = top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)' OMP_WAIT_POLICY=passive; \
+AM_TESTS_ENVIRONMENT = NSM_EXAMPLE_FLAGS='$(NSM_LDFLAGS)'; export NSM_EXAMPLE_FLAGS; top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)' OMP_WAIT_POLICY=passive; \
 	export top_srcdir top_builddir OMP_WAIT_POLICY;
 NSM_TEST_LIBS = libnsmtest.la libnsmall.la $(NSM_ALL_LIBS) $(CHECK_LIBS)
 
