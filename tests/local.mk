@@ -83,3 +83,11 @@ check_PROGRAMS += %D%/datasets/test_datasets
 %C%_datasets_test_datasets_LDADD = $(NSM_TEST_LIBS)
 endif
 endif
+
+# ---- the kernel table, on every instruction set ----
+if HAVE_CHECK
+check_PROGRAMS += %D%/kernels/test_backend
+%C%_kernels_test_backend_SOURCES = %D%/kernels/test_backend.c %D%/kernels/cases.h %D%/kernels/cases.c \
+	%D%/kernels/cases_dense.c %D%/kernels/cases_elementwise.c %D%/kernels/cases_graph.c
+%C%_kernels_test_backend_LDADD = $(NSM_TEST_LIBS)
+endif

@@ -1,0 +1,39 @@
+/* tests/kernels/test_backend.c - Every entry of the kernel table against plain loops in double, and the
+ * same bits for any number of threads; NSM_KERNELS=all: on every instruction set of this machine. */
+#include "config.h"
+#include "tests/kernels/cases.h"
+
+#define TEST(name) \
+    START_TEST(name) { on_every_device(case_##name); } \
+    END_TEST
+
+TEST(products)
+TEST(batched_products)
+TEST(passes)
+TEST(sums)
+TEST(extremes)
+TEST(turning)
+TEST(draws)
+TEST(unary)
+TEST(binary)
+TEST(fused)
+TEST(softmax)
+TEST(row_norm)
+TEST(batch_norm)
+TEST(cross_entropy)
+TEST(updates)
+TEST(gather)
+TEST(spmm)
+TEST(sddmm)
+TEST(spmm_max)
+TEST(segments)
+TEST(segment_softmax)
+TEST(gat)
+TEST(gatv2)
+
+int main(void)
+{
+    return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
+                                                         fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
+                                                         spmm_max, segments, segment_softmax, gat, gatv2, NULL });
+}
