@@ -462,22 +462,24 @@ static int put(nsmi_h5 *h, const char *path, const char *name, hid_t file, hid_t
     return nsm_error(h->ctx);
 }
 
-int nsmi_h5_put_int(nsmi_h5 *h, const char *path, const char *name, int64_t value)
+static int put_number(nsmi_h5 *h, const char *path, const char *name, bool real, const void *value)
 {
     if (refused(h)) return code_of(h);
     guard g = enter();
-    put(h, path, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
+    if (real) put(h, path, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, value);
+    else put(h, path, name, H5T_STD_I64LE, H5T_NATIVE_INT64, value);
     leave(g);
     return nsm_error(h->ctx);
 }
 
+int nsmi_h5_put_int(nsmi_h5 *h, const char *path, const char *name, int64_t value)
+{
+    return put_number(h, path, name, false, &value);
+}
+
 int nsmi_h5_put_float(nsmi_h5 *h, const char *path, const char *name, double value)
 {
-    if (refused(h)) return code_of(h);
-    guard g = enter();
-    put(h, path, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
-    leave(g);
-    return nsm_error(h->ctx);
+    return put_number(h, path, name, true, &value);
 }
 
 int nsmi_h5_put_text(nsmi_h5 *h, const char *path, const char *name, const char *text)
@@ -825,42 +827,42 @@ static hid_t open_attribute(nsmi_h5 *h, const char *path, const char *name, H5T_
     return -1;
 }
 
+/* A number, as int64_t or double; false with an error. */
+static bool get_number(nsmi_h5 *h, const char *path, const char *name, bool real, void *value)
+{
+    hid_t type;
+    hid_t a = open_attribute(h, path, name, real ? H5T_FLOAT : H5T_INTEGER, real ? "a real number" : "an integer",
+                             &type);
+    if (a < 0) return false;
+    if (H5Aread(a, real ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT64, value) < 0)
+        fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
+    H5Tclose(type);
+    H5Aclose(a);
+    return !nsmi_failed(h->ctx);
+}
+
 int nsmi_h5_get_int(nsmi_h5 *h, const char *path, const char *name, int64_t low, int64_t high, int64_t *value)
 {
+    int64_t v = 0;
     if (refused(h)) return code_of(h);
-    hid_t type;
     guard g = enter();
-    hid_t a = open_attribute(h, path, name, H5T_INTEGER, "an integer", &type);
-    if (a >= 0) {
-        int64_t v = 0;
-        if (H5Aread(a, H5T_NATIVE_INT64, &v) < 0)
-            fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
-        else if (v < low || v > high)
-            fail(h, NSM_EFORMAT, path, "attribute %.64s is %lld, outside %lld..%lld", name, (long long)v,
-                 (long long)low, (long long)high);
-        else *value = v;
-        H5Tclose(type);
-        H5Aclose(a);
-    }
+    bool read = get_number(h, path, name, false, &v);
+    if (read && (v < low || v > high))
+        fail(h, NSM_EFORMAT, path, "attribute %.64s is %lld, outside %lld..%lld", name, (long long)v, (long long)low,
+             (long long)high);
+    else if (read) *value = v;
     leave(g);
     return nsm_error(h->ctx);
 }
 
 int nsmi_h5_get_float(nsmi_h5 *h, const char *path, const char *name, double *value)
 {
+    double v = 0;
     if (refused(h)) return code_of(h);
-    hid_t type;
     guard g = enter();
-    hid_t a = open_attribute(h, path, name, H5T_FLOAT, "a real number", &type);
-    if (a >= 0) {
-        double v = 0;
-        if (H5Aread(a, H5T_NATIVE_DOUBLE, &v) < 0)
-            fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
-        else if (!isfinite(v)) fail(h, NSM_ENUMBER, path, "attribute %.64s is not finite", name);
-        else *value = v;
-        H5Tclose(type);
-        H5Aclose(a);
-    }
+    bool read = get_number(h, path, name, true, &v);
+    if (read && !isfinite(v)) fail(h, NSM_ENUMBER, path, "attribute %.64s is not finite", name);
+    else if (read) *value = v;
     leave(g);
     return nsm_error(h->ctx);
 }

@@ -39,12 +39,11 @@ libnsmtestgraph_la_SOURCES = %D%/graph/layer.h %D%/graph/layer.c
 if HAVE_HDF5
 libnsmtestgraph_la_SOURCES += %D%/oracle_graph.c
 endif
-check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%/graph/test_gatv2 %D%/graph/test_sage \
+check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%/graph/test_sage \
 	%D%/graph/test_gnn %D%/graph/test_sampler
 %C%_graph_test_graph_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gcn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gat_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
-%C%_graph_test_gatv2_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_sage_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gnn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_sampler_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
@@ -62,7 +61,8 @@ check_PROGRAMS += %D%/tools/test_tools
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/resume.sh
 endif
-EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/resume.sh
+EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh \
+	%D%/tools/resume.sh
 
 # ---- the examples, against the installed library ----
 if HAVE_HDF5
@@ -70,7 +70,6 @@ TESTS += %D%/examples.sh
 endif
 TESTS += %D%/read_h5.sh
 EXTRA_DIST += %D%/examples.sh %D%/read_h5.sh
-EXTRA_DIST += %D%/tools/cli.sh %D%/tools/manual.sh
 
 # ---- datasets ----
 if HAVE_HDF5

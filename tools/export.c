@@ -74,17 +74,12 @@ static bool add_node_attributes(igraph_t *g, const nsm_dataset *ds, const float 
     return ok;
 }
 
-/* The mean of the first layer's heads. */
 static bool add_attention(igraph_t *g, const node_edges *e)
 {
     igraph_vector_t v;
-    if (!e->prob) return true;
+    if (!e->attention) return true;
     if (!TRY(igraph_vector_init(&v, e->count))) return false;
-    for (int64_t k = 0; k < e->count; k++) {
-        double sum = 0;
-        for (int h = 0; h < e->heads; h++) sum += (double)e->prob[k * e->heads + h];
-        VECTOR(v)[k] = sum / e->heads;
-    }
+    for (int64_t k = 0; k < e->count; k++) VECTOR(v)[k] = (double)e->attention[k];
     bool ok = TRY(igraph_cattribute_EAN_setv(g, "attention", &v));
     igraph_vector_destroy(&v);
     return ok;
@@ -125,7 +120,7 @@ static int export_graph(tool *t, const char *path)
     int64_t nodes = 0, edges = 0;
     igraph_set_error_handler(igraph_error_handler_ignore);
     igraph_set_attribute_table(&igraph_cattribute_table);
-    if (model_open(t, t->arg[0], &m) && node_task_edges(m.task, 0, &e) == NSM_OK) {
+    if (model_open(t, t->arg[0], &m) && node_task_edges(m.task, &e) == NSM_OK) {
         nodes = node_task_nodes(m.task);
         edges = e.count;
         p = malloc((size_t)(nodes * m.meta.outputs) * sizeof *p + 1);

@@ -461,13 +461,24 @@ void node_edges_clear(node_edges *e)
 {
     free(e->src);
     free(e->dst);
-    free(e->prob);
+    free(e->attention);
     *e = (node_edges){ 0 };
 }
 
-int node_task_edges(node_task *n, int layer, node_edges *e)
+/* The mean over heads [H], in place: what is written never overtakes what is still to be read. */
+static void mean_of_heads(float *prob, int64_t count, int64_t heads)
 {
-    nsm_attention all[64] = { 0 }, *a = &all[layer];
+    for (int64_t k = 0; k < count; k++) {
+        double sum = 0;
+        for (int64_t h = 0; h < heads; h++) sum += (double)prob[k * heads + h];
+        prob[k] = (float)(sum / (double)heads);
+    }
+}
+
+int node_task_edges(node_task *n, node_edges *e)
+{
+    nsm_attention all[64] = { 0 }, *a = all;
+    int64_t heads = 0;
     *e = (node_edges){ 0 };
     if (!n->whole)
         return nsm_error_set(n->ctx, NSM_EINVAL, "%s is too large to show its edges (the model samples them; whole_mib=%lld)",
@@ -477,14 +488,14 @@ int node_task_edges(node_task *n, int layer, node_edges *e)
     nsm_tensor *y = nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, all);
     if (y && a->prob) {
         e->count = a->csr->nnz;
-        e->heads = (int)a->prob->dim[1];
-        e->prob = malloc((size_t)(e->count * e->heads) * sizeof *e->prob + 1);
+        heads = a->prob->dim[1];
+        e->attention = malloc((size_t)(e->count * heads) * sizeof *e->attention + 1);
     }
     e->src = malloc((size_t)e->count * sizeof *e->src + 1);
     e->dst = malloc((size_t)e->count * sizeof *e->dst + 1);
-    if (!e->src || !e->dst || (e->heads && !e->prob)) nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
-    else if (e->heads) nsm_attention_get(a, e->src, e->dst, e->prob);
-    else nsm_graph_edges(n->graph, e->src, e->dst);
+    if (!e->src || !e->dst || (heads && !e->attention)) nsm_error_set(n->ctx, NSM_ENOMEM, "out of memory");
+    else if (!heads) nsm_graph_edges(n->graph, e->src, e->dst);
+    else if (!nsm_attention_get(a, e->src, e->dst, e->attention)) mean_of_heads(e->attention, e->count, heads);
     nsm_tape_reset(n->tape);
     if (nsm_error(n->ctx)) node_edges_clear(e);
     return nsm_error(n->ctx);

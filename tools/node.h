@@ -40,14 +40,13 @@ const nsm_dataset_split *node_task_split(const node_task *n);
 void node_task_data(const node_task *n, const nsm_graph **graph, nsm_tensor **x, nsm_tensor **y);
 nsm_label_kind node_task_labels(const node_task *n); /* what the model was made to tell */
 
-/* The edges that layer `layer` works on, with its attention [E, H] where the model has it. */
+/* The edges that the first layer works on, with its attention where the model has it. */
 typedef struct {
     int64_t count;
     int32_t *src, *dst;
-    float *prob; /* NULL: none */
-    int heads;
+    float *attention; /* [count], the mean of the heads; NULL: none */
 } node_edges;
-int node_task_edges(node_task *n, int layer, node_edges *e);
+int node_task_edges(node_task *n, node_edges *e);
 void node_edges_clear(node_edges *e);
 
 /* Bytes and seconds of one epoch, measured on a trial (of a part of the graph where it is large). */

@@ -297,6 +297,20 @@ int picture_neighbourhood(nsm_ctx *ctx, const char *path, const nsm_dataset *ds,
     return nsm_error(ctx);
 }
 
+int picture_model(nsm_ctx *ctx, const char *path, const nsm_dataset *ds, node_task *n,
+                  neighbourhood h)
+{
+    node_edges e;
+    if (node_task_edges(n, &e)) return nsm_error(ctx);
+    h.edges = e.count;
+    h.src = e.src;
+    h.dst = e.dst;
+    h.attention = e.attention;
+    picture_neighbourhood(ctx, path, ds, &h);
+    node_edges_clear(&e);
+    return nsm_error(ctx);
+}
+
 int64_t picture_node(nsm_ctx *ctx, const nsm_dataset *ds, uint64_t seed)
 {
     int64_t edges, nodes = ds->node[ds->target].count, best = 0;

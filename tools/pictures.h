@@ -5,6 +5,7 @@
 #ifndef TOOLS_PICTURES_H
 #define TOOLS_PICTURES_H
 #include "datasets/dataset.h"
+#include "tools/node.h"
 
 /* Curves of every column of folder/log.csv: those whose name has "loss" in it on one chart, those
  * of the other scores on the other, seconds and learning rate on none.  mark: the epoch whose model was
@@ -28,6 +29,8 @@ typedef struct {
     uint64_t seed;
 } neighbourhood;
 int picture_neighbourhood(nsm_ctx *ctx, const char *path, const nsm_dataset *ds, const neighbourhood *h);
+/* The same with the edges and the attention of a model's first layer in place of h's. */
+int picture_model(nsm_ctx *ctx, const char *path, const nsm_dataset *ds, node_task *n, neighbourhood h);
 
 /* A node that makes a good picture: labelled, its edges neither few nor very many. */
 int64_t picture_node(nsm_ctx *ctx, const nsm_dataset *ds, uint64_t seed);

@@ -27,38 +27,19 @@ static const tool_option command_options[] = {
      "where a picture of a graph goes (DATASET.png; neighbourhood.png beside a model)"},
     {0}};
 
-/* The mean over heads, in place: what is written never overtakes what is still to be read. */
-static void mean_of_heads(node_edges *e)
-{
-    for (int64_t k = 0; e->prob && k < e->count; k++) {
-        float sum = 0;
-        for (int h = 0; h < e->heads; h++) sum += e->prob[k * e->heads + h];
-        e->prob[k] = sum / (float)e->heads;
-    }
-}
-
 /* A neighbourhood, coloured by what the model predicts, its lines as wide as the first layer's attention. */
 static void draw_model(tool *t, model *m, const options *o, const char *path, int64_t *node)
 {
-    node_edges e = {0};
     bool classes = m->ds->label.kind == NSM_LABEL_CLASS && !m->ds->label.of_graphs;
-    const int32_t *guess = NULL;
+    const int32_t *guess = classes ? node_task_guess(m->task, -1) : NULL;
     *node = o->node < 0 ? picture_node(t->ctx, m->ds, t->seed) : o->node;
-    if (node_task_edges(m->task, 0, &e) == NSM_OK &&
-        (!classes || (guess = node_task_guess(m->task, -1)))) {
-        mean_of_heads(&e);
-        picture_neighbourhood(t->ctx, path, m->ds,
-                              &(neighbourhood){.node = *node,
-                                               .hops = (int)o->hops,
-                                               .most = (int)o->most,
-                                               .edges = e.count,
-                                               .src = e.src,
-                                               .dst = e.dst,
-                                               .attention = e.prob,
-                                               .guess = guess,
-                                               .seed = t->seed});
-    }
-    node_edges_clear(&e);
+    if (classes && !guess) return;
+    picture_model(t->ctx, path, m->ds, m->task,
+                  (neighbourhood){.node = *node,
+                                  .hops = (int)o->hops,
+                                  .most = (int)o->most,
+                                  .guess = guess,
+                                  .seed = t->seed});
 }
 
 /* A run's folder: its curves; with node=N, and for a checkpoint, the model's view of a neighbourhood. */

@@ -95,26 +95,6 @@ static int draw_classes(job *j, node_task *n, const char *folder, const char *ti
     return code;
 }
 
-/* A node of the dataset and what surrounds it, edges by the first layer's attention (mean of its heads). */
-static int draw_neighbourhood(job *j, node_task *n, const char *folder, const int32_t *guess)
-{
-    node_edges e;
-    char path[4096];
-    nsm_ctx *ctx = j->t->ctx;
-    if (node_task_edges(n, 0, &e)) return nsm_error(ctx);
-    for (int64_t k = 0; k < e.count * (e.heads > 0); k++) {
-        float sum = 0;
-        for (int h = 0; h < e.heads; h++) sum += e.prob[k * e.heads + h];
-        e.prob[k] = sum / (float)e.heads; /* k <= k * heads: never behind what is still to be read */
-    }
-    snprintf(path, sizeof path, "%s/neighbourhood.png", folder);
-    neighbourhood h = { .node = picture_node(ctx, j->ds, j->t->seed), .edges = e.count, .src = e.src, .dst = e.dst,
-                        .attention = e.prob, .guess = guess, .seed = j->t->seed };
-    int code = picture_neighbourhood(ctx, path, j->ds, &h);
-    node_edges_clear(&e);
-    return code;
-}
-
 /* Charts of the kept model. */
 static int draw(job *j, node_task *n, const char *folder, const trainer_result *r)
 {
@@ -127,7 +107,10 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     bool classes = j->ds->label.kind == NSM_LABEL_CLASS;
     const int32_t *guess = classes ? node_task_guess(n, node_task_whole(n) ? -1 : NSM_TEST) : NULL;
     if (classes && (!guess || draw_classes(j, n, folder, title, guess))) return nsm_error(ctx);
-    return node_task_whole(n) ? draw_neighbourhood(j, n, folder, guess) : NSM_OK;
+    if (!node_task_whole(n)) return NSM_OK;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/neighbourhood.png", folder);
+    return picture_model(ctx, path, j->ds, n, (neighbourhood){ .node = picture_node(ctx, j->ds, j->t->seed), .guess = guess, .seed = j->t->seed });
 }
 
 static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)

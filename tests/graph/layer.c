@@ -25,6 +25,11 @@ nsm_graph *layer_graph(nsm_ctx *ctx, int64_t n, int64_t edges)
     return g;
 }
 
+void layer_each(const test_layer *table, void (*run)(const test_layer *l))
+{
+    for (; table->fixture; table++) run(table);
+}
+
 void layer_fixture(const test_layer *l)
 {
 #ifdef HAVE_HDF5

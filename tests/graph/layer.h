@@ -29,13 +29,16 @@ void layer_sparse(const test_layer *l);
 /* x NULL, an error that stands, x of another size. */
 void layer_errors(const test_layer *l);
 
-/* The test program of a layer. */
-#define LAYER_TESTS(l)                                                   \
-    START_TEST(fixture) { layer_fixture(l); } END_TEST                   \
-    START_TEST(permutation) { layer_permutation(l); } END_TEST           \
-    START_TEST(threads) { layer_threads(l); } END_TEST                   \
-    START_TEST(memory) { layer_memory(l); } END_TEST                     \
-    START_TEST(sparse) { layer_sparse(l); } END_TEST                     \
-    START_TEST(common_errors) { layer_errors(l); } END_TEST
+/* The case for each layer of a table; the last has no fixture. */
+void layer_each(const test_layer *table, void (*run)(const test_layer *l));
+
+/* The cases of a test program over its table. */
+#define LAYER_TESTS(table)                                                \
+    START_TEST(fixture) { layer_each(table, layer_fixture); } END_TEST         \
+    START_TEST(permutation) { layer_each(table, layer_permutation); } END_TEST \
+    START_TEST(threads) { layer_each(table, layer_threads); } END_TEST         \
+    START_TEST(memory) { layer_each(table, layer_memory); } END_TEST           \
+    START_TEST(sparse) { layer_each(table, layer_sparse); } END_TEST           \
+    START_TEST(common_errors) { layer_each(table, layer_errors); } END_TEST
 
 #endif

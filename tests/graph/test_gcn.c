@@ -7,8 +7,8 @@ static void *make(nsm_ctx *ctx) { return nsm_gcn_new(ctx, &(nsm_gcn_config){ .in
 static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x) { return nsm_gcn_apply(tape, layer, g, x, NULL); }
 static nsm_module *module(void *layer) { return nsm_gcn_module(layer); }
 static void release(void *layer) { nsm_gcn_free(layer); }
-static const test_layer gcn = { "gcn/improved_edge_weight_existing_loops", make, apply, module, release };
-LAYER_TESTS(&gcn)
+static const test_layer layers[] = { { "gcn/improved_edge_weight_existing_loops", make, apply, module, release }, { NULL, NULL, NULL, NULL, NULL } };
+LAYER_TESTS(layers)
 
 /* Both orders of the products give the same: aggregation first where the layer widens. */
 START_TEST(orders)

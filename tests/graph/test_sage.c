@@ -11,24 +11,17 @@ static void *make(nsm_ctx *ctx)
 static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x) { return nsm_sage_apply(tape, layer, g, x, NULL); }
 static nsm_module *module(void *layer) { return nsm_sage_module(layer); }
 static void release(void *layer) { nsm_sage_free(layer); }
-static const test_layer sage = { "sage/bipartite_mean", make, apply, module, release };
-LAYER_TESTS(&sage)
-
 static void *make_pooling(nsm_ctx *ctx)
 {
     return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = LAYER_IN, .out_channels = 9, .aggr = NSM_SAGE_MAX, .project = true });
 }
 
-static const test_layer pooling = { "sage/project_max_normalize", make_pooling, apply, module, release };
-START_TEST(pooling_cases)
-{
-    layer_fixture(&pooling);
-    layer_permutation(&pooling);
-    layer_threads(&pooling);
-    layer_memory(&pooling);
-    layer_sparse(&pooling);
-}
-END_TEST
+static const test_layer layers[] = {
+    { "sage/bipartite_mean", make, apply, module, release },
+    { "sage/project_max_normalize", make_pooling, apply, module, release },
+    { NULL, NULL, NULL, NULL, NULL },
+};
+LAYER_TESTS(layers)
 
 START_TEST(errors)
 {
@@ -57,5 +50,5 @@ END_TEST
 
 int main(void)
 {
-    return test_main("sage", (const TTest *const[]){ fixture, permutation, threads, memory, sparse, common_errors, pooling_cases, errors, NULL });
+    return test_main("sage", (const TTest *const[]){ fixture, permutation, threads, memory, sparse, common_errors, errors, NULL });
 }

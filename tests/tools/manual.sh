@@ -1,12 +1,7 @@
 #!/bin/sh
 # The manual: every command is in it, and its EXAMPLES run in their order.
-nsm=$(cd "${top_builddir:-.}" && pwd)/nsm
-page=$(cd "${top_srcdir:-.}" && pwd)/doc/nsm.1
-dir=$(mktemp -d) || exit 99
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 99
-failures=0
-fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+. "${top_srcdir:-.}/tests/tools/common.sh"
+page=$src/doc/nsm.1
 
 for c in $("$nsm" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
     grep -q "nsm $c " "$page" || fail "nsm.1 does not tell of nsm $c"

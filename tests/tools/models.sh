@@ -1,11 +1,6 @@
 #!/bin/sh
 # A small model from training to prediction: what each command says of it, and that --json is pure.
-nsm=$(cd "${top_builddir:-.}" && pwd)/nsm
-dir=$(mktemp -d) || exit 99
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 99
-failures=0
-fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+. "${top_srcdir:-.}/tests/tools/common.sh"
 
 # ok ARGUMENT...: it must succeed; its output is in out.  With --json every line is an object.
 ok() {

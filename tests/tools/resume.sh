@@ -2,12 +2,7 @@
 # A training run is killed, stopped, damaged and resumed: the files at its end equal, bit for bit,
 # those of a run that nothing happened to; and those of any number of threads.
 # NSM_KILLS says how often a run is killed (8), NSM_KILL_SEED from which seed the moments are drawn.
-nsm=$(cd "${top_builddir:-.}" && pwd)/nsm
-dir=$(mktemp -d) || exit 99
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 99
-failures=0
-fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+. "${top_srcdir:-.}/tests/tools/common.sh"
 
 epochs=120
 kills=${NSM_KILLS:-8}

@@ -1,11 +1,6 @@
 #!/bin/sh
 # Training on sampled neighbours: it learns, the same bits for any number of threads and after a resume.
-nsm=$(cd "${top_builddir:-.}" && pwd)/nsm
-dir=$(mktemp -d) || exit 99
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 99
-failures=0
-fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+. "${top_srcdir:-.}/tests/tools/common.sh"
 number() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" out; }
 above() { # NAME LEAST
     awk -v x="$(number "$1")" -v least="$2" 'BEGIN { exit !(x > least) }' || fail "$1 is $(number "$1"), want more than $2"
