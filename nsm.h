@@ -14,6 +14,8 @@
 #include "base/metrics.h"
 #include "base/checkpoint.h"
 #include "base/safetensors.h"
+#include "base/state.h"
+#include "seq/mixer.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -91,6 +91,7 @@ static hid_t file_type(nsm_type type)
     case NSM_I32: return H5T_STD_I32LE;
     case NSM_I64: return H5T_STD_I64LE;
     case NSM_U8: return H5T_STD_U8LE;
+    case NSM_F64: return H5T_IEEE_F64LE;
     default: return -1;
     }
 }
@@ -101,6 +102,7 @@ static hid_t memory_type(nsm_type type)
     case NSM_F32: return H5T_NATIVE_FLOAT;
     case NSM_I32: return H5T_NATIVE_INT32;
     case NSM_I64: return H5T_NATIVE_INT64;
+    case NSM_F64: return H5T_NATIVE_DOUBLE;
     default: return H5T_NATIVE_UINT8;
     }
 }
@@ -119,8 +121,8 @@ static hid_t string_type(size_t bytes)
 /* The nsm_type of an HDF5 type, -1 for strings of fixed length, -2 for anything else. */
 static int known_type(hid_t t)
 {
-    static const nsm_type types[] = { NSM_F32, NSM_I32, NSM_I64, NSM_U8 };
-    for (int i = 0; i < 4; i++)
+    static const nsm_type types[] = { NSM_F32, NSM_I32, NSM_I64, NSM_U8, NSM_F64 };
+    for (int i = 0; i < 5; i++)
         if (H5Tequal(t, file_type(types[i])) > 0) return types[i];
     if (H5Tget_class(t) == H5T_STRING && H5Tis_variable_str(t) == 0) return -1;
     return -2;

@@ -20,7 +20,8 @@ static const dtype_row dtypes[DTYPES] = {
     [BOOL] = { "BOOL", 1 },
 };
 static const dtype dtype_of[] = { [NSM_F32] = F32, [NSM_BF16] = BF16, [NSM_F16] = F16,
-                                  [NSM_I32] = I32, [NSM_I64] = I64,   [NSM_U8] = U8 };
+                                  [NSM_I32] = I32, [NSM_I64] = I64,   [NSM_U8] = U8,
+                                  [NSM_F64] = F64 };
 
 typedef struct {
     nsm_safetensors_entry about; /* first: entries are handed out by this */

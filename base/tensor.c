@@ -4,13 +4,14 @@
 
 size_t nsm_type_bytes(nsm_type type)
 {
-    static const size_t bytes[] = { [NSM_F32] = 4, [NSM_BF16] = 2, [NSM_F16] = 2, [NSM_I32] = 4, [NSM_I64] = 8, [NSM_U8] = 1 };
+    static const size_t bytes[] = { [NSM_F32] = 4, [NSM_BF16] = 2, [NSM_F16] = 2, [NSM_I32] = 4, [NSM_I64] = 8, [NSM_U8] = 1,
+                                    [NSM_F64] = 8 };
     return bytes[type];
 }
 
 const char *nsm_type_name(nsm_type type)
 {
-    static const char *const names[] = { "float32", "bfloat16", "float16", "int32", "int64", "uint8" };
+    static const char *const names[] = { "float32", "bfloat16", "float16", "int32", "int64", "uint8", "float64" };
     return names[type];
 }
 

@@ -12,7 +12,7 @@ extern "C" {
 
 enum { NSM_MAX_RANK = 5 };
 
-typedef enum { NSM_F32, NSM_BF16, NSM_F16, NSM_I32, NSM_I64, NSM_U8 } nsm_type;
+typedef enum { NSM_F32, NSM_BF16, NSM_F16, NSM_I32, NSM_I64, NSM_U8, NSM_F64 } nsm_type;
 
 typedef struct nsm_csr nsm_csr;
 typedef struct nsm_tensor nsm_tensor;
@@ -29,6 +29,7 @@ struct nsm_tensor {
         int32_t *i32;
         int64_t *i64;
         uint8_t *u8;
+        double *f64; /* only in states and files: no op takes it */
     };
     float *grad;        /* same count as data, or NULL while no gradient has reached it */
     const nsm_csr *csr; /* sparse: where the values stand; not owned, must outlive the tensor */

@@ -26,7 +26,8 @@ check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_m
 %C%_base_test_schedule_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_metrics_LDADD = $(NSM_TEST_LIBS)
 if HAVE_HDF5
-check_PROGRAMS += %D%/base/test_checkpoint %D%/base/test_safetensors
+check_PROGRAMS += %D%/base/test_checkpoint %D%/base/test_safetensors %D%/base/test_state
+%C%_base_test_state_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_checkpoint_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_safetensors_LDADD = $(NSM_TEST_LIBS)
 endif

@@ -1,0 +1,33 @@
+/* seq/internal.h - What the sequence systems share.  Not installed. */
+#ifndef NSM_SEQ_INTERNAL_H
+#define NSM_SEQ_INTERNAL_H
+#include "base/internal.h"
+#include "base/ops.h"
+#include "seq/mixer.h"
+
+/* Rows of a mixer's key table. */
+#define KEY_INT(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_INT, offsetof(type, field), fallback, low, high, NULL, help }
+#define KEY_REAL(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help }
+#define KEY_BOOL(type, field, fallback, help) \
+    { #field, NSM_KEY_BOOL, offsetof(type, field), fallback, 0, 1, NULL, help }
+#define KEY_CHOICE(type, field, fallback, choices, help) \
+    { #field, NSM_KEY_CHOICE, offsetof(type, field), fallback, 0, 0, choices, help }
+#define KEYS_END { NULL, NSM_KEY_INT, 0, 0, 0, 0, NULL, NULL }
+
+/* A parameter of a mixer: uniform in +-1/sqrt(inputs), as torch.nn.Linear has it; filled with `value`. */
+nsm_tensor *nsmi_mixer_linear(nsm_mixer *m, const char *name, int64_t out, int64_t in);
+nsm_tensor *nsmi_mixer_fill(nsm_mixer *m, const char *name, int rank, const int64_t *dim, float value);
+
+/* A part of a state as an op's input: while the tape trains a copy, since the part will be written
+ * before backward reads it; else the part itself. */
+nsm_tensor *nsmi_state_read(nsm_tape *tape, const nsm_state *s, const char *name);
+/* Leave y's values (a result of this tape) in the part. */
+int nsmi_state_write(nsm_state *s, const char *name, const nsm_tensor *y);
+
+/* Split the last axis: [.., heads * size] -> [.., heads, size], and back. */
+nsm_tensor *nsmi_split_heads(nsm_tape *tape, nsm_tensor *x, int64_t heads);
+nsm_tensor *nsmi_join_last(nsm_tape *tape, nsm_tensor *x);
+
+#endif

@@ -1,0 +1,19 @@
+/* seq/list.c - Every sequence system, by name.  A new one is a line here. */
+#include "config.h"
+#include "seq/internal.h"
+
+#define MIXERS(X)
+
+#define DECLARE(name) extern const nsm_mixer_type nsmi_mixer_##name;
+#define ADDRESS(name) &nsmi_mixer_##name,
+MIXERS(DECLARE)
+static const nsm_mixer_type *const types[] = { MIXERS(ADDRESS) NULL };
+
+const nsm_mixer_type *const *nsm_mixer_types(void) { return types; }
+
+const nsm_mixer_type *nsm_mixer_find(const char *name)
+{
+    for (int i = 0; types[i]; i++)
+        if (!strcmp(types[i]->name, name)) return types[i];
+    return NULL;
+}
