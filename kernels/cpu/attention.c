@@ -136,7 +136,7 @@ INLINE float v2_score(const job_t *j, const float *l, const float *q, const floa
     int64_t i = 0, d = j->dim;
     for (; i + W <= d; i += W) s += vf_load(att + i) * leaky(v2_z(l, q, edge, i, W), j->slope);
     if (i < d) s += vf_load_n(att + i, d - i) * leaky(v2_z(l, q, edge, i, d - i), j->slope);
-    return lanes_sum(s);
+    return vf_sum(s);
 }
 
 /* The features of entry e's edge, for the tile's heads; NULL if there are none. */
@@ -422,7 +422,7 @@ INLINE void source_rows(const job_t *j, int64_t lo, int64_t hi, const int64_t nv
                 vf_store(a + v * W, vf_load(a + v * W) + weight * g);
                 if (dots) s += g * vf_load(xh + v * W);
             }
-            if (dots) w[h] = weight * lanes_sum(s);
+            if (dots) w[h] = weight * vf_sum(s);
         }
     }
 }

@@ -12,7 +12,6 @@ enum {
     TILE_LEAST = 128,   /* rows or columns of a tile, at least ... */
     TILE_MOST = 1024,   /* ... and at most */
     K_BLOCK = 4096,     /* of a long K */
-    TRANSPOSE = 16,     /* rows and columns of a transposition's tile */
     DIMS = 5
 };
 
@@ -186,18 +185,30 @@ static void copy_block(nsm_device *d, int64_t rows, int64_t cols, const float *x
             copy_row(cols, x + r * ldx, beta, y + r * ldy);
 }
 
-/* y[i, j] = x[i sx + j], where sx is y's inner stride in x: planes that a permutation turns. */
+/* y[i, j] = x[i x_row + j x_col], W by W, for x_row 1: planes that a permutation turns. */
+static void transpose_square(const float *x, int64_t x_col, float beta, float *y, int64_t y_row)
+{
+    vf t[W];
+    for (int j = 0; j < W; j++) t[j] = vf_load(x + j * x_col);
+    vf_transpose(t);
+    for (int i = 0; i < W; i++) {
+        float *to = y + i * y_row;
+        vf_store(to, beta == 0 ? t[i] : beta * vf_load(to) + t[i]);
+    }
+}
+
 static void transpose_plane(int64_t rows, int64_t cols, const float *x, int64_t x_row,
                             int64_t x_col, float beta, float *y, int64_t y_row)
 {
-    for (int64_t i0 = 0; i0 < rows; i0 += TRANSPOSE)
-        for (int64_t j0 = 0; j0 < cols; j0 += TRANSPOSE) {
-            int64_t i1 = i0 + TRANSPOSE < rows ? i0 + TRANSPOSE : rows,
-                    j1 = j0 + TRANSPOSE < cols ? j0 + TRANSPOSE : cols;
-            for (int64_t i = i0; i < i1; i++)
-                for (int64_t j = j0; j < j1; j++) {
-                    float *to = y + i * y_row + j;
-                    float value = x[i * x_row + j * x_col];
+    for (int64_t i0 = 0; i0 < rows; i0 += W)
+        for (int64_t j0 = 0; j0 < cols; j0 += W) {
+            if (x_row == 1 && i0 + W <= rows && j0 + W <= cols) {
+                transpose_square(x + i0 + j0 * x_col, x_col, beta, y + i0 * y_row + j0, y_row);
+                continue;
+            }
+            for (int64_t i = i0; i < i0 + W && i < rows; i++)
+                for (int64_t j = j0; j < j0 + W && j < cols; j++) {
+                    float *to = y + i * y_row + j, value = x[i * x_row + j * x_col];
                     *to = beta == 0 ? value : beta * *to + value;
                 }
         }
@@ -245,7 +256,7 @@ static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS]
         if (t.xs[k] == 1) row = k;
     bool rows = t.xs[last] == 1; /* whole rows stay together */
     int64_t step =
-        rows ? nsmi_block_rows(t.dim[last]) : 4 * TRANSPOSE; /* rows of a plane at a time */
+        rows ? nsmi_block_rows(t.dim[last]) : 4 * W; /* rows of a plane at a time */
     int64_t pieces = nsmi_blocks(t.dim[row], step), planes = n / (t.dim[row] * t.dim[last]);
 #pragma omp parallel for num_threads(nsmi_team(d, n)) schedule(static)
     for (int64_t task = 0; task < planes * pieces; task++) {

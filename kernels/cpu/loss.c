@@ -5,140 +5,188 @@
  *   probability:  loss = sum over c of w[c] q[c] (-log p[c]), q = (1 - e) prob + e / C,    weight 1
  * both times the row's own weight.  -log p[c] = lse - x[c], so all terms are sums of x, weighted.
  *
- * Rows of [outer, C, inner] with inner > 1 stand side by side: their classes are `inner` apart. */
+ * A lane is a row: W rows are worked on at a time, W classes of each turned into W vectors, so that
+ * nothing is summed across lanes and few classes cost no more than they are.  Rows of
+ * [outer, C, inner] with inner > 1 stand side by side, their classes `inner` apart: they need no
+ * turning. */
 #include "kernels/cpu/cpu.h"
 
-/* What one row works on: element c of it is at [c * stride]. */
+/* W rows or fewer; class c of row i is at [i * row_step + c * class_step]. */
 typedef struct {
-    int64_t c, stride;
+    nsmi_ce o;
+    int64_t first, rows, classes, row_step, class_step, at;
     const float *x, *prob;
-} row;
+    const int32_t *y;         /* NULL with probabilities */
+    float weight[W], label[W]; /* of each row, 0 where it does not count; of its own class */
+} group;
 
-static row row_of(int64_t r, int64_t c, int64_t inner, const float *logits, const float *prob)
+static group group_of(nsmi_ce o, int64_t first, int64_t end, int64_t c, int64_t inner,
+                      const float *logits, const int32_t *target, const float *prob)
 {
-    int64_t at = r / inner * c * inner + r % inner;
-    return (row){ c, inner, logits + at, prob ? prob + at : NULL };
-}
-
-/* k classes from c on; rows that are not contiguous are read one by one */
-static inline vf classes(const float *p, int64_t stride, int64_t c, int64_t k)
-{
-    if (stride == 1) return vf_get(p + c, k);
-    vf v = {0};
-    for (int64_t j = 0; j < k; j++) v[j] = p[(c + j) * stride];
-    return v;
-}
-
-static float log_sum_exp(const row *r)
-{
-    vf top = vf_set(-INFINITY), sum = {0};
-    VF_EACH(c, k, r->c, { top = vf_max(vf_first(classes(r->x, r->stride, c, k), k, top), top); });
-    float most = vf_top(top);
-    VF_EACH(c, k, r->c, {
-        sum += vf_first(vf_exp(vf_first(classes(r->x, r->stride, c, k) - most, k, vf_set(0))), k,
-                        vf_set(0));
-    });
-    return most + logf(vf_sum(sum));
-}
-
-/* k coefficients of -log p[c] but for the label: smoothing, or all of a probability target */
-static inline vf spread(nsmi_ce o, const row *r, int64_t c, int64_t k)
-{
-    float even = o.label_smoothing / (float)r->c;
-    vf q = vf_set(even);
-    if (r->prob) q += (1 - o.label_smoothing) * classes(r->prob, r->stride, c, k);
-    return o.class_weight ? q * vf_get(o.class_weight + c, k) : q;
-}
-
-static bool is_spread(nsmi_ce o, const row *r) { return r->prob || o.label_smoothing != 0; }
-static float label_weight(nsmi_ce o, int32_t y) { return o.class_weight ? o.class_weight[y] : 1; }
-
-/* The weight of row r, 0 where it does not count. */
-static float row_weight(nsmi_ce o, const int32_t *target, int64_t r)
-{
-    if (target && target[r] == o.ignore_index) return 0;
-    return o.row_weight ? o.row_weight[r] : 1;
-}
-
-static float row_loss(nsmi_ce o, const row *r, int32_t y, float lse)
-{
-    vf sum = {0};
-    float loss = 0;
-    if (is_spread(o, r)) {
-        VF_EACH(c, k, r->c, {
-            sum +=
-                vf_first(spread(o, r, c, k) * (lse - classes(r->x, r->stride, c, k)), k, vf_set(0));
-        });
-        loss = vf_sum(sum);
+    int64_t room = inner > 1 ? inner - first % inner : W, rows = end - first < W ? end - first : W;
+    group g = { .o = o, .first = first, .rows = rows < room ? rows : room, .classes = c };
+    g.row_step = inner > 1 ? 1 : c;
+    g.class_step = inner;
+    g.at = first / inner * c * inner + first % inner;
+    g.x = logits + g.at;
+    g.prob = prob ? prob + g.at : NULL;
+    g.y = prob ? NULL : target + first;
+    for (int64_t i = 0; i < g.rows; i++) {
+        bool ignored = g.y && g.y[i] == o.ignore_index;
+        g.weight[i] = ignored ? 0 : o.row_weight ? o.row_weight[first + i] : 1;
+        g.label[i] = ignored || prob ? 0 : o.class_weight ? o.class_weight[g.y[i]] : 1;
     }
-    if (!r->prob)
-        loss += (1 - o.label_smoothing) * label_weight(o, y) * (lse - r->x[y * r->stride]);
-    return loss;
+    return g;
+}
+
+static int64_t classes_left(const group *g, int64_t c)
+{
+    return g->classes - c < W ? g->classes - c : W;
+}
+
+/* t[j]: class c + j of each row, from or to p. */
+static inline void load_classes(const group *g, const float *p, int64_t c, vf t[W])
+{
+    int64_t n = classes_left(g, c);
+    if (g->row_step == 1) {
+        for (int64_t j = 0; j < n; j++) t[j] = vf_get(p + (c + j) * g->class_step, g->rows);
+        return;
+    }
+    for (int64_t i = 0; i < W; i++)
+        t[i] = i < g->rows ? vf_get(p + i * g->row_step + c, n) : (vf){0};
+    vf_transpose(t);
+}
+
+static inline void blend_n(float *to, vf v, float beta, int64_t n)
+{
+    vf_put(to, beta == 0 ? v : beta * vf_get(to, n) + v, n);
+}
+
+static inline void store_classes(const group *g, vf t[W], float beta, int64_t c, float *p)
+{
+    int64_t n = classes_left(g, c);
+    if (g->row_step == 1) {
+        for (int64_t j = 0; j < n; j++) blend_n(p + (c + j) * g->class_step, t[j], beta, g->rows);
+        return;
+    }
+    for (int64_t j = n; j < W; j++) t[j] = (vf){0};
+    vf_transpose(t);
+    for (int64_t i = 0; i < g->rows; i++) blend_n(p + i * g->row_step + c, t[i], beta, n);
+}
+
+/* In one pass: the sum is of exp(x - top), and shrinks when a larger one comes. */
+static vf log_sum_exp(const group *g)
+{
+    vf top = vf_set(-INFINITY), sum = {0}, none = vf_set(-INFINITY), t[W];
+    for (int64_t c = 0; c < g->classes; c += W) {
+        int64_t n = classes_left(g, c);
+        load_classes(g, g->x, c, t);
+        vf next = top;
+        for (int64_t j = 0; j < n; j++) next = vf_max(t[j], next);
+        vf base = vf_pick(next == none, (vf){0}, next);
+        if (c) sum *= vf_exp(top - base);
+        for (int64_t j = 0; j < n; j++) sum += vf_exp(t[j] - base);
+        top = next;
+    }
+    return vf_pick(top == none, (vf){0}, top) + vf_log(sum);
+}
+
+/* Rows of a block: whole groups. */
+static int64_t block_rows(int64_t c) { return (nsmi_block_rows(c) + W - 1) / W * W; }
+
+/* Coefficients of -log p[c + j] but for the label: smoothing, or all of a probability target */
+static void spread(const group *g, int64_t c, vf q[W])
+{
+    float even = g->o.label_smoothing / (float)g->classes, keep = 1 - g->o.label_smoothing;
+    if (g->prob) load_classes(g, g->prob, c, q);
+    for (int64_t j = 0; j < classes_left(g, c); j++) {
+        q[j] = g->prob ? keep * q[j] + even : vf_set(even);
+        if (g->o.class_weight) q[j] *= g->o.class_weight[c + j];
+    }
+}
+
+static bool is_spread(const group *g) { return g->prob || g->o.label_smoothing != 0; }
+
+static vf spread_loss(const group *g, vf lse)
+{
+    vf sum = {0}, q[W], t[W];
+    for (int64_t c = 0; c < g->classes; c += W) {
+        spread(g, c, q);
+        load_classes(g, g->x, c, t);
+        for (int64_t j = 0; j < classes_left(g, c); j++) sum += q[j] * (lse - t[j]);
+    }
+    return sum;
+}
+
+static void group_loss(const group *g, float *loss, float *weight, float *lse)
+{
+    vf sums = log_sum_exp(g), spreads = is_spread(g) ? spread_loss(g, sums) : (vf){0};
+    float keep = 1 - g->o.label_smoothing;
+    for (int64_t i = 0; i < g->rows; i++) {
+        float w = g->weight[i], one = spreads[i];
+        loss[i] = weight[i] = lse[i] = 0;
+        if (w == 0) continue;
+        lse[i] = sums[i];
+        if (g->y)
+            one += keep * g->label[i] *
+                   (lse[i] - g->x[i * g->row_step + g->y[i] * g->class_step]);
+        loss[i] = w * one;
+        weight[i] = g->y ? w * g->label[i] : w;
+    }
 }
 
 static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
                           const float *logits, const int32_t *target, const float *prob,
                           float *loss, float *weight, float *lse)
 {
-    int64_t rows = outer * inner, size = nsmi_block_rows(c);
+    int64_t rows = outer * inner, size = block_rows(c);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * c * 4)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(rows, size); b++)
-        for (int64_t i = b * size; i < nsmi_block_end(b, size, rows); i++) {
-            float w = row_weight(o, prob ? NULL : target, i);
-            loss[i] = weight[i] = lse[i] = 0;
-            if (w == 0) continue;
-            row r = row_of(i, c, inner, logits, prob);
-            int32_t y = prob ? 0 : target[i];
-            lse[i] = log_sum_exp(&r);
-            loss[i] = w * row_loss(o, &r, y, lse[i]);
-            weight[i] = prob ? w : w * label_weight(o, y);
+        for (int64_t i = b * size, end = nsmi_block_end(b, size, rows); i < end;) {
+            group g = group_of(o, i, end, c, inner, logits, target, prob);
+            group_loss(&g, loss + i, weight + i, lse + i);
+            i += g.rows;
         }
 }
 
-/* dx = g (A p - coefficients), A their sum. */
-static void row_back(nsmi_ce o, const row *r, int32_t y, float lse, float g, float beta, float *dx)
+/* dx = slope (all p - coefficients), all their sum. */
+static void group_back(const group *g, const float *lse, const float *dloss, float beta, float *dx)
 {
-    bool spreads = is_spread(o, r);
-    float label = r->prob ? 0 : (1 - o.label_smoothing) * label_weight(o, y), all = label;
-    if (spreads) {
-        vf sum = {0};
-        VF_EACH(c, k, r->c, { sum += vf_first(spread(o, r, c, k), k, vf_set(0)); });
-        all += vf_sum(sum);
+    vf w = vf_get(g->weight, g->rows), slope = w * vf_get(dloss, g->rows), sums = vf_get(lse, g->rows);
+    vf all = (1 - g->o.label_smoothing) * vf_get(g->label, g->rows), t[W], q[W];
+    vi skipped = w == 0;
+    bool spreads = is_spread(g);
+    for (int64_t c = 0; spreads && c < g->classes; c += W) {
+        spread(g, c, q);
+        for (int64_t j = 0; j < classes_left(g, c); j++) all += q[j];
     }
-    VF_EACH(c, k, r->c, {
-        vf v = all * vf_exp(vf_first(classes(r->x, r->stride, c, k) - lse, k, vf_set(0)));
-        if (spreads) v -= spread(o, r, c, k);
-        v *= g;
-        if (r->stride == 1)
-            vf_put(dx + c, beta == 0 ? v : beta * vf_get(dx + c, k) + v, k);
-        else
-            for (int64_t j = 0; j < k; j++) {
-                float *to = dx + (c + j) * r->stride;
-                *to = beta == 0 ? v[j] : beta * *to + v[j];
-            }
-    });
-    if (!r->prob) dx[y * r->stride] -= g * label;
-}
-
-static void skip_row(const row *r, float beta, float *dx)
-{
-    for (int64_t c = 0; c < r->c; c++) dx[c * r->stride] = beta == 0 ? 0 : beta * dx[c * r->stride];
+    for (int64_t c = 0; c < g->classes; c += W) {
+        if (spreads) spread(g, c, q);
+        load_classes(g, g->x, c, t);
+        for (int64_t j = 0; j < classes_left(g, c); j++) {
+            t[j] = all * vf_exp(t[j] - sums);
+            if (spreads) t[j] -= q[j];
+            t[j] = vf_pick(skipped, (vf){0}, slope * t[j]);
+        }
+        store_classes(g, t, beta, c, dx);
+    }
+    for (int64_t i = 0; g->y && i < g->rows; i++)
+        if (g->weight[i] != 0)
+            dx[i * g->row_step + g->y[i] * g->class_step] -=
+                slope[i] * (1 - g->o.label_smoothing) * g->label[i];
 }
 
 static void cross_entropy_back(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
                                const float *logits, const int32_t *target, const float *prob,
                                const float *lse, const float *dloss, float beta, float *dlogits)
 {
-    int64_t rows = outer * inner, size = nsmi_block_rows(c);
+    int64_t rows = outer * inner, size = block_rows(c);
 #pragma omp parallel for num_threads(nsmi_team(d, rows * c * 4)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(rows, size); b++)
-        for (int64_t i = b * size; i < nsmi_block_end(b, size, rows); i++) {
-            row r = row_of(i, c, inner, logits, prob);
-            float w = row_weight(o, prob ? NULL : target, i), *dx = dlogits + (r.x - logits);
-            if (w == 0)
-                skip_row(&r, beta, dx);
-            else
-                row_back(o, &r, prob ? 0 : target[i], lse[i], w * dloss[i], beta, dx);
+        for (int64_t i = b * size, end = nsmi_block_end(b, size, rows); i < end;) {
+            group g = group_of(o, i, end, c, inner, logits, target, prob);
+            group_back(&g, lse + i, dloss + i, beta, dlogits + g.at);
+            i += g.rows;
         }
 }
 

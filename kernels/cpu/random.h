@@ -33,15 +33,6 @@ static inline void vu_multiply(vu a, uint32_t m, vu *hi, vu *lo)
 #endif
 }
 
-/* a0 b0 a1 b1 ...: the lower half of the lanes in *low, the upper half in *high */
-static inline void vu_interleave(vu a, vu b, vu *low, vu *high)
-{
-    vi first;
-    for (int i = 0; i < W; i++) first[i] = i / 2 + (i % 2) * W;
-    *low = __builtin_shuffle(a, b, first);
-    *high = __builtin_shuffle(a, b, first + W / 2);
-}
-
 /* The 4 W draws of counters counter .. counter + W - 1, in order. */
 static inline void nsmi_philox_wide(uint64_t seed, uint64_t counter, vu out[4])
 {

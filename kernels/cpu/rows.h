@@ -142,27 +142,13 @@ static inline bool next_tile(tile *t, int64_t heads, int64_t dim)
 /* ---- small pieces that kernels share ---- */
 static inline int64_t place(const nsm_csr_part *m, int64_t e) { return m->pos ? m->pos[e] : e; }
 
-/* The sum of the lanes, halves onto halves, in registers. */
-static inline float lanes_sum(vf v)
-{
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#elif defined(__AVX2__)
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-#else
-    return (v[0] + v[2]) + (v[1] + v[3]);
-#endif
-}
-
 static inline float dot(const float *a, const float *b, int64_t n)
 {
     vf s = {0};
     int64_t i = 0;
     for (; i + W <= n; i += W) s += vf_load(a + i) * vf_load(b + i);
     if (i < n) s += vf_load_n(a + i, n - i) * vf_load_n(b + i, n - i);
-    return lanes_sum(s);
+    return vf_sum(s);
 }
 
 static inline void acc_zero(float *acc, int64_t n) { memset(acc, 0, (size_t)n * sizeof *acc); }

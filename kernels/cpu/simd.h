@@ -104,22 +104,50 @@ static inline vf vf_first(vf v, int64_t k, vf rest) /* the first k lanes of v, t
     return vf_pick(vi_lanes() < (int32_t)k, v, rest);
 }
 
-static inline float vf_sum(vf v) /* a fixed tree: halves, quarters, ... */
+/* a0 b0 a1 b1 ...: the lower half of the lanes in *low, the upper half in *high */
+static inline void vu_interleave(vu a, vu b, vu *low, vu *high)
 {
-    float t[W];
-    memcpy(t, &v, sizeof t);
-    for (int h = W / 2; h > 0; h /= 2)
-        for (int i = 0; i < h; i++) t[i] += t[i + h];
-    return t[0];
+    vi first;
+    for (int i = 0; i < W; i++) first[i] = i / 2 + (i % 2) * W;
+    *low = __builtin_shuffle(a, b, first);
+    *high = __builtin_shuffle(a, b, first + W / 2);
+}
+
+/* t[i][j] <-> t[j][i]: W vectors as a square. */
+static inline void vf_transpose(vf t[W])
+{
+    vf u[W];
+#pragma GCC unroll 4
+    for (int width = 1; width < W; width *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < W / 2; i++) {
+            vu low, high;
+            vu_interleave((vu)t[i], (vu)t[i + W / 2], &low, &high);
+            u[2 * i] = (vf)low;
+            u[2 * i + 1] = (vf)high;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) t[i] = u[i];
+    }
+}
+
+/* The lanes of v folded by `step`, halves onto halves, in registers: a fixed tree. */
+#define VF_FOLD(v, step)                                     \
+    _Pragma("GCC unroll 4") for (int h = W / 2; h > 0; h /= 2) \
+        (v) = step((v), (vf)__builtin_shuffle((vi)(v), vi_lanes() ^ h))
+
+static inline vf vf_add(vf a, vf b) { return a + b; }
+
+static inline float vf_sum(vf v)
+{
+    VF_FOLD(v, vf_add);
+    return v[0];
 }
 
 static inline float vf_top(vf v)
 {
-    float t[W];
-    memcpy(t, &v, sizeof t);
-    for (int h = W / 2; h > 0; h /= 2)
-        for (int i = 0; i < h; i++) t[i] = t[i] > t[i + h] ? t[i] : t[i + h];
-    return t[0];
+    VF_FOLD(v, vf_max);
+    return v[0];
 }
 
 #define VF_LANEWISE(name)                                \

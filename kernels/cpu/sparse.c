@@ -10,10 +10,12 @@ typedef struct {
     const nsm_csr_part *m;
     int64_t f, col, cols; /* columns col..col+cols of F are this pass's */
     const float *w, *x;
-    bool mean;
+    bool mean, far;       /* far: x is too large for the core's own cache, ask for its rows early */
     float beta;
     float *y;
 } spmm_job;
+
+enum { NEAR = 1 << 18 }; /* floats that stay in a core's own cache */
 
 typedef enum { PLAIN, WEIGHTED, WEIGHTED_BY_POS } weighting;
 
@@ -24,7 +26,7 @@ INLINE void spmm_vectors(const spmm_job *j, int64_t lo, int64_t hi, int64_t col,
 {
     const int32_t *idx = j->m->idx, *pos = j->m->pos;
     const float *x = j->x + j->col + col, *w = j->w;
-    int64_t f = j->f, last = j->m->nnz - AHEAD;
+    int64_t f = j->f, last = j->far ? j->m->nnz - AHEAD : 0;
     vf s[8] = {{0}};
     for (int64_t e = lo; e < hi; e++) {
         if (e < last) {
@@ -94,8 +96,9 @@ static void spmm(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w
                  float *y)
 {
     static const row_kernel k = { spmm_span, spmm_join, spmm_done, NULL };
+    bool far = m->cols * f > NEAR;
     for (int64_t col = 0; col < f; col += TILE) {
-        spmm_job j = { m, f, col, least(f - col, TILE), w, x, mean, beta, y };
+        spmm_job j = { m, f, col, least(f - col, TILE), w, x, mean, far, beta, y };
         walk(d, m, (m->nnz + m->rows) * j.cols, &k, &j, 0, NULL);
     }
 }
