@@ -29,7 +29,23 @@ struct nsm_sampler {
     pthread_t *thread;
     int threads;
     bool running, stop, locks;
+    int taken;               /* threads of the context's team that make room for ours */
 };
+
+/* ---- the cores: while an epoch runs, the context's team is smaller by our threads ---- */
+static void take_cores(nsm_sampler *s)
+{
+    int spare = s->ctx->dev.threads - 1;
+    if (s->taken) return;
+    s->taken = spare < s->config.workers ? spare : s->config.workers;
+    s->ctx->dev.threads -= s->taken;
+}
+
+static void give_cores(nsm_sampler *s)
+{
+    s->ctx->dev.threads += s->taken;
+    s->taken = 0;
+}
 
 /* ---- the threads ---- */
 static bool may_draw(const nsm_sampler *s)
@@ -181,6 +197,7 @@ void nsm_sampler_free(nsm_sampler *s)
     }
     for (int i = 0; i < s->threads; i++) pthread_join(s->thread[i], NULL);
     give_up_batch(s);
+    give_cores(s);
     for (int i = 0; s->ring && i < s->config.ahead; i++) nsmi_draft_clear(&s->ring[i].draft, s->config.layers);
     if (s->locks) {
         pthread_mutex_destroy(&s->mutex);
@@ -224,6 +241,7 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
     s->running = true;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->mutex);
+    take_cores(s);
     return NSM_OK;
 }
 
@@ -267,6 +285,7 @@ const nsm_batch *nsm_sampler_next(nsm_sampler *s)
     }
     if (!s->running || s->next_given == s->batches) {
         pthread_mutex_unlock(&s->mutex);
+        give_cores(s);
         return NULL;
     }
     int64_t number = s->next_given++;

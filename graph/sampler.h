@@ -34,8 +34,8 @@ typedef struct {
     int batch;              /* seeds a batch (1024) */
     bool in_order;          /* take the seeds as they stand (shuffle them anew each epoch) */
     uint64_t seed;          /* of everything drawn (0) */
-    int workers;            /* threads (1); leave them cores: a context that trains meanwhile should
-                             * have so many fewer threads, or its barriers wait for a core */
+    int workers;            /* threads (1); from nsm_sampler_start() to the epoch's end the context
+                             * has so many fewer, at least 1, or its barriers would wait for a core */
     int ahead;              /* batches that are prepared at most (2 a worker) */
     int64_t features;       /* F: gather the features of a batch's nodes (none) */
     const float *x;         /* [n, F] host, or */
