@@ -123,12 +123,9 @@ static int export_graph(tool *t, const char *path)
     if (model_open(t, t->arg[0], &m) && node_task_edges(m.task, &e) == NSM_OK) {
         nodes = node_task_nodes(m.task);
         edges = e.count;
-        p = malloc((size_t)(nodes * m.meta.outputs) * sizeof *p + 1);
-        guess = malloc((size_t)nodes * sizeof *guess + 1);
-        if (!p || !guess)
-            nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
-                          (long long)nodes);
-        else if (node_task_predict(m.task, p, guess) == NSM_OK) {
+        p = node_array(ctx, nodes, m.meta.outputs, sizeof *p);
+        guess = node_array(ctx, nodes, 1, sizeof *guess);
+        if (!nsm_error(ctx) && node_task_predict(m.task, p, guess) == NSM_OK) {
             if (!make_graph(&g, &e, nodes))
                 nsm_error_set(ctx, NSM_ENOMEM, "out of memory for the graph");
             else {

@@ -6,7 +6,8 @@ libnsmtools_la_SOURCES = %D%/tool.h %D%/tool.c %D%/options.c %D%/nearest.h %D%/n
 	%D%/report.h %D%/report.c %D%/progress.h %D%/progress.c %D%/events.h %D%/events.c %D%/run.h %D%/run.c \
 	%D%/charts.h %D%/paper.h %D%/paper.c %D%/chart_curves.c %D%/chart_classes.c %D%/chart_graph.c \
 	%D%/pictures.h %D%/pictures.c %D%/summary.h %D%/summary.c \
-	%D%/recipe.h %D%/recipe.c %D%/trainer.h %D%/trainer.c %D%/batches.h %D%/batches.c %D%/node.h %D%/node.c \
+	%D%/recipe.h %D%/recipe.c %D%/trainer.h %D%/trainer.c %D%/batches.h %D%/batches.c %D%/node.h %D%/node_parts.h \
+	%D%/node.c %D%/node_data.c %D%/node_train.c %D%/node_look.c %D%/node_trial.c \
 	%D%/train.c %D%/bench.c \
 	%D%/model.h %D%/model.c %D%/eval.c %D%/predict.c %D%/export.c \
 	%D%/import.c %D%/generate.c %D%/split.c %D%/info.c %D%/plot.c

@@ -22,6 +22,10 @@ node_task *node_task_new(nsm_ctx *ctx, const train_options *options, nsm_dataset
 void node_task_free(node_task *n);
 task *node_task_base(node_task *n);
 
+/* Room for rows x columns values of so many bytes, to be freed; NULL with NSM_ENOMEM, also where the
+ * product is no size. */
+void *node_array(nsm_ctx *ctx, int64_t rows, int64_t columns, size_t bytes);
+
 /* Scores of each class, node by node, to host memory [n, C]: probabilities, or values. */
 int node_task_predict(node_task *n, float *out, int32_t *guess); /* guess: NULL, or as below */
 /* The likeliest class of each node [n], of a part (what stands at other nodes means nothing) or, with

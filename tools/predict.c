@@ -28,13 +28,9 @@ static bool predict(nsm_ctx *ctx, model *m, prediction *p)
     *p = (prediction){.nodes = node_task_nodes(m->task),
                       .columns = m->meta.outputs,
                       .head = kind == NSM_LABEL_VALUE ? "value" : "p"};
-    p->p = malloc((size_t)(p->nodes * p->columns) * sizeof *p->p + 1);
-    p->guess = classes ? malloc((size_t)p->nodes * sizeof *p->guess + 1) : NULL;
-    if (!p->p || (classes && !p->guess))
-        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for predictions of %lld nodes",
-                      (long long)p->nodes);
-    else node_task_predict(m->task, p->p, p->guess);
-    return nsm_error(ctx) == NSM_OK;
+    p->p = node_array(ctx, p->nodes, p->columns, sizeof *p->p);
+    p->guess = classes ? node_array(ctx, p->nodes, 1, sizeof *p->guess) : NULL;
+    return !nsm_error(ctx) && node_task_predict(m->task, p->p, p->guess) == NSM_OK;
 }
 
 static void write_csv(FILE *f, const prediction *p)

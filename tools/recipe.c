@@ -68,6 +68,8 @@ const setting train_fields[] = {
     INT(seeds, "1", "1..1000", "train so many times, with --seed and the seeds after it"),
     INT(checkpoint_every, "50", ">=0",
         "epochs from one checkpoint to the next, 0: only at the end"),
+    INT(checkpoint_steps, "0", ">=0",
+        "also steps from one checkpoint to the next, within an epoch of sampled batches too; 0: none"),
     INT(keep_last, "2", ">=2", "checkpoints to keep"),
     FLAG(charts, "true", "draw PNG charts at the end"),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },

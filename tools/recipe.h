@@ -18,7 +18,7 @@ typedef struct {
     /* training */
     char *optimizer, *decay_only, *schedule, *keep;
     double lr, weight_decay, gamma, label_smoothing, clip, ema;
-    int64_t epochs, warmup, step_size, patience, eval_every, seeds, checkpoint_every, keep_last;
+    int64_t epochs, warmup, step_size, patience, eval_every, seeds, checkpoint_every, checkpoint_steps, keep_last;
     /* sampled neighbours */
     int64_t batch_size, whole_mib, eval_nodes;
     setting_list fanouts;

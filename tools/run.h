@@ -3,7 +3,7 @@
  *   config.yaml            every setting, resolved
  *   log.csv                a row an epoch (or some steps); the first column is the epoch
  *   events.out.tfevents.nsm  the same for TensorBoard
- *   checkpoint-120.h5      the newest ones, by epoch; the last is the final state (base/checkpoint.h)
+ *   checkpoint-120.h5      the newest ones, by step (an epoch, or with batch_size a batch); the last is the final state (base/checkpoint.h)
  *   best.h5                the state that validation liked best
  *   loss.png ...           charts
  *

@@ -1,7 +1,8 @@
 /* trainer.c - See trainer.h.
  *
  * Bit for bit: a checkpoint holds weights, optimizer, averages, the generator's state and where the run
- * stands, and everything that follows is computed from these alone.  The weights that validation
+ * stands, to the step within an epoch, and everything that follows is computed from these alone (the
+ * order of an epoch's batches from the seed and the epoch's number).  The weights that validation
  * liked best are kept in memory and written as best.h5 before each checkpoint, so that whatever a
  * checkpoint says was kept is on disk when the checkpoint is. */
 #include "config.h"
@@ -29,12 +30,13 @@ typedef struct {
     nsm_tensor **live, **best; /* the module's tensors, and copies of the kept ones */
     int tensors;
     bool best_unsaved;
+    progress progress;
     double seconds;            /* spent in training epochs */
-    int64_t trained;           /* epochs of this process */
+    int64_t trained, stepped;  /* epochs and steps of this process */
 } loop;
 
 /* ---- what a checkpoint holds besides weights, optimizer and generator ---- */
-enum { STATE_USED = 7 + 12, STATE_FIELDS = STATE_USED + 4 };
+enum { STATE_USED = 10 + 12, STATE_FIELDS = STATE_USED + 4 };
 
 static void state_fields(trainer_state *s, nsm_field *f)
 {
@@ -50,6 +52,9 @@ static void state_fields(trainer_state *s, nsm_field *f)
     f[n++] = (nsm_field){ .name = "best_score", .type = NSM_FIELD_DOUBLE, .value = &s->best_score };
     f[n++] = (nsm_field){ .name = "best_loss", .type = NSM_FIELD_DOUBLE, .value = &s->best_loss };
     f[n++] = (nsm_field){ .name = "epoch_loss", .type = NSM_FIELD_DOUBLE, .value = &s->loss };
+    f[n++] = (nsm_field){ .name = "step", .type = NSM_FIELD_INT, .value = &s->at.steps, .optional = true };
+    f[n++] = (nsm_field){ .name = "step_rows", .type = NSM_FIELD_INT, .value = &s->at.rows, .optional = true };
+    f[n++] = (nsm_field){ .name = "step_loss", .type = NSM_FIELD_DOUBLE, .value = &s->at.loss, .optional = true };
     for (int a = 0; a < 4; a++)
         for (int p = 0; p < 3; p++) {
             snprintf(name[a][p], sizeof name[a][p], "%s_%s", part[p], kind[a]);
@@ -151,6 +156,9 @@ static nsm_checkpoint contents_of(loop *l, nsm_random *random, const nsm_field *
     return (nsm_checkpoint){ .module = l->task->module, .optimizer = l->optimizer, .ema = l->ema, .random = random, .field = f, .fields = n };
 }
 
+/* Steps since the beginning: a checkpoint's number. */
+static int64_t steps_of(const loop *l) { return l->s.epoch * l->task->steps_per_epoch + l->s.at.steps; }
+
 static int save(loop *l)
 {
     nsm_field f[STATE_FIELDS];
@@ -159,7 +167,21 @@ static int save(loop *l)
     int n = meta_fields(&m, f);
     nsm_checkpoint contents = contents_of(l, &random, f, n);
     if (run_log_flush(l->run) || save_best(l)) return nsm_error(l->ctx);
-    return nsm_checkpoint_rotate(l->ctx, run_folder(l->run), l->s.epoch, (int)l->options->keep_last, &contents);
+    return nsm_checkpoint_rotate(l->ctx, run_folder(l->run), steps_of(l), (int)l->options->keep_last, &contents);
+}
+
+/* Is this text what the settings say?  One of an earlier version lacks keys: they have their defaults. */
+static bool same_settings(loop *l, const char *text)
+{
+    train_options then = { 0 };
+    char *now = NULL;
+    if (!settings_init(l->ctx, train_fields, &then) &&
+        !settings_parse(l->ctx, train_fields, &then, text, strlen(text), "the checkpoint's settings", false))
+        now = settings_text(l->ctx, train_fields, &then);
+    bool same = now && !strcmp(now, l->config);
+    free(now);
+    settings_clear(train_fields, &then);
+    return same;
 }
 
 /* Take up the newest checkpoint, if there is one. */
@@ -173,12 +195,15 @@ static int take_up(loop *l)
     int n = meta_fields(&m, f);
     nsm_checkpoint contents = contents_of(l, &random, f, n);
     int code = nsm_checkpoint_load(l->ctx, path, &contents);
-    if (!code && strcmp(m.config, l->config))
+    if (!code && !same_settings(l, m.config) && !(code = nsm_error(l->ctx)))
         code = nsm_error_set(l->ctx, NSM_EINVAL, "%s was made with other settings; compare %s, or train in another folder",
                              path, run_path(l->run, "config.yaml"));
     if (!code) {
         l->s = m.state;
         nsm_random_set(l->ctx, random);
+        if (l->s.at.steps < 0 || l->s.at.steps > l->task->steps_per_epoch || l->s.at.rows < 0)
+            code = nsm_error_set(l->ctx, NSM_EFORMAT, "%s is at step %lld of an epoch of %lld", path,
+                                 (long long)l->s.at.steps, (long long)l->task->steps_per_epoch);
         /* what was kept before is in best.h5; only something better will replace it */
     }
     free(m.config);
@@ -187,25 +212,36 @@ static int take_up(loop *l)
 }
 
 /* ---- one epoch ---- */
+/* What stands behind the bar. */
+static const char *note(const loop *l, char buf[128])
+{
+    const trainer_state *s = &l->s;
+    bool within = s->at.steps > 0;
+    int n = 0;
+    if (l->task->steps_per_epoch > 1) n = snprintf(buf, 128, "epoch %lld  ", (long long)s->epoch + within);
+    n += snprintf(buf + n, (size_t)(128 - n), "loss %.4f", within ? s->at.loss / (double)s->at.rows : s->loss);
+    if (s->kept_epoch) snprintf(buf + n, (size_t)(128 - n), "  valid %.4f  test %.4f", s->now[VALID], s->now[TEST]);
+    return buf;
+}
+
+static void show(loop *l)
+{
+    char buf[128];
+    if (progress_due(&l->progress)) progress_step(&l->progress, steps_of(l), "%s", note(l, buf));
+}
+
+/* After a backward pass.  Within an epoch also what train() does between epochs. */
 static int step(void *user)
 {
     loop *l = user;
+    int64_t every = l->options->checkpoint_steps;
     int code = nsm_optimizer_step(l->optimizer, nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(l->optimizer)));
-    return code || !l->ema ? code : nsm_ema_update(l->ema);
-}
-
-static int evaluate(loop *l)
-{
-    part_score part[3];
-    if (l->ema) nsm_ema_swap(l->ema);
-    int code = l->task->evaluate(l->task, part);
-    if (!code) {
-        for (int p = 0; p < 3; p++) {
-            l->s.now[p] = part[p].score;
-            l->s.now_loss[p] = part[p].loss;
-        }
-    }
-    return code;
+    if (!code && l->ema) code = nsm_ema_update(l->ema);
+    l->stepped++;
+    if (code || l->s.at.steps == l->task->steps_per_epoch) return code;
+    show(l);
+    if (stop_signal()) return TASK_PAUSED;
+    return every && steps_of(l) % every == 0 ? save(l) : NSM_OK;
 }
 
 /* The rules: what is kept, and when patience ends.  Called while the averages are swapped in. */
@@ -227,23 +263,41 @@ static void judge(loop *l)
     if (s->kept_epoch == s->epoch) l->at_keep = *s;
 }
 
+/* Count the epoch as done, its parts looked at or not. */
+static int end_epoch(loop *l, bool look)
+{
+    part_score part[3];
+    if (look && l->ema) nsm_ema_swap(l->ema);
+    int code = look ? l->task->evaluate(l->task, part) : NSM_OK;
+    if (!code) {
+        l->s.epoch++;
+        l->s.at = (epoch_place){ 0 };
+        l->trained++;
+    }
+    for (int p = 0; !code && look && p < 3; p++) {
+        l->s.now[p] = part[p].score;
+        l->s.now_loss[p] = part[p].loss;
+    }
+    if (!code && look) judge(l);
+    if (look && l->ema) nsm_ema_swap(l->ema);
+    return code;
+}
+
 static int one_epoch(loop *l)
 {
+    int64_t number = l->s.epoch + 1;
     double began = progress_now();
-    int code = l->task->epoch(l->task, l->s.epoch + 1, step, l, &l->s.loss);
+    int code = l->task->epoch(l->task, number, &l->s.at, step, l);
     l->seconds += progress_now() - began;
     if (code) return code;
+    l->s.loss = l->s.at.loss / (double)l->s.at.rows;
     if (!isfinite(l->s.loss))
-        return nsm_error_set(l->ctx, NSM_ENUMBER, "the loss of epoch %lld is not finite; try a lower lr, or clip=1", (long long)l->s.epoch + 1);
-    l->s.epoch++;
-    l->trained++;
-    bool look = l->s.epoch % l->options->eval_every == 0 || l->s.epoch == l->options->epochs;
-    double row[COLUMNS] = { (double)l->s.epoch, l->s.loss, NAN, NAN, NAN, NAN, NAN };
+        return nsm_error_set(l->ctx, NSM_ENUMBER, "the loss of epoch %lld is not finite; try a lower lr, or clip=1", (long long)number);
+    bool look = number % l->options->eval_every == 0 || number == l->options->epochs;
+    code = end_epoch(l, look);
+    if (code) return code;
+    double row[COLUMNS] = { (double)number, l->s.loss, NAN, NAN, NAN, NAN, NAN };
     if (look) {
-        code = evaluate(l);
-        if (!code) judge(l);
-        if (l->ema) nsm_ema_swap(l->ema);
-        if (code) return code;
         row[2] = l->s.now_loss[VALID];
         for (int p = 0; p < 3; p++) row[3 + p] = l->s.now[p];
     }
@@ -254,22 +308,28 @@ static int one_epoch(loop *l)
 
 static bool finished(const loop *l) { return l->s.epoch >= l->options->epochs || l->s.stopped; }
 
-static int train(loop *l)
+static bool due(const loop *l)
 {
     const train_options *o = l->options;
-    progress p = { 0 };
+    return (o->checkpoint_every && l->s.epoch % o->checkpoint_every == 0) ||
+           (o->checkpoint_steps && steps_of(l) % o->checkpoint_steps == 0);
+}
+
+static int train(loop *l)
+{
+    int64_t steps = l->task->steps_per_epoch;
     int code = NSM_OK;
-    progress_start(&p, l->tool, "training", "epoch", l->s.epoch, o->epochs);
-    bool fresh = l->s.epoch == 0; /* nothing is on disk yet */
+    char buf[128];
+    bool fresh = steps_of(l) == 0; /* nothing is on disk yet */
+    progress_start(&l->progress, l->tool, "training", steps > 1 ? "step" : "epoch", steps_of(l), l->options->epochs * steps);
     while (!code && !finished(l) && !stop_signal()) {
         code = one_epoch(l);
-        if (!code && !finished(l) && o->checkpoint_every && l->s.epoch % o->checkpoint_every == 0) code = save(l);
-        if (!code && progress_due(&p))
-            progress_step(&p, l->s.epoch, "loss %.4f  valid %.4f  test %.4f", l->s.loss, l->s.now[VALID], l->s.now[TEST]);
+        if (!code && !finished(l) && due(l)) code = save(l);
+        if (!code) show(l);
     }
-    progress_end(&p, l->s.epoch, "loss %.4f  valid %.4f  test %.4f", l->s.loss, l->s.now[VALID], l->s.now[TEST]);
-    if (!code && (l->trained || fresh)) code = save(l);
-    return code;
+    progress_end(&l->progress, steps_of(l), "%s", note(l, buf));
+    if ((!code || code == TASK_PAUSED) && (l->stepped || fresh)) return save(l);
+    return code == TASK_PAUSED ? NSM_OK : code;
 }
 
 /* ---- setting up ---- */
@@ -310,6 +370,7 @@ static int make_schedule(loop *l)
 static int set_up(loop *l, const char *folder, bool resume)
 {
     static const char *const columns[COLUMNS] = { "epoch", "loss", "valid_loss", "train", "valid", "test", "lr", "seconds" };
+    for (int p = 0; p < 3; p++) l->s.now[p] = l->s.kept[p] = l->s.now_loss[p] = l->s.kept_loss[p] = NAN;
     l->s.best_score = l->task->lower ? INFINITY : 0;
     l->s.best_loss = INFINITY;
     l->config = settings_text(l->ctx, train_fields, l->options);

@@ -8,6 +8,11 @@
 
 typedef struct { double loss, score; } part_score; /* NaN where a part is empty */
 
+/* What is done of an epoch: steps, the rows (labelled things) they went over, the sum of the rows' losses. */
+typedef struct { int64_t steps, rows; double loss; } epoch_place;
+
+enum { TASK_PAUSED = 1 }; /* no error: a step or a signal asked to stop before the end */
+
 typedef struct task task;
 struct task {
     nsm_ctx *ctx;
@@ -18,14 +23,16 @@ struct task {
     /* What the model has from the data: sizes, and the kind of labels (nsm_label_kind).  Kept in
      * checkpoints. */
     int64_t inputs, outputs, labels;
-    /* One epoch of training; calls step(user) after every backward pass.  *loss: the mean. */
-    int (*epoch)(task *t, int64_t epoch, int (*step)(void *user), void *user, double *loss);
-    int (*evaluate)(task *t, part_score part[3]); /* train, valid, test */
+    /* An epoch of training, from *at on: *at moves before step(user), which is called after every
+     * backward pass; what step returns other than NSM_OK ends it and is returned. */
+    int (*epoch)(task *t, int64_t epoch, epoch_place *at, int (*step)(void *user), void *user);
+    int (*evaluate)(task *t, part_score part[3]); /* train, valid, test; it may be paused */
 };
 
 /* Where a run stands; all of it is in the checkpoint. */
 typedef struct {
     int64_t epoch;              /* epochs done */
+    epoch_place at;             /* and what of the next one */
     double best_score, best_loss; /* of validation, so far */
     int64_t wait;               /* epochs since either was matched */
     int64_t kept_epoch;         /* 0: none yet */
