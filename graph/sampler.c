@@ -238,10 +238,10 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
     for (int64_t i = 0; i < s->config.seeds; i++) s->order[i] = s->config.seed_node ? s->config.seed_node[i] : (int32_t)i;
     if (!s->config.in_order) nsmi_shuffle(s->epoch_key, s->config.seeds, s->order);
     s->next_drawn = s->next_given = first;
+    take_cores(s); /* before they run: a reader may look at the team */
     s->running = true;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->mutex);
-    take_cores(s);
     return NSM_OK;
 }
 
