@@ -9,10 +9,10 @@
     "directed=  as the file says\n"
 
 static const nsmi_maker importers[] = {
-    { { "ogb", "OGB CSV layout: a folder with raw/ and split/",
+    { { "ogb", "OGB CSV layout, of one graph or of many: a folder with raw/ and split/",
         "directed=false  take edge.csv as it stands (else it is made symmetric)\n"
         "inverse=false  typed edges: add rev_<relation> for each\n"
-        "features=true  false: do without node features\n"
+        "features=true  false: do without features\n"
         "labels=auto  class, multi or value; false: do without\n"
         "splits=true  false: do without\n" },
       nsmi_import_ogb },

@@ -1,11 +1,16 @@
 /* datasets/ogb.c - The OGB CSV layout, also with typed edges.
  *
  *   raw/edge.csv[.gz]             src,dst a line; made symmetric unless directed=true
+ *   raw/edge-feat.csv             optional: dense rows of its edges
  *   raw/edge-<relation>.csv[.gz]  typed edges, directed as they stand; raw/relation-list.csv lists them
  *   raw/node-feat.csv or .mtx     dense rows, or a MatrixMarket coordinate matrix (kept sparse)
- *   raw/node-label.csv            one class, or several columns: 0/1 labels or real targets
+ *   raw/node-label.csv            one class, or several columns: 0/1 labels or real targets; a class
+ *                                 or label that is empty or nan is unknown
  *   raw/num-node-list.csv         one line; raw/num-edge-list.csv: edges as listed
  *   split/<name>/{train,valid,test}.csv
+ *
+ * Many graphs (ogbg-*) have a line each in both lists, stand one after the other in the files of nodes
+ * and edges, with nodes numbered anew in each, and are labelled in raw/graph-label.csv.
  *
  * A part that is missing is an error that says which option does without it. */
 #include "config.h"
@@ -16,7 +21,8 @@ typedef struct {
     const nsmi_options *o;
     const char *root;
     nsm_dataset *ds;
-    int64_t nodes;
+    int64_t nodes, graphs;
+    int32_t *graph_nodes; /* [graphs] */
 } ogb;
 
 /* A file of raw/, found with or without .gz; NULL with an error if it must be there. */
@@ -29,35 +35,108 @@ static char *raw_file(ogb *g, const char *name, const char *advice)
     return path;
 }
 
-/* The one number of a num-*-list file. */
-static int64_t read_number(ogb *g, char *path)
+static void read_sizes(ogb *g)
 {
-    int32_t *list = NULL;
-    int64_t lines = path ? nsmi_text_ints(g->ctx, path, 0, INT32_MAX, &list) : 0, n = lines > 0 ? list[0] : 0;
-    if (path && lines != 1)
-        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld lines, want 1 (one graph)", path, (long long)lines);
-    free(list);
+    char *path = raw_file(g, "num-node-list.csv", "");
+    g->graphs = path ? nsmi_text_ints(g->ctx, path, 0, INT32_MAX, &g->graph_nodes) : 0;
+    for (int64_t k = 0; k < g->graphs; k++) g->nodes += g->graph_nodes[k];
+    if (path && !nsmi_failed(g->ctx) && (g->graphs < 1 || g->nodes > INT32_MAX))
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld lines of %lld nodes together, want 1 to %d of both", path,
+                      (long long)g->graphs, (long long)g->nodes, INT32_MAX);
     free(path);
-    return n;
+}
+
+static void add_nodes(ogb *g)
+{
+    nsm_dataset_nodes *v = nsm_dataset_add_nodes(g->ds, "node", g->nodes);
+    g->ds->graphs = g->graphs;
+    if (!v || g->graphs == 1) return;
+    v->graph_ptr = nsmi_calloc(g->ctx, (size_t)g->graphs + 1, sizeof *v->graph_ptr);
+    for (int64_t k = 0; v->graph_ptr && k < g->graphs; k++) v->graph_ptr[k + 1] = v->graph_ptr[k] + g->graph_nodes[k];
+}
+
+/* ---- dense rows ---- */
+
+/* Rows of finite numbers, one for each of `rows` nodes or edges: [rows, *columns]. */
+static float *read_dense(ogb *g, const char *path, int64_t rows, const char *what, int64_t *columns)
+{
+    float *table = NULL;
+    int64_t row = 0, count = 0, room = 0;
+    nsmi_text *t = nsmi_text_open(g->ctx, path);
+    for (char *line; (line = nsmi_text_line(t)); row++) {
+        const char *p = line;
+        int64_t column = 0;
+        if (row == rows) {
+            nsmi_text_error(t, "more rows than the %lld %s", (long long)rows, what);
+            break;
+        }
+        for (;; column++) {
+            if (!nsmi_grow(g->ctx, &table, count, &room, sizeof *table)) break;
+            if (!nsmi_parse_float(&p, &table[count])) break;
+            count++;
+            if (*p != ',') { column++; break; }
+            p++;
+        }
+        if (nsmi_failed(g->ctx)) break;
+        if (*p || column < 1) {
+            nsmi_text_error(t, "column %lld: \"%.30s\" is not a finite number", (long long)column + 1, p);
+            break;
+        }
+        if (row == 0) *columns = column;
+        if (column != *columns) {
+            nsmi_text_error(t, "%lld columns, line 1 has %lld", (long long)column, (long long)*columns);
+            break;
+        }
+    }
+    nsmi_text_close(t);
+    if (!nsmi_failed(g->ctx) && row != rows)
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld rows, want %lld %s", path, (long long)row, (long long)rows, what);
+    if (!nsmi_failed(g->ctx)) return table;
+    free(table);
+    *columns = 0;
+    return NULL;
 }
 
 /* ---- edges ---- */
 
-/* "src,dst" lines to the arrays of a new edge type. */
-static void read_edges(ogb *g, const char *path, const char *name)
+/* Where an edge's numbers lead: of many graphs, to the one whose turn it is. */
+typedef struct {
+    int64_t graph, left, first, nodes; /* left: edges of this graph still to come */
+} turn;
+
+/* To the graph of the next edge; false: all have theirs. */
+static bool next_turn(const ogb *g, const int32_t *edges, turn *t)
 {
-    int64_t count = 0, room = 0, high = g->nodes - 1, a = 0, b = 0;
+    while (t->left == 0) {
+        if (t->graph == g->graphs) return false;
+        if (t->graph) t->first += g->graph_nodes[t->graph - 1];
+        t->nodes = g->graph_nodes[t->graph];
+        t->left = edges[t->graph++];
+    }
+    t->left--;
+    return true;
+}
+
+/* "src,dst" lines to the arrays of a new edge type; edges: of each graph, NULL: of one, any number. */
+static void read_edges(ogb *g, const char *path, const char *name, const int32_t *edges)
+{
+    int64_t count = 0, room = 0, a = 0, b = 0;
+    turn at = { .nodes = g->nodes };
     int32_t (*pair)[2] = NULL;
     nsmi_text *t = nsmi_text_open(g->ctx, path);
     for (char *line; (line = nsmi_text_line(t));) {
         const char *p = line;
-        if (!nsmi_parse_int(&p, 0, high, &a) || *p++ != ',' || !nsmi_parse_int(&p, 0, high, &b) || *p) {
-            nsmi_text_error(t, "\"%.40s\" is not src,dst with numbers from 0 to %lld", line, (long long)high);
+        if (edges && !next_turn(g, edges, &at)) {
+            nsmi_text_error(t, "more edges than num-edge-list says");
+            break;
+        }
+        if (!nsmi_parse_int(&p, 0, at.nodes - 1, &a) || *p++ != ',' || !nsmi_parse_int(&p, 0, at.nodes - 1, &b) || *p) {
+            nsmi_text_error(t, "\"%.40s\" is not src,dst with numbers from 0 to %lld", line, (long long)at.nodes - 1);
             break;
         }
         if (!nsmi_grow(g->ctx, &pair, count, &room, sizeof *pair)) break;
-        pair[count][0] = (int32_t)a;
-        pair[count++][1] = (int32_t)b;
+        pair[count][0] = (int32_t)(at.first + a);
+        pair[count++][1] = (int32_t)(at.first + b);
     }
     nsmi_text_close(t);
     nsm_dataset_edges *e = nsmi_failed(g->ctx) ? NULL : nsm_dataset_add_edges(g->ds, name, 0, 0, count);
@@ -70,16 +149,26 @@ static void read_edges(ogb *g, const char *path, const char *name)
 
 static void read_plain_edges(ogb *g, char *path)
 {
-    char *list = raw_file(g, "num-edge-list.csv", NULL);
-    read_edges(g, path, "edge");
-    if (list && !nsmi_failed(g->ctx)) {
-        int64_t want = read_number(g, list), have = nsmi_failed(g->ctx) ? want : g->ds->edge[0].count;
-        if (want != have && !nsmi_failed(g->ctx))
-            nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld edges, num-edge-list says %lld", path, (long long)have,
-                          (long long)want);
-    } else {
-        free(list);
+    int32_t *edges = NULL;
+    int64_t want = 0;
+    char *list = raw_file(g, "num-edge-list.csv", g->graphs > 1 ? "it tells which edges are of which graph" : NULL);
+    int64_t lines = list ? nsmi_text_ints(g->ctx, list, 0, INT32_MAX, &edges) : 0;
+    for (int64_t k = 0; k < lines; k++) want += edges[k];
+    if (list && !nsmi_failed(g->ctx) && lines != g->graphs)
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld (one a graph)", list, (long long)lines,
+                      (long long)g->graphs);
+    if (!nsmi_failed(g->ctx)) read_edges(g, path, "edge", g->graphs > 1 ? edges : NULL);
+    if (list && !nsmi_failed(g->ctx) && want != g->ds->edge[0].count)
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld edges, num-edge-list says %lld", path,
+                      (long long)g->ds->edge[0].count, (long long)want);
+    free(edges);
+    free(list);
+    char *features = nsmi_failed(g->ctx) || !nsmi_option_bool(g->o, "features", true) ? NULL : raw_file(g, "edge-feat.csv", NULL);
+    if (features) {
+        nsm_dataset_edges *e = &g->ds->edge[0];
+        e->feature = read_dense(g, features, e->count, "edges", &e->features);
     }
+    free(features);
     if (!nsmi_failed(g->ctx) && !g->ds->directed) nsmi_edges_symmetric(g->ds, 0);
 }
 
@@ -111,7 +200,7 @@ static void read_relation(ogb *g, nsmi_text *t, char *line)
     }
     snprintf(name, sizeof name, "edge-%s.csv", line);
     char *path = raw_file(g, name, "relation-list.csv names it");
-    if (path) read_edges(g, path, line);
+    if (path) read_edges(g, path, line, NULL);
     if (!nsmi_failed(g->ctx) && g->ds->edge[g->ds->edge_types - 1].count != want)
         nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld edges, relation-list says %lld", path,
                       (long long)g->ds->edge[g->ds->edge_types - 1].count, (long long)want);
@@ -136,49 +225,16 @@ static void read_all_edges(ogb *g)
     g->ds->directed = directed || relations;
     if (plain && relations)
         nsm_error_set(g->ctx, NSM_EFORMAT, "%s/raw: holds both edge.csv and relation-list.csv", g->root);
+    else if (relations && g->graphs > 1)
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: typed edges are read of one graph, not of %lld", relations,
+                      (long long)g->graphs);
     else if (relations) read_typed_edges(g, relations);
     else if (plain) read_plain_edges(g, plain);
     free(plain);
     free(relations);
 }
 
-/* ---- features ---- */
-
-static void read_dense(ogb *g, const char *path)
-{
-    nsm_dataset_nodes *v = &g->ds->node[0];
-    int64_t row = 0, count = 0, room = 0;
-    nsmi_text *t = nsmi_text_open(g->ctx, path);
-    for (char *line; (line = nsmi_text_line(t)); row++) {
-        const char *p = line;
-        int64_t column = 0;
-        if (row == v->count) {
-            nsmi_text_error(t, "more rows than the %lld nodes", (long long)v->count);
-            break;
-        }
-        for (;; column++) {
-            if (!nsmi_grow(g->ctx, &v->dense, count, &room, sizeof *v->dense)) break;
-            if (!nsmi_parse_float(&p, &v->dense[count])) break;
-            count++;
-            if (*p != ',') { column++; break; }
-            p++;
-        }
-        if (nsmi_failed(g->ctx)) break;
-        if (*p || column < 1) {
-            nsmi_text_error(t, "column %lld: \"%.30s\" is not a finite number", (long long)column + 1, p);
-            break;
-        }
-        if (row == 0) v->features = column;
-        if (column != v->features) {
-            nsmi_text_error(t, "%lld columns, line 1 has %lld", (long long)column, (long long)v->features);
-            break;
-        }
-    }
-    nsmi_text_close(t);
-    if (!nsmi_failed(g->ctx) && row != v->count)
-        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld rows, want %lld nodes", path, (long long)row,
-                      (long long)v->count);
-}
+/* ---- features of nodes ---- */
 
 /* An entry of a matrix as it stands in the file. */
 typedef struct { int32_t row, col; float val; } entry;
@@ -264,17 +320,27 @@ static void read_features(ogb *g)
     char *sparse = raw_file(g, "node-feat.mtx", NULL);
     char *dense = raw_file(g, "node-feat.csv", sparse ? NULL : "nor is node-feat.mtx; features=false does without");
     if (sparse) read_sparse(g, sparse);
-    else if (dense) read_dense(g, dense);
+    else if (dense) g->ds->node[0].dense = read_dense(g, dense, g->nodes, "nodes", &g->ds->node[0].features);
     free(sparse);
     free(dense);
 }
 
 /* ---- labels ---- */
 
+/* A number of a label file; NaN where it is unknown: "nan", or nothing at all. */
+static bool parse_label(const char **p, float *value)
+{
+    *value = NAN;
+    if (!**p || **p == ',') return true;
+    if (strncasecmp(*p, "nan", 3)) return nsmi_parse_float(p, value);
+    *p += 3;
+    return !**p || **p == ',';
+}
+
 /* The label file as numbers [lines, columns]. */
 static float *read_table(ogb *g, const char *path, int64_t *columns, bool *whole)
 {
-    int64_t lines = 0, count = 0, room = 0;
+    int64_t want = g->ds->label.count, lines = 0, count = 0, room = 0;
     float *table = NULL;
     nsmi_text *t = nsmi_text_open(g->ctx, path);
     *columns = 0;
@@ -284,8 +350,8 @@ static float *read_table(ogb *g, const char *path, int64_t *columns, bool *whole
         int64_t column = 0;
         do {
             p++;
-            if (!nsmi_grow(g->ctx, &table, count, &room, sizeof *table) || !nsmi_parse_float(&p, &table[count])) break;
-            *whole &= table[count] == floorf(table[count]) && fabsf(table[count]) < 1e6f;
+            if (!nsmi_grow(g->ctx, &table, count, &room, sizeof *table) || !parse_label(&p, &table[count])) break;
+            *whole &= isnan(table[count]) || (table[count] == floorf(table[count]) && fabsf(table[count]) < 1e6f);
             count++;
             column++;
         } while (*p == ',');
@@ -297,9 +363,9 @@ static float *read_table(ogb *g, const char *path, int64_t *columns, bool *whole
         }
     }
     nsmi_text_close(t);
-    if (!nsmi_failed(g->ctx) && lines != g->nodes)
-        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld nodes", path, (long long)lines,
-                      (long long)g->nodes);
+    if (!nsmi_failed(g->ctx) && lines != want)
+        nsm_error_set(g->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld %s", path, (long long)lines, (long long)want,
+                      g->ds->label.of_graphs ? "graphs" : "nodes");
     if (!nsmi_failed(g->ctx)) return table;
     free(table);
     return NULL;
@@ -316,7 +382,7 @@ static void set_classes(ogb *g, const char *path, const float *table)
             nsm_error_set(g->ctx, NSM_EFORMAT, "%s:%lld: class %g is below -1", path, (long long)i + 1, (double)table[i]);
             return;
         }
-        l->cls[i] = (int32_t)table[i];
+        l->cls[i] = isnan(table[i]) ? -1 : (int32_t)table[i];
         if (l->cls[i] >= l->columns) l->columns = l->cls[i] + 1;
     }
 }
@@ -327,13 +393,26 @@ static void set_multi(ogb *g, const char *path, const float *table)
     l->kind = NSM_LABEL_MULTI;
     l->multi = nsm_dataset_array(g->ds, l->count * l->columns, sizeof *l->multi);
     for (int64_t i = 0; l->multi && i < l->count * l->columns; i++) {
-        if (table[i] != 0 && table[i] != 1 && table[i] != -1) {
+        if (!isnan(table[i]) && table[i] != 0 && table[i] != 1 && table[i] != -1) {
             nsm_error_set(g->ctx, NSM_EFORMAT, "%s:%lld: label %g is none of 0, 1, -1", path,
                           (long long)(i / l->columns) + 1, (double)table[i]);
             return;
         }
-        l->multi[i] = table[i] < 0 ? 255 : (uint8_t)table[i];
+        l->multi[i] = table[i] >= 0 ? (uint8_t)table[i] : 255;
     }
+}
+
+/* Real targets, none of which may be unknown; takes the table over. */
+static void set_values(ogb *g, const char *path, float *table)
+{
+    nsm_dataset_labels *l = &g->ds->label;
+    l->kind = NSM_LABEL_VALUE;
+    l->value = table;
+    for (int64_t i = 0; i < l->count * l->columns; i++)
+        if (isnan(table[i])) {
+            nsm_error_set(g->ctx, NSM_EFORMAT, "%s:%lld: a target is unknown", path, (long long)(i / l->columns) + 1);
+            return;
+        }
 }
 
 static void read_labels(ogb *g)
@@ -343,20 +422,20 @@ static void read_labels(ogb *g)
     nsm_dataset_labels *l = &g->ds->label;
     if (nsmi_failed(g->ctx) || kind == 4) return;
     bool whole = true;
-    char *path = raw_file(g, "node-label.csv", "labels=false does without");
+    char *of_graphs = raw_file(g, "graph-label.csv", NULL);
+    char *path = of_graphs ? of_graphs
+                           : raw_file(g, "node-label.csv", g->graphs > 1 ? "nor is graph-label.csv; labels=false does without"
+                                                                         : "labels=false does without");
+    l->of_graphs = of_graphs != NULL;
+    l->count = of_graphs ? g->graphs : g->nodes;
     float *table = path ? read_table(g, path, &l->columns, &whole) : NULL;
-    l->count = g->nodes;
     if (kind == 0) kind = !whole ? NSM_LABEL_VALUE : l->columns == 1 ? NSM_LABEL_CLASS : NSM_LABEL_MULTI;
     if (table && kind == NSM_LABEL_CLASS && (l->columns != 1 || !whole))
         nsm_error_set(g->ctx, NSM_EFORMAT, "%s: classes are one whole number a line", path);
     else if (table && kind == NSM_LABEL_CLASS) set_classes(g, path, table);
     else if (table && kind == NSM_LABEL_MULTI) set_multi(g, path, table);
-    else if (table) {
-        l->kind = NSM_LABEL_VALUE;
-        l->value = table;
-        table = NULL;
-    }
-    free(table);
+    else if (table) set_values(g, path, table);
+    if (kind != NSM_LABEL_VALUE) free(table);
     free(path);
 }
 
@@ -365,12 +444,13 @@ static void read_labels(ogb *g)
 static void read_split(ogb *g, const char *name)
 {
     static const char *const parts[] = { "train", "valid", "test" };
+    int64_t labelled = g->ds->label.of_graphs ? g->graphs : g->nodes;
     nsm_dataset_split *s = nsm_dataset_add_split(g->ds, name);
     for (int p = 0; s && p < NSM_SPLIT_PARTS; p++) {
         char *path = nsmi_find_file(g->ctx, "%s/split/%s/%s.csv", g->root, name, parts[p]);
         if (!path) nsm_error_set(g->ctx, NSM_EFORMAT, "%s/split/%s/%s.csv[.gz] is missing: splits=false does without",
                                  g->root, name, parts[p]);
-        else s->count[p] = nsmi_text_ints(g->ctx, path, 0, g->nodes - 1, &s->index[p]);
+        else s->count[p] = nsmi_text_ints(g->ctx, path, 0, labelled - 1, &s->index[p]);
         free(path);
     }
 }
@@ -393,13 +473,15 @@ nsm_dataset *nsmi_import_ogb(nsm_ctx *ctx, const char *source, const nsmi_option
     g.ds = name ? nsm_dataset_new(ctx, name) : NULL;
     free(name);
     if (!g.ds) return NULL;
-    g.nodes = read_number(&g, raw_file(&g, "num-node-list.csv", ""));
-    if (nsm_dataset_add_nodes(g.ds, "node", g.nodes)) {
-        read_labels(&g); /* first: it shows best whether the number of nodes is true */
+    read_sizes(&g);
+    if (!nsmi_failed(ctx)) add_nodes(&g);
+    if (!nsmi_failed(ctx)) {
+        read_labels(&g); /* first: they and features show best whether the numbers of nodes are true */
         read_splits(&g);
-        read_all_edges(&g);
-        read_features(&g);
+        if (!nsmi_failed(ctx)) read_features(&g);
+        if (!nsmi_failed(ctx)) read_all_edges(&g);
     }
+    free(g.graph_nodes);
     if (!nsmi_failed(ctx)) return g.ds;
     nsm_dataset_free(g.ds);
     return NULL;

@@ -262,6 +262,11 @@ const sample_source sample_sources[] = {
       { "likes,2\nknows,1\n", "0,1\n2,0\n", "1,2\n", "3\n",
         "%%MatrixMarket matrix coordinate pattern general\n3 2 2\n1 1\n2 2\n", "0,1\n1,1\n0,0\n" },
       "", { { "inverse", "true" }, { "splits", "false" } }, 2, false },
+    { "ogb", "ogb-graphs",
+      { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/graph-label.csv", "raw/node-feat.csv",
+        "raw/edge-feat.csv", "split/scaffold/train.csv", "split/scaffold/valid.csv", "split/scaffold/test.csv" },
+      { "0,1\n1,2\n0,1\n2,0\n", "3\n1\n3\n", "2\n0\n2\n", "0,1\n,nan\n1,0\n", "5,0\n6,0\n7,1\n8,0\n5,1\n6,1\n7,1\n",
+        "1\n2\n3\n4\n", "0\n", "1\n", "2\n" }, "", { { 0 } }, 0, false },
     { "wordnet", "wordnet",
       { "data.noun", "data.verb", "data.adj", "data.adv" },
       { "  1 This is a licence line\n"

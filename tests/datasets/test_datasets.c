@@ -318,6 +318,18 @@ START_TEST(small_imports) /* what the small sources say, number by number */
     ck_assert(ds->directed && ds->edge_types == 4 && !strcmp(ds->edge[2].name, "rev_likes"));
     ck_assert(ds->edge[2].src[1] == 0 && ds->edge[2].dst[1] == 2 && ds->label.kind == NSM_LABEL_MULTI);
     nsm_dataset_free(ds);
+    ds = import_sample("ogb-graphs");
+    ck_assert(ds->graphs == 3 && ds->node[0].graph_ptr[1] == 3 && ds->node[0].graph_ptr[2] == 4);
+    ck_assert(ds->edge[0].count == 8 && ds->edge[0].src[3] == 6 && ds->edge[0].dst[3] == 4);
+    ck_assert(ds->edge[0].features == 1 && ds->edge[0].feature[3] == 4 && ds->edge[0].feature[7] == 4);
+    ck_assert(ds->label.of_graphs && ds->label.kind == NSM_LABEL_MULTI && ds->label.columns == 2);
+    ck_assert(ds->label.multi[1] == 1 && ds->label.multi[2] == 255 && ds->label.multi[3] == 255);
+    ck_assert(!strcmp(ds->split[0].name, "scaffold") && ds->split[0].index[NSM_TEST][0] == 2);
+    ck_assert_int_eq(nsm_dataset_save(ds, sample_path("graphs.h5")), NSM_OK);
+    nsm_dataset *again = nsm_dataset_load(ctx, sample_path("graphs.h5"), NULL);
+    ck_assert(again && !sample_difference(ds, again));
+    nsm_dataset_free(again);
+    nsm_dataset_free(ds);
     ds = import_sample("wordnet");
     ck_assert(ds->node[0].count == 5 && !strcmp(ds->node[0].names[3], "alive") && ds->label.cls[1] == 5);
     ck_assert_int_eq(ds->edge_types, 4);
@@ -365,6 +377,15 @@ START_TEST(malformed) /* one change each: one error, with file and line */
         { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix array real general\n", "MatrixMarket" },
         { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix coordinate pattern general\n3 2 1\n4 1\n", "mtx:3:" },
         { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix coordinate pattern general\n3 2 2\n1 1\n1 1\n", "stands twice" },
+        { "ogb-graphs", "raw/num-node-list.csv", "3\n1\n", "graph-label.csv: has 3 lines, want 2 graphs" },
+        { "ogb-graphs", "raw/num-edge-list.csv", "2\n2\n", "num-edge-list.csv: has 2 lines, want 3" },
+        { "ogb-graphs", "raw/num-edge-list.csv", "2\n1\n1\n", "edge.csv:3: \"0,1\"" },
+        { "ogb-graphs", "raw/edge.csv", "0,1\n1,2\n0,3\n2,0\n", "edge.csv:3: \"0,3\"" },
+        { "ogb-graphs", "raw/edge.csv", "0,1\n", "has 1 edges, num-edge-list says 4" },
+        { "ogb-graphs", "raw/edge-feat.csv", "1\n2\n", "has 2 rows, want 4 edges" },
+        { "ogb-graphs", "raw/graph-label.csv", "0\n", "has 1 lines, want 3 graphs" },
+        { "ogb-graphs", "raw/graph-label.csv", "0.5\nnan\n1\n", "graph-label.csv:2: a target is unknown" },
+        { "ogb-graphs", "split/scaffold/test.csv", "3\n", "test.csv:1:" },
         { "ogb-typed", "raw/relation-list.csv", "likes,3\n", "relation-list says 3" },
         { "ogb-typed", "raw/relation-list.csv", "hates,3\n", "edge-hates.csv[.gz] is missing" },
         { "wordnet", "data.verb", "00000001 31 v 01 be 0 001 + 00000777 n 0101 01 + 02 00 | exist\n", "where no synset is" },
