@@ -168,6 +168,25 @@ nsm_tensor *nsm_gat_attention(nsm_tape *tape, const nsm_csr *csr, int heads, flo
 nsm_tensor *nsm_gatv2_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope, float drop, nsm_tensor *l,
                                 nsm_tensor *q, nsm_tensor *att, nsm_tensor *edge, nsm_tensor **prob);
 
+/* ---- sequences ---- */
+/* Start from zero, set what you need: a field left 0 takes the value in ( ). */
+typedef struct {
+    float scale;              /* of the scores (1/sqrt(D)) */
+    bool causal;              /* query i sees keys j <= i + offset */
+    int64_t window;           /* ... and only j > i + offset - window (all before) */
+    int64_t offset;           /* how many keys came before the first query */
+    int64_t keys;             /* of k's and v's second axis so many are in use (all) */
+    nsm_tensor *key_length;   /* int32 [B]: keys of each row (all) */
+    nsm_tensor *offsets;      /* int32 [B]: by row, in place of offset */
+    nsm_tensor *bias;         /* [B|1, H|1, n|1, m|1] added to the scaled scores; -inf hides a key */
+} nsm_dot_attention_config;
+/* softmax(scale q k^T + bias) v over the keys that a query sees; 0 where it sees none.  q [B,n,H,D],
+ * k [B,m,G,D], v [B,m,G,E], H a multiple of G: head h reads keys and values h / (H/G) -> [B,n,H,E].  No
+ * n x m matrix is made, unless bias needs a gradient (Dao et al., arXiv:2205.14135).  config may be NULL. */
+nsm_tensor *nsm_dot_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, const nsm_dot_attention_config *config);
+/* The same with q, k and v side by side: [B, n, (H + 2 G) D] -> [B, n, H D]. */
+nsm_tensor *nsm_dot_attention_packed(nsm_tape *tape, nsm_tensor *qkv, int heads, int groups, const nsm_dot_attention_config *config);
+
 /* ---- losses ---- */
 typedef enum {
     NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */

@@ -66,6 +66,31 @@ typedef struct {
     float grad_scale;   /* gradients are multiplied by it first: clipping, accumulation */
 } nsmi_step;
 
+/* Scaled dot product attention: H query heads over G heads of keys and values, H a multiple of G; head
+ * h reads head h / (H / G).  Query i of row b stands at the place p = i + offset and sees key j if
+ *   j < keys,  with causal j <= p,  with window w > 0 j > p - w,  and bias is not -inf.
+ * Strides, in elements, are those of batch, token and head; the last axis is dense. */
+typedef struct {
+    int64_t batch, n, m;       /* B; queries and keys of a row */
+    int64_t heads, groups;     /* H, G */
+    int64_t dk, dv;            /* size of a key, of a value */
+    int64_t q[3], k[3], v[3];
+    float scale;
+    bool causal;
+    int64_t window, offset;
+    const int32_t *keys;       /* [B] <= m; NULL: m */
+    const int32_t *offsets;    /* [B]; NULL: offset */
+    const float *bias;         /* added to the scaled scores; NULL: none */
+    int64_t bias_stride[4];    /* of batch, head, query, key; 0 where broadcast */
+} nsmi_attention;
+
+/* Floats of scratch that the kernels may use: packed keys and values, partial sums. */
+static inline int64_t nsmi_attention_scratch(const nsmi_attention *a, bool back)
+{
+    int64_t parts = 16 / (a->batch * a->groups) + 1, q = a->batch * a->heads * a->n;
+    return back ? q * (1 + parts * (a->dk + 64)) : a->batch * a->groups * (a->m + 512) * (a->dk + a->dv + 64);
+}
+
 typedef struct nsm_device nsm_device;
 typedef struct nsm_backend nsm_backend;
 
@@ -205,6 +230,17 @@ struct nsm_backend {
     void (*gatv2_back)(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
                        const float *l, const float *q, const float *edge, const float *att, const float *y, const float *stat,
                        const float *dy, float *scratch, float *dl, float *dq, float *dedge, float *datt);
+
+    /* ---- sequences ---- */
+    /* y [B, n, H, dv] dense = softmax over the keys seen of (scale q . k + bias), times v; 0 where a query
+     * sees none.  lse [B, H, n]: log of the sum of exponentials, 0 there. */
+    void (*attention)(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v,
+                      float *scratch, float *y, float *lse);
+    /* dq, dk, dv in the strides of q, k, v: = beta (it) + gradient; any may be NULL.  ds [B, H, n, m] dense: the
+     * gradient of the biased scores, 0 where not seen, written; NULL: not wanted. */
+    void (*attention_back)(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v,
+                           const float *y, const float *lse, const float *dy, float *scratch, const float beta[3],
+                           float *dq, float *dk, float *dv, float *ds);
 };
 
 extern const nsm_backend nsmi_cpu;

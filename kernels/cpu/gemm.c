@@ -10,12 +10,11 @@
  * is packed, in groups of 8.  Every element of C is the same chain of sums wherever it stands:
  * over K_PACK values of k in a register, then block by block.
  * Letters: C [m, n] = A [m, k] B [k, n]; a tile is ROW_TILE rows of C. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile.h"
 
 #if defined(__AVX512F__)
 enum {
-    GROUP = 8,          /* rows of a register tile */
-    VECTORS = 3,        /* columns of one, in vectors */
+    GROUP = TILE_ROWS,
     K_PACK = 256,       /* values of k packed at a time */
     ROW_TILE = 128,     /* rows of a task */
     COLS_SHARED = 8192, /* columns of B packed at a time for all threads */
@@ -36,45 +35,11 @@ typedef struct {
     int64_t lda, ldb, ldc;
 } product;
 
-/* ---- panels: n columns in vectors, shared out evenly over panels of at most VECTORS ---- */
-
-typedef struct { int64_t count, vectors, wider; } panels; /* `wider` panels have a vector more */
-
-static panels panels_of(int64_t n)
+/* Panel j of op(B)'s rows k0.. and columns j0... */
+static void pack_panel(const product *p, const tile_panels *s, int64_t j, int64_t j0, int64_t n,
+                       int64_t k0, int64_t depth, float *packed)
 {
-    int64_t all = nsmi_blocks(n, W), count = nsmi_blocks(all, VECTORS);
-    return (panels){ count, count ? all / count : 0, count ? all % count : 0 };
-}
-
-static int64_t panel_start(const panels *p, int64_t j)
-{
-    return (j * p->vectors + (j < p->wider ? j : p->wider)) * W;
-}
-
-/* Panel j of op(B)'s rows k0.. and columns j0.., [depth, width], zeros past the last column. */
-static void pack_panel(const product *p, const panels *s, int64_t j, int64_t j0, int64_t n,
-                       int64_t k0, int64_t depth, float *restrict packed)
-{
-    int64_t start = panel_start(s, j), width = panel_start(s, j + 1) - start,
-            there = n - start < width ? n - start : width;
-    float *to = packed + start * depth;
-    if (p->tb) {
-        memset(to, 0, (size_t)(depth * width) * sizeof(float));
-        for (int64_t k = 0; k < depth; k += W)
-            for (int64_t c = 0; c < there; c++) {
-                const float *from = p->b + (j0 + start + c) * p->ldb + k0;
-                for (int64_t i = k; i < depth && i < k + W; i++) to[i * width + c] = from[i];
-            }
-        return;
-    }
-    const float *from = p->b + k0 * p->ldb + j0 + start;
-    for (int64_t k = 0; k < depth; k++, from += p->ldb, to += width)
-        for (int64_t c = 0; c < width; c += W) {
-            int64_t left = there - c;
-            vf_store(to + c, left >= W  ? vf_load(from + c)
-                             : left > 0 ? vf_load_n(from + c, left)
-                                        : vf_set(0));
-        }
+    tile_pack_panel(p->b + (p->tb ? j0 * p->ldb + k0 : k0 * p->ldb + j0), p->ldb, p->tb, s, j, n, depth, packed);
 }
 
 /* Rows i.. of op(A) = A transposed: groups of 8, [groups, depth, 8], zeros past the last row. */
@@ -92,76 +57,19 @@ static void pack_rows(const product *p, int64_t i, int64_t rows, int64_t k0, int
     }
 }
 
-/* ---- the register tile ---- */
-
-typedef struct {
-    const float *a, *b;   /* group of rows; panel [depth, vectors * W] */
-    int64_t lda, depth;   /* lda: of rows that are not packed */
-    int64_t rows, cols;   /* of C, at most 8 x vectors * W */
-    float alpha, beta;
-    float *c;
-    int64_t ldc;
-} group;
-
-static inline __attribute__((always_inline)) void multiply(const group *g, const int vectors,
-                                                           const bool packed)
-{
-    vf sum[GROUP][VECTORS], b[VECTORS];
-    const float *row[GROUP], *panel = g->b;
-    const int64_t step = packed ? GROUP : 1;
-    for (int r = 0; r < GROUP; r++) {
-        int64_t there = r < g->rows ? r : 0; /* past the last: any row, not stored */
-        row[r] = packed ? g->a + r : g->a + there * g->lda;
-        for (int v = 0; v < vectors; v++) sum[r][v] = vf_set(0);
-    }
-    for (int64_t k = 0; k < g->depth; k++, panel += vectors * W) {
-#pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) b[v] = vf_load(panel + v * W);
-#pragma GCC unroll 8
-        for (int r = 0; r < GROUP; r++) {
-            vf a = vf_set(row[r][k * step]);
-#pragma GCC unroll 3
-            for (int v = 0; v < vectors; v++) sum[r][v] += a * b[v];
-        }
-    }
-    for (int r = 0; r < GROUP; r++) {
-        if (r >= g->rows) break;
-        for (int v = 0; v < vectors; v++) {
-            float *c = g->c + r * g->ldc + v * W;
-            int64_t lanes = g->cols - v * W;
-            if (lanes <= 0) break;
-            if (lanes > W) lanes = W;
-            vf y = g->alpha * sum[r][v];
-            vf_store_n(c, g->beta == 0 ? y : g->beta * vf_load_n(c, lanes) + y, lanes);
-        }
-    }
-}
-
-#define MULTIPLY(vectors)                                                         \
-    static void rows_##vectors(const group *g) { multiply(g, vectors, false); }   \
-    static void packed_##vectors(const group *g) { multiply(g, vectors, true); }
-MULTIPLY(1)
-MULTIPLY(2)
-MULTIPLY(3)
-
-static void (*const multiplies[2][VECTORS + 1])(const group *) = {
-    { NULL, rows_1, rows_2, rows_3 },
-    { NULL, packed_1, packed_2, packed_3 },
-};
-
 /* Rows i.. of C over panels first..last: one packed depth of k.  pack_a: room for a tile of A. */
-static void tile(const product *p, const panels *s, int64_t first, int64_t last,
+static void tile(const product *p, const tile_panels *s, int64_t first, int64_t last,
                  const float *packed, int64_t i, int64_t rows, int64_t n, int64_t k0, int64_t depth,
                  float beta, float *c, int64_t ldc, float *pack_a)
 {
     if (p->ta) pack_rows(p, i, rows, k0, depth, pack_a);
     for (int64_t j = first; j < last; j++) {
-        int64_t start = panel_start(s, j), width = panel_start(s, j + 1) - start;
-        void (*run)(const group *) = multiplies[p->ta][width / W];
+        int64_t start = tile_panel_start(s, j), width = tile_panel_start(s, j + 1) - start;
+        void (*run)(const tile_group *) = tile_multiplies[p->ta][width / W];
         for (int64_t r = 0; r < rows; r += GROUP)
-            run(&(group){
+            run(&(tile_group){
                 p->ta ? pack_a + r * depth : p->a + (i + r) * p->lda + k0, packed + start * depth,
-                p->lda, depth, rows - r < GROUP ? rows - r : GROUP,
+                p->ta ? GROUP : p->lda, depth, rows - r < GROUP ? rows - r : GROUP,
                 n - start < width ? n - start : width, p->alpha, beta, c + r * ldc + start, ldc });
     }
 }
@@ -181,7 +89,7 @@ static void product_alone(const product *p, int64_t k0, int64_t k1, float beta, 
     float *pack_b = pack + ROW_TILE * K_PACK;
     for (int64_t j0 = 0; j0 < p->n; j0 += COLS_OWN) {
         int64_t n = p->n - j0 < COLS_OWN ? p->n - j0 : COLS_OWN;
-        panels s = panels_of(n);
+        tile_panels s = tile_panels_of(n);
         for (int64_t k = k0; k < k1; k += K_PACK) {
             int64_t depth = k1 - k < K_PACK ? k1 - k : K_PACK;
             for (int64_t j = 0; j < s.count; j++) pack_panel(p, &s, j, j0, n, k, depth, pack_b);
@@ -215,10 +123,10 @@ static void shared_part(const nsm_device *d, const product *p, int64_t j0, int64
 {
     int64_t n = p->n - j0 < COLS_SHARED ? p->n - j0 : COLS_SHARED,
             depths = nsmi_blocks(k1 - k0, K_PACK);
-    panels s = panels_of(n);
+    tile_panels s = tile_panels_of(n);
     int64_t tiles = nsmi_blocks(p->m, ROW_TILE),
             parts = tiles < TASKS ? nsmi_blocks(TASKS, tiles) : 1;
-    int64_t width = panel_start(&s, s.count);
+    int64_t width = tile_panel_start(&s, s.count);
     float *pack_b = nsmi_scratch(d); /* [k1 - k0, width], by K_PACK rows */
     if (parts > s.count) parts = s.count;
 #pragma omp for schedule(static)

@@ -153,13 +153,20 @@ FUNCTION(y_gat_drop, nsm_gat_attention(t, m, 2, 0.2f, 0.4f, x[0], x[1], x[2], NU
 FUNCTION(y_gatv2, nsm_gatv2_attention(t, m, 2, 0.2f, 0, x[0], x[1], x[2], x[3], NULL))
 FUNCTION(y_gatv2_drop, nsm_gatv2_attention(t, m, 2, 0.2f, 0.4f, x[0], x[1], x[2], NULL, NULL))
 
+FUNCTION(y_attention, nsm_dot_attention(t, x[0], x[1], x[2], NULL))
+FUNCTION(y_attention_causal, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .causal = true, .offset = 2, .scale = 0.7f }))
+FUNCTION(y_attention_window, nsm_dot_attention(t, x[0], x[0], x[1], &(nsm_dot_attention_config){ .causal = true, .window = 3 }))
+FUNCTION(y_attention_bias, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .bias = x[3], .causal = true, .offset = 3 }))
+FUNCTION(y_attention_keys, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .key_length = x[3], .offsets = x[4], .causal = true, .keys = 5 }))
+FUNCTION(y_attention_packed, nsm_dot_attention_packed(t, x[0], 4, 2, &(nsm_dot_attention_config){ .causal = true }))
+
 DECLARE(leaky_relu) DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
 DECLARE(dropout) DECLARE(activate) DECLARE(activate_relu) DECLARE(activate_none) DECLARE(matmul) DECLARE(bmm)
 DECLARE(linear) DECLARE(linear2) DECLARE(sum) DECLARE(mean) DECLARE(max) DECLARE(min) DECLARE(logsumexp)
 DECLARE(softmax) DECLARE(log_softmax) DECLARE(layer_norm) DECLARE(rms_norm) DECLARE(batch_norm) DECLARE(permute)
 DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(spmm) DECLARE(spmm_weights)
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
-DECLARE(gat_attention) DECLARE(gatv2_attention)
+DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
 EVERY_BINARY(DECLARE)
@@ -266,6 +273,14 @@ static const test_case cases[] = {
     GRAPH(gat_drop, gat_attention, F(N(9), 6), F(N(9), 2), F(N(7), 2)),
     GRAPH(gatv2, gatv2_attention, F(N(9), 6), F(N(7), 6), F(2, 3), F(N(30), 6)),
     GRAPH(gatv2_drop, gatv2_attention, F(N(9), 6), F(N(7), 6), F(2, 3)),
+    CASE(attention, attention, F(N(2), 5, 2, 3), F(N(2), 7, 2, 3), F(N(2), 7, 2, 4)),
+    CASE(attention_causal, attention, F(N(2), 5, 4, 3), F(N(2), 7, 2, 3), F(N(2), 7, 2, 4)),
+    CASE(attention_window, attention, F(2, 11, 2, 3), F(2, 11, 2, 1)),
+    CASE(attention_bias, attention, F(2, 5, 4, 3), F(2, 8, 2, 3), F(2, 8, 2, 4), F(1, 4, 5, 8)),
+    CASE(attention_bias, attention, F(2, 5, 4, 3), F(2, 8, 2, 3), F(2, 8, 2, 4), F(2, 1, 1, 8)),
+    CASE(attention_keys, attention, F(3, 4, 2, 3), F(3, 6, 1, 3), F(3, 6, 1, 4), IN(INDEX, 0, 5, 3), IN(INDEX, 0, 4, 3)),
+    CASE(attention_packed, attention, F(N(2), 6, 16)),
+    CASE(attention_packed, attention, F(1, N(1), 8)),
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

@@ -74,5 +74,6 @@ void case_segments(kernels *k);
 void case_segment_softmax(kernels *k);
 void case_gat(kernels *k);
 void case_gatv2(kernels *k);
+void case_attention(kernels *k);
 
 #endif
