@@ -18,7 +18,9 @@
 #endif
 
 /* PLplot's pages are in dots an inch, its letters in mm: at this DPI a dot is a pixel. */
+#ifdef HAVE_PLPLOT
 static const double DPI = 96, PIXEL_MM = 25.4 / 96;
+#endif
 enum { DISC = 48, SECONDS_MOST = 120, CHILD_FAILED = 3 };
 
 /* Okabe and Ito's colours without black and yellow, then four of Tol's that differ from them. */

@@ -13,8 +13,10 @@ fi
 
 sed -n '/^\.SH EXAMPLES/,/^\.SH SEE/p' "$page" | sed -n '/^\.EX/,/^\.EE/{/^\./d;s/\\-/-/g;p}' >examples
 grep -q '^nsm ' examples || fail "no examples"
-charts=yes
-grep -q "#define HAVE_PLPLOT" "$(dirname "$nsm")/config.h" || charts=no
+charts=yes # the example is a graph: PLplot draws it, igraph places its nodes
+for part in PLPLOT IGRAPH; do
+    grep -q "#define HAVE_$part" "$(dirname "$nsm")/config.h" || charts=no
+done
 while read -r line; do
     case $line in 'nsm plot'*) test $charts = yes || continue ;; esac
     eval "\"\$nsm\" ${line#nsm }" >out 2>err || fail "$line: $(cat err)"

@@ -41,7 +41,9 @@ ok info run/best.h5 --json && has '"configuration":'
 if grep -q '#define HAVE_PLPLOT' "$(dirname "$nsm")/config.h"; then
     ok eval run --charts . && test -s confusion.png && test -s classes.png || fail "eval: no charts"
     ok plot run && test -s run/loss.png && test -s run/accuracy.png || fail "plot: no curves"
-    ok plot run node=3 --json && test -s run/neighbourhood.png || fail "plot: no neighbourhood"
+    if grep -q '#define HAVE_IGRAPH' "$(dirname "$nsm")/config.h"; then
+        ok plot run node=3 --json && test -s run/neighbourhood.png || fail "plot: no neighbourhood"
+    fi
 fi
 
 refused '9' eval run --data c.h5
