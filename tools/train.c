@@ -95,11 +95,27 @@ static int draw_classes(job *j, node_task *n, const char *folder, const char *ti
     return code;
 }
 
+/* What this program was built to draw. */
+#ifdef HAVE_PLPLOT
+enum { DRAWS_CHARTS = true };
+#else
+enum { DRAWS_CHARTS = false };
+#endif
+#ifdef HAVE_IGRAPH
+enum { DRAWS_GRAPHS = true };
+#else
+enum { DRAWS_GRAPHS = false };
+#endif
+
 /* Charts of the kept model. */
 static int draw(job *j, node_task *n, const char *folder, const trainer_result *r)
 {
     nsm_ctx *ctx = j->t->ctx;
     if (!j->o.charts || r->interrupted) return NSM_OK;
+    if (!DRAWS_CHARTS) {
+        tool_note(j->t, "no charts: this nsm was built without PLplot");
+        return NSM_OK;
+    }
     char best[4096], title[256];
     snprintf(best, sizeof best, "%s/best.h5", folder);
     snprintf(title, sizeof title, "%s on %s", *j->o.recipe ? j->o.recipe : j->o.model, j->ds->name);
@@ -107,7 +123,8 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     bool classes = j->ds->label.kind == NSM_LABEL_CLASS;
     const int32_t *guess = classes ? node_task_guess(n, node_task_whole(n) ? -1 : NSM_TEST) : NULL;
     if (classes && (!guess || draw_classes(j, n, folder, title, guess))) return nsm_error(ctx);
-    if (!node_task_whole(n)) return NSM_OK;
+    if (!DRAWS_GRAPHS) tool_note(j->t, "no picture of a graph: this nsm was built without igraph");
+    if (!DRAWS_GRAPHS || !node_task_whole(n)) return NSM_OK;
     char path[4200];
     snprintf(path, sizeof path, "%s/neighbourhood.png", folder);
     return picture_model(ctx, path, j->ds, n, (neighbourhood){ .node = picture_node(ctx, j->ds, j->t->seed), .guess = guess, .seed = j->t->seed });
