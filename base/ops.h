@@ -187,6 +187,21 @@ nsm_tensor *nsm_dot_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_
 /* The same with q, k and v side by side: [B, n, (H + 2 G) D] -> [B, n, H D]. */
 nsm_tensor *nsm_dot_attention_packed(nsm_tape *tape, nsm_tensor *qkv, int heads, int groups, const nsm_dot_attention_config *config);
 
+/* Start from zero, set what you need: a field left 0 takes the value in ( ). */
+typedef struct {
+    int heads, size;          /* the first heads runs of size columns turn; both must be given */
+    int pairs;                /* of a head (size / 2) */
+    bool side_by_side;        /* pair c is columns 2c, 2c + 1 (c and c + pairs) */
+    float base;               /* (10000) */
+    int64_t offset;           /* place of the first token */
+    nsm_tensor *offsets;      /* int32 [B]: by row, in place of offset */
+} nsm_rotary_config;
+/* Turn pair c of token t by the angle (t + offset) base^(-c/pairs) (Su et al., arXiv:2104.09864); x [B, n, C]. */
+nsm_tensor *nsm_rotary(nsm_tape *tape, nsm_tensor *x, const nsm_rotary_config *config);
+/* Sequences put together: row b of old [B, m, C] with x [B, n, C] put in at place at[b] (host [B], 0..m; NULL:
+ * behind) -> [B, m + n, C]. */
+nsm_tensor *nsm_append(nsm_tape *tape, nsm_tensor *old, nsm_tensor *x, const int64_t *at);
+
 /* ---- losses ---- */
 typedef enum {
     NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */

@@ -128,22 +128,27 @@ int nsm_state_reserve(nsm_state *s, int64_t tokens)
     return NSM_OK;
 }
 
+enum { USUAL = 64 };
+
 int nsm_state_advance(nsm_state *s, int64_t n, const nsm_tensor *length)
 {
+    int64_t few[USUAL], *seen = few, most = 0;
+    int32_t few_more[USUAL], *more = few_more;
     if (!s || nsmi_failed(s->ctx)) return s ? nsm_error(s->ctx) : NSM_EINVAL;
-    int64_t *seen = nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *seen);
-    int32_t *more = length ? nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *more) : NULL;
-    int64_t most = 0;
-    if (seen && (more || !length) && !nsm_tensor_get(s->seen, seen) && (!length || !nsm_tensor_get(length, more))) {
+    if (s->batch > USUAL) {
+        seen = nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *seen);
+        more = nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *more);
+    }
+    if (seen && more && !nsm_tensor_get(s->seen, seen) && (!length || !nsm_tensor_get(length, more))) {
         for (int64_t b = 0; b < s->batch; b++) {
-            seen[b] += more ? more[b] : n;
+            seen[b] += length ? more[b] : n;
             if (seen[b] > most) most = seen[b];
         }
         nsm_tensor_set(s->seen, seen);
         s->tokens = most;
     }
-    free(seen);
-    free(more);
+    if (seen != few) free(seen);
+    if (more != few_more) free(more);
     return nsm_error(s->ctx);
 }
 

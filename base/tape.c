@@ -127,23 +127,34 @@ static nsm_tensor *make(nsm_tape *t, nsm_type type, int rank, const int64_t *dim
     return push(t->ctx, (void ***)&t->made, &t->tensors, &t->tensor_room, x) ? x : NULL;
 }
 
-static bool count_bytes(nsm_node *n, nsm_type type, int rank, const int64_t *dim, size_t *bytes)
+static bool count_bytes(nsm_ctx *ctx, const char *who, nsm_type type, int rank, const int64_t *dim, size_t *bytes)
 {
     int64_t count = 1;
     bool ok = rank >= 0 && rank <= NSM_MAX_RANK;
     for (int i = 0; ok && i < rank; i++) ok = nsmi_mul(count, dim[i], &count);
     if (!ok || count > INT64_MAX / 16) {
-        nsm_error_set(n->ctx, NSM_ENOMEM, "%s: the size of a result overflows", n->op->name);
+        nsm_error_set(ctx, NSM_ENOMEM, "%s: the size of a result overflows", who);
         return false;
     }
     *bytes = (size_t)count * nsm_type_bytes(type);
     return true;
 }
 
+nsm_tensor *nsm_tape_tensor(nsm_tape *t, nsm_type type, int rank, const int64_t *dim, const void *host)
+{
+    size_t bytes;
+    if (!t || nsmi_failed(t->ctx) || !count_bytes(t->ctx, "nsm_tape_tensor", type, rank, dim, &bytes)) return NULL;
+    nsm_tensor *x = make(t, type, rank, dim);
+    if (x) x->data = nsmi_device_alloc(t->ctx, bytes);
+    if (!x || !x->data) return NULL;
+    if (host) t->ctx->dev.be->to_device(&t->ctx->dev, bytes, host, x->data);
+    return x;
+}
+
 nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim)
 {
     size_t bytes;
-    if (nsmi_failed(n->ctx) || !count_bytes(n, type, rank, dim, &bytes)) return NULL;
+    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes)) return NULL;
     nsm_tensor *y = make(n->tape, type, rank, dim);
     if (y) y->data = nsmi_device_alloc(n->ctx, bytes);
     return n->out[k] = y;
@@ -152,7 +163,7 @@ nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int6
 nsm_tensor *nsm_node_save(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim)
 {
     size_t bytes;
-    if (nsmi_failed(n->ctx) || !count_bytes(n, type, rank, dim, &bytes)) return NULL;
+    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes)) return NULL;
     nsm_tensor *y = make(n->tape, type, rank, dim);
     if (y) y->data = nsmi_device_alloc(n->ctx, bytes);
     return n->saved[k] = y;

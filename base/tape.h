@@ -94,6 +94,8 @@ void nsm_tape_keep(nsm_tape *tape, nsm_tensor *t); /* keep t's value and gradien
 void nsm_tape_drop(nsm_tape *tape, nsm_tensor *t);
 void nsm_tape_reset(nsm_tape *tape);
 
+/* A tensor of the caller's numbers (copied; NULL: uninitialised) that belongs to the tape, as results do. */
+nsm_tensor *nsm_tape_tensor(nsm_tape *tape, nsm_type type, int rank, const int64_t *dim, const void *host);
 /* A view of the same values in another shape (one dim may be -1). */
 nsm_tensor *nsm_reshape(nsm_tape *tape, nsm_tensor *x, int rank, const int64_t *dim);
 

@@ -241,6 +241,11 @@ struct nsm_backend {
     void (*attention_back)(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v,
                            const float *y, const float *lse, const float *dy, float *scratch, const float beta[3],
                            float *dq, float *dk, float *dv, float *ds);
+    /* Rotation by position (Su et al., arXiv:2104.09864): x [B, n, cols], of which the first `heads` runs of `size`
+     * columns turn: pair c of `pairs` by the angle sign (t + offset) base^(-c / pairs), its two numbers `pairs`
+     * apart, or side by side.  y = beta y + that; the other columns as they are.  offsets [B] or NULL as above. */
+    void (*rotate)(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, bool side_by_side,
+                   double base, int64_t offset, const int32_t *offsets, float sign, const float *x, float beta, float *y);
 };
 
 extern const nsm_backend nsmi_cpu;

@@ -2,7 +2,7 @@
 #include "config.h"
 #include "seq/internal.h"
 
-#define MIXERS(X)
+#define MIXERS(X) X(transformer)
 
 #define DECLARE(name) extern const nsm_mixer_type nsmi_mixer_##name;
 #define ADDRESS(name) &nsmi_mixer_##name,

@@ -1,3 +1,4 @@
 # Sequence systems: the interface, one file each, and the list of them.
 nobase_pkginclude_HEADERS += %D%/mixer.h
 libnsmall_la_SOURCES += %D%/internal.h %D%/mixer.c %D%/list.c
+libnsmall_la_SOURCES += %D%/transformer.c

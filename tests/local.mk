@@ -33,6 +33,14 @@ check_PROGRAMS += %D%/base/test_checkpoint %D%/base/test_safetensors %D%/base/te
 endif
 endif
 
+# ---- sequences ----
+if HAVE_CHECK
+if HAVE_HDF5
+check_PROGRAMS += %D%/seq/test_mixers
+%C%_seq_test_mixers_LDADD = $(NSM_TEST_LIBS)
+endif
+endif
+
 # ---- graphs ----
 if HAVE_CHECK
 check_LTLIBRARIES += libnsmtestgraph.la

@@ -160,3 +160,91 @@ nsm_tensor *nsm_dot_attention_packed(nsm_tape *tape, nsm_tensor *qkv, int heads,
     }
     return attend(tape, qkv, NULL, NULL, heads, groups, qkv->dim[2] / (heads + 2 * groups), config);
 }
+
+/* ---- rotary: in = x, offsets; i = {heads, size, pairs, side by side, offset}; f[0] base ---- */
+static void rotary_shape(nsm_node *n)
+{
+    const nsm_tensor *x = n->in[0];
+    bool ok = x->type == NSM_F32 && x->rank == 3 && n->i[0] >= 0 && n->i[1] > 0 && n->i[2] > 0 && 2 * n->i[2] <= n->i[1] &&
+              n->i[0] <= x->dim[2] / n->i[1] && n->f[0] > 0;
+    if (!ok || !ints_by_row(n->in[1], x->dim[0])) nsmi_bad_shape(n, "want x [B,n,heads*size or more], 2 pairs <= size, base > 0, offsets int32 [B]");
+    else nsm_node_out(n, 0, NSM_F32, 3, x->dim);
+}
+
+static void rotary(const nsm_node *n, float sign, const float *from, float beta, float *to)
+{
+    const int64_t *dim = n->in[0]->dim;
+    BE(n)->rotate(DEV(n), dim[0], dim[1], dim[2], n->i[0], n->i[1], n->i[2], n->i[3] != 0, (double)n->f[0], n->i[4],
+                  n->in[1] ? n->in[1]->i32 : NULL, sign, from, beta, to);
+}
+
+static void rotary_forward(nsm_node *n) { rotary(n, 1, X(0), 0, Y(0)); }
+
+static void rotary_backward(nsm_node *n)
+{
+    float beta, *dx = nsm_node_dx_beta(n, 0, &beta);
+    if (dx) rotary(n, -1, DY(0), beta, dx);
+}
+
+const nsm_op nsmi_op_rotary = { "nsm_rotary", rotary_shape, rotary_forward, rotary_backward, 1, NSM_READS_IN(1), false };
+nsm_tensor *nsm_rotary(nsm_tape *tape, nsm_tensor *x, const nsm_rotary_config *c)
+{
+    float base = c->base != 0 ? c->base : 10000;
+    return nsm_apply(tape, &nsmi_op_rotary, &(nsm_args){ .in = { x, c->offsets },
+        .i = { c->heads, c->size, c->pairs ? c->pairs : c->size / 2, c->side_by_side, c->offset }, .f = { base } });
+}
+
+/* ---- append: in = old [B, m, C], x [B, n, C]; p[0] host int64 [B]: where x goes in row b; NULL: at m ---- */
+static void append_shape(nsm_node *n)
+{
+    const nsm_tensor *old = n->in[0], *x = n->in[1];
+    const int64_t *at = n->p[0];
+    bool ok = old->type == NSM_F32 && x->type == NSM_F32 && old->rank == 3 && x->rank == 3 && old->dim[0] == x->dim[0] && old->dim[2] == x->dim[2];
+    for (int64_t b = 0; ok && at && b < x->dim[0]; b++) ok = at[b] >= 0 && at[b] <= old->dim[1];
+    if (!ok) nsmi_bad_shape(n, "want old [B,m,C], x [B,n,C], places in 0..m");
+    else OUT(n, 0, old->dim[0], old->dim[1] + x->dim[1], old->dim[2]);
+    nsm_tensor *place = ok ? nsm_node_save(n, 0, NSM_I64, 1, x->dim) : NULL; /* the caller's array need not live until backward */
+    for (int64_t b = 0; place && place->data && b < x->dim[0]; b++)
+        BE(n)->to_device(DEV(n), sizeof *at, at ? &at[b] : &old->dim[1], place->i64 + b);
+}
+
+/* Three runs of rows of a sequence b: before x, x, behind it. */
+typedef struct { int64_t x, out, old, c; } append_place;
+static append_place append_at(const nsm_node *n, int64_t b, int64_t *at)
+{
+    const nsm_tensor *old = n->in[0], *x = n->in[1];
+    int64_t c = old->dim[2];
+    BE(n)->to_host(DEV(n), sizeof *at, n->saved[0]->i64 + b, at);
+    return (append_place){ b * x->dim[1] * c, b * n->out[0]->dim[1] * c, b * old->dim[1] * c, c };
+}
+
+static void append_forward(nsm_node *n)
+{
+    int64_t m = n->in[0]->dim[1], rows = n->in[1]->dim[1], at;
+    for (int64_t b = 0; b < n->in[0]->dim[0]; b++) {
+        append_place p = append_at(n, b, &at);
+        BE(n)->copy_block(DEV(n), at, p.c, X(0) + p.old, p.c, 0, Y(0) + p.out, p.c);
+        BE(n)->copy_block(DEV(n), rows, p.c, X(1) + p.x, p.c, 0, Y(0) + p.out + at * p.c, p.c);
+        BE(n)->copy_block(DEV(n), m - at, p.c, X(0) + p.old + at * p.c, p.c, 0, Y(0) + p.out + (at + rows) * p.c, p.c);
+    }
+}
+
+static void append_backward(nsm_node *n)
+{
+    int64_t m = n->in[0]->dim[1], rows = n->in[1]->dim[1], at;
+    float beta0, beta1, *d0 = nsm_node_dx_beta(n, 0, &beta0), *d1 = nsm_node_dx_beta(n, 1, &beta1);
+    for (int64_t b = 0; b < n->in[0]->dim[0]; b++) {
+        append_place p = append_at(n, b, &at);
+        const float *dy = DY(0) + p.out;
+        if (d1) BE(n)->copy_block(DEV(n), rows, p.c, dy + at * p.c, p.c, beta1, d1 + p.x, p.c);
+        if (!d0) continue;
+        BE(n)->copy_block(DEV(n), at, p.c, dy, p.c, beta0, d0 + p.old, p.c);
+        BE(n)->copy_block(DEV(n), m - at, p.c, dy + (at + rows) * p.c, p.c, beta0, d0 + p.old + at * p.c, p.c);
+    }
+}
+
+const nsm_op nsmi_op_append = { "nsm_append", append_shape, append_forward, append_backward, 2, NSM_READS_NOTHING, false };
+nsm_tensor *nsm_append(nsm_tape *tape, nsm_tensor *old, nsm_tensor *x, const int64_t *at)
+{
+    return nsm_apply(tape, &nsmi_op_append, &(nsm_args){ .in = { old, x }, .p = { at } });
+}

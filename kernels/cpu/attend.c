@@ -1,4 +1,4 @@
-/* kernels/cpu/attend.c - Attention on sequences, without an n x n matrix.
+/* kernels/cpu/attend.c - Attention on sequences, without an n x n matrix; rotation by position.
  *
  * As in FlashAttention (Dao et al., arXiv:2205.14135; backward as in its Algorithm 4): a block of
  * queries goes over blocks of keys, the softmax renormalised on the way (Milakov and Gimelshein,
@@ -468,8 +468,63 @@ static void attention_back(nsm_device *d, const nsmi_attention *a, const float *
     }
 }
 
+/* ---- rotation by position ---- */
+enum { PAIRS = 512 }; /* of a strip */
+
+/* Cosines and sines of pairs c0 .. c0 + count at a place; the angle is reduced in double. */
+static void turns(double place, double base, int64_t pairs, int64_t c0, int64_t count, float *cosine, float *sine)
+{
+    const double turn = 6.283185307179586476925;
+    for (int64_t c = 0; c < count; c++) {
+        double angle = place * pow(base, -(double)(c0 + c) / (double)pairs);
+        cosine[c] = (float)(angle - turn * rint(angle / turn));
+    }
+    for (int64_t c = count; c < tile_width(count); c++) cosine[c] = 0;
+    for (int64_t c = 0; c < count; c += W) {
+        vf angle = vf_load(cosine + c);
+        vf_store(cosine + c, vf_cos(angle));
+        vf_store(sine + c, vf_sin(angle));
+    }
+}
+
+static inline float blend_one(float beta, float y, float x) { return beta == 0 ? x : beta * y + x; }
+
+static void rotate_row(const float *x, float *y, float beta, int64_t heads, int64_t size, int64_t pairs, bool side, int64_t c0,
+                       int64_t count, const float *cosine, const float *sine)
+{
+    int64_t apart = side ? 1 : pairs, step = side ? 2 : 1;
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t c = 0; c < count; c++) {
+            int64_t at = h * size + (c0 + c) * step;
+            float a = x[at], b = x[at + apart];
+            y[at] = blend_one(beta, y[at], a * cosine[c] - b * sine[c]);
+            y[at + apart] = blend_one(beta, y[at + apart], a * sine[c] + b * cosine[c]);
+        }
+}
+
+static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, bool side,
+                   double base, int64_t offset, const int32_t *offsets, float sign, const float *x, float beta, float *y)
+{
+#pragma omp parallel for num_threads(nsmi_team(d, batch * n * cols)) schedule(static)
+    for (int64_t r = 0; r < batch * n; r++) {
+        float cosine[PAIRS] __attribute__((aligned(64))), sine[PAIRS] __attribute__((aligned(64)));
+        const float *from = x + r * cols;
+        float *to = y + r * cols;
+        double place = (double)sign * (double)(r % n + (offsets ? offsets[r / n] : offset));
+        for (int64_t c0 = 0; c0 < pairs; c0 += PAIRS) {
+            int64_t count = pairs - c0 < PAIRS ? pairs - c0 : PAIRS;
+            turns(place, base, pairs, c0, count, cosine, sine);
+            rotate_row(from, to, beta, heads, size, pairs, side, c0, count, cosine, sine);
+        }
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t c = 2 * pairs; c < size; c++) to[h * size + c] = blend_one(beta, to[h * size + c], from[h * size + c]);
+        for (int64_t c = heads * size; c < cols; c++) to[c] = blend_one(beta, to[c], from[c]);
+    }
+}
+
 void NSMI_FILL(attend)(nsm_backend *be)
 {
+    be->rotate = rotate;
     be->attention = attention;
     be->attention_back = attention_back;
 }

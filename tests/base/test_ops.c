@@ -158,6 +158,10 @@ FUNCTION(y_attention_causal, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_at
 FUNCTION(y_attention_window, nsm_dot_attention(t, x[0], x[0], x[1], &(nsm_dot_attention_config){ .causal = true, .window = 3 }))
 FUNCTION(y_attention_bias, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .bias = x[3], .causal = true, .offset = 3 }))
 FUNCTION(y_attention_keys, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .key_length = x[3], .offsets = x[4], .causal = true, .keys = 5 }))
+FUNCTION(y_rotary, nsm_rotary(t, x[0], &(nsm_rotary_config){ .heads = 2, .size = 4, .offset = 70 }))
+FUNCTION(y_rotary_part, nsm_rotary(t, x[0], &(nsm_rotary_config){ .heads = 1, .size = 7, .pairs = 2, .side_by_side = true, .base = 30, .offsets = x[1] }))
+FUNCTION(y_append, nsm_append(t, x[0], x[1], (const int64_t[]){ 2, 0, 4 }))
+FUNCTION(y_append_behind, nsm_append(t, x[0], x[1], NULL))
 FUNCTION(y_attention_packed, nsm_dot_attention_packed(t, x[0], 4, 2, &(nsm_dot_attention_config){ .causal = true }))
 
 DECLARE(leaky_relu) DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
@@ -166,7 +170,8 @@ DECLARE(linear) DECLARE(linear2) DECLARE(sum) DECLARE(mean) DECLARE(max) DECLARE
 DECLARE(softmax) DECLARE(log_softmax) DECLARE(layer_norm) DECLARE(rms_norm) DECLARE(batch_norm) DECLARE(permute)
 DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(spmm) DECLARE(spmm_weights)
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
-DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention)
+DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
+DECLARE(append)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
 EVERY_BINARY(DECLARE)
@@ -281,6 +286,10 @@ static const test_case cases[] = {
     CASE(attention_keys, attention, F(3, 4, 2, 3), F(3, 6, 1, 3), F(3, 6, 1, 4), IN(INDEX, 0, 5, 3), IN(INDEX, 0, 4, 3)),
     CASE(attention_packed, attention, F(N(2), 6, 16)),
     CASE(attention_packed, attention, F(1, N(1), 8)),
+    CASE(rotary, rotary, F(2, N(5), 9)),
+    CASE(rotary_part, rotary, F(3, N(2), 11), IN(INDEX, 0, 900, 3)),
+    CASE(append, append, F(3, 4, 5), F(3, N(2), 5)),
+    CASE(append_behind, append, F(N(2), 0, 5), F(N(2), 3, 5)),
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

@@ -75,5 +75,6 @@ void case_segment_softmax(kernels *k);
 void case_gat(kernels *k);
 void case_gatv2(kernels *k);
 void case_attention(kernels *k);
+void case_rotate(kernels *k);
 
 #endif

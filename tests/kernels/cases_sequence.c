@@ -1,4 +1,4 @@
-/* tests/kernels/cases_sequence.c - Attention on sequences against plain loops in double. */
+/* tests/kernels/cases_sequence.c - Attention on sequences, rotation by position, against plain loops in double. */
 #include "config.h"
 #include "tests/kernels/cases.h"
 
@@ -147,5 +147,32 @@ void case_attention(kernels *k)
         forward(k, &p, &shapes[i]);
         backward(k, &p, &shapes[i], 0);
         backward(k, &p, &shapes[i], 0.5f);
+    }
+}
+
+static void rotate(kernels *k, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, int options)
+{
+    bool side = options & 1, by_row = options & 2, adds = options & 4;
+    double base = side ? 50 : 10000, sign = adds ? -1 : 1;
+    reals x = reals_random(k, batch * n * cols, -1, 1), y = adds ? reals_random(k, x.n, -1, 1) : reals_blank(k, x.n);
+    ints offsets = ints_random(k, batch, 0, 100000);
+    double *want = wanted_from(k, y, adds ? 0.5 : 0);
+    for (int64_t i = 0; i < x.n; i++) {
+        int64_t c = i % cols, t = i / cols % n, b = i / cols / n, in_head = c % size;
+        bool turns = c < heads * size && in_head < 2 * pairs;
+        int64_t pair = side ? in_head / 2 : in_head % pairs, other = side ? 1 - 2 * (in_head % 2) : in_head < pairs ? pairs : -pairs;
+        double angle = sign * (double)(t + (by_row ? offsets.h[b] : 17)) * pow(base, -(double)pair / (double)pairs);
+        want[i] += turns ? (double)x.h[i] * cos(angle) - (double)x.h[i + other] * sin(angle) * (other > 0 ? 1 : -1) : (double)x.h[i];
+    }
+    k->be->rotate(k->d, batch, n, cols, heads, size, pairs, side, base, 17, by_row ? offsets.d : NULL, (float)sign, x.d, adds ? 0.5f : 0, y.d);
+    result(k, "rotate", y, want, 2e-6);
+}
+
+void case_rotate(kernels *k)
+{
+    for (int options = 0; options < 8; options++) {
+        rotate(k, 1, 1, 2, 1, 2, 1, options);
+        rotate(k, 3, 40, 70, 3, 21, 9, options);
+        rotate(k, 2, 5, 1300, 1, 1300, 600, options);
     }
 }

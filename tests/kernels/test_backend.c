@@ -31,10 +31,11 @@ TEST(segment_softmax)
 TEST(gat)
 TEST(gatv2)
 TEST(attention)
+TEST(rotate)
 
 int main(void)
 {
     return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
                                                          fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
-                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, NULL });
+                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate, NULL });
 }

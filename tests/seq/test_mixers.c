@@ -1,0 +1,392 @@
+/* tests/seq/test_mixers.c - What every sequence system must do.  The list of systems is walked, so a
+ * new one is tested by being listed; `more` adds options to try.
+ *
+ * For each, at lengths 1, 2, 3, 63, 64, 65 and 1000: forward over the whole, over pieces with a carried
+ * state, and by steps give the same; a state that was saved and read back goes on as if nothing had
+ * happened; no output depends on a later input, whatever the weights; the padding of a short row does not
+ * matter, neither for its outputs nor for its state; gradients are those of difference quotients; the
+ * same bits for any number of threads; every allocation fails in turn. */
+#include "config.h"
+#include <unistd.h>
+#include "base/ops.h"
+#include "seq/mixer.h"
+#include "tests/test.h"
+
+enum { D = 24, B = 3, LONGEST = 1000 };
+static const int64_t lengths[] = { 1, 2, 3, 63, 64, 65, LONGEST };
+
+/* Options beside none. */
+static const struct { const char *type, *options; } more[] = {
+    { "transformer", "heads=6 kv_heads=2 rotary=true bias=false" },
+    { "transformer", "heads=2 head_dim=10 window=7 rotary=true" },
+    { "transformer", "causal=false" },
+};
+enum { MORE = sizeof more / sizeof more[0] };
+
+typedef struct { nsm_ctx *ctx; nsm_mixer *m; nsm_tape *tape; } subject;
+
+/* A mixer with weights that are larger than at the start: decays near 0 and near 1, sharp choices. */
+static subject subject_new(int threads, const char *type, const char *options, bool large)
+{
+    subject s = { .ctx = nsm_ctx_new(&(nsm_ctx_config){ .threads = threads, .seed = 5 }) };
+    s.m = nsm_mixer_new(s.ctx, type, &(nsm_mixer_config){ .width = D, .options = options });
+    s.tape = nsm_tape_new(s.ctx);
+    ck_ok(s.ctx);
+    for (int i = 0; large && i < s.m->module.params; i++) {
+        nsm_tensor *w = s.m->module.param[i].tensor;
+        int64_t n = nsm_numel(w);
+        float *x = malloc((size_t)n * 2 * sizeof *x);
+        nsm_tensor_get(w, x);
+        test_random((uint64_t)i + 1, n, x + n);
+        for (int64_t k = 0; k < n; k++) x[k] += 0.7f * x[n + k];
+        nsm_tensor_set(w, x);
+        free(x);
+    }
+    return s;
+}
+
+static void subject_free(subject *s)
+{
+    nsm_tape_free(s->tape);
+    nsm_mixer_free(s->m);
+    nsm_ctx_free(s->ctx);
+}
+
+static nsm_tensor *tensor(nsm_ctx *ctx, int64_t n, const float *x) { return nsm_tensor_from(ctx, NSM_F32, 3, (int64_t[]){ B, n, D }, x); }
+
+/* Forward over tokens from .. to of x [B, n, D] into the same places of y. */
+static void piece(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to, float *y)
+{
+    int64_t rows = to - from;
+    float *part = malloc((size_t)(B * rows * D) * sizeof *part);
+    for (int64_t b = 0; b < B; b++) memcpy(part + b * rows * D, x + (b * n + from) * D, (size_t)(rows * D) * sizeof *x);
+    nsm_tensor *in = tensor(s->ctx, rows, part), *out = nsm_mixer_forward(s->tape, s->m, in, NULL, state);
+    ck_ok(s->ctx);
+    nsm_tensor_get(out, part);
+    for (int64_t b = 0; b < B; b++) memcpy(y + (b * n + from) * D, part + b * rows * D, (size_t)(rows * D) * sizeof *x);
+    nsm_tape_reset(s->tape);
+    nsm_tensor_free(in);
+    free(part);
+}
+
+static void steps(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to, float *y)
+{
+    float part[B * D];
+    nsm_tape_inference(s->tape, true);
+    for (int64_t t = from; t < to; t++) {
+        for (int64_t b = 0; b < B; b++) memcpy(part + b * D, x + (b * n + t) * D, D * sizeof *x);
+        nsm_tensor *in = nsm_tensor_from(s->ctx, NSM_F32, 2, (int64_t[]){ B, D }, part), *out = nsm_mixer_step(s->tape, s->m, in, state);
+        ck_ok(s->ctx);
+        nsm_tensor_get(out, part);
+        for (int64_t b = 0; b < B; b++) memcpy(y + (b * n + t) * D, part + b * D, D * sizeof *x);
+        nsm_tape_reset(s->tape);
+        nsm_tensor_free(in);
+    }
+    nsm_tape_inference(s->tape, false);
+}
+
+static void check(const subject *s, const char *what, int64_t n, const float *a, const float *b)
+{
+    double e = test_difference(a, b, B * n * D, 1e-6);
+    ck_assert_msg(e < 2e-4, "%s: %s of %lld tokens: %g", s->m->type->name, what, (long long)n, e);
+}
+
+/* Whole, pieces (trained and not), steps; a state handed over through a file. */
+static void forms(const char *type, const char *options)
+{
+    subject s = subject_new(2, type, options, true);
+    float *x = malloc(B * LONGEST * D * 3 * sizeof *x), *y = x + B * LONGEST * D, *z = y + B * LONGEST * D;
+    char path[] = "/tmp/nsm-mixer-XXXXXX";
+    close(mkstemp(path));
+    for (int i = 0; i < 7; i++) {
+        int64_t n = lengths[i], cut = n / 3;
+        test_random(11, B * n * D, x);
+        piece(&s, NULL, n, x, 0, n, y);
+        for (int64_t k = 0; k < B * n * D; k++) ck_assert(isfinite(y[k]));
+        if (s.m->two_way) continue;
+        nsm_state *state = nsm_mixer_state(s.m, B), *other = nsm_mixer_state(s.m, B);
+        steps(&s, state, n, x, 0, n, z);
+        check(&s, "steps", n, z, y);
+        ck_assert(state->tokens == n);
+        nsm_mixer_restart(s.m, state);
+        if (cut) piece(&s, state, n, x, 0, cut, z);
+        nsm_tape_inference(s.tape, true);
+        piece(&s, state, n, x, cut, n - cut, z);
+        nsm_tape_inference(s.tape, false);
+        nsm_state_save(state, path);
+        nsm_state_load(other, path);
+        ck_ok(s.ctx);
+        steps(&s, other, n, x, n - cut, n, z);
+        check(&s, "pieces", n, z, y);
+        float *again = malloc((size_t)(B * n * D) * sizeof *again);
+        memcpy(again, z, (size_t)(B * n * D) * sizeof *again);
+        steps(&s, state, n, x, n - cut, n, again);
+        ck_assert_msg(!memcmp(again, z, (size_t)(B * n * D) * sizeof *z), "%s: a state read back is another", type);
+        free(again);
+        nsm_state_free(state);
+        nsm_state_free(other);
+    }
+    unlink(path);
+    free(x);
+    subject_free(&s);
+}
+
+/* What comes later changes nothing before, at all; a two-way mixer must show that it does. */
+static void causality(const char *type, const char *options)
+{
+    enum { N = 130 };
+    subject s = subject_new(2, type, options, true);
+    static float x[B * N * D], y[B * N * D], z[B * N * D];
+    static const int64_t from[] = { 1, 2, 31, 32, 64, 65, 127, 129 };
+    for (int i = 0; i < 8; i++) {
+        double moved = 0;
+        test_random(13, B * N * D, x);
+        if (i == 0) piece(&s, NULL, N, x, 0, N, y);
+        for (int64_t b = 0; b < B; b++) test_random(17 + (uint64_t)i, (N - from[i]) * D, x + (b * N + from[i]) * D);
+        piece(&s, NULL, N, x, 0, N, z);
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t k = 0; k < from[i] * D; k++) moved = fmax(moved, fabs((double)(z[b * N * D + k] - y[b * N * D + k])));
+        if (s.m->two_way) ck_assert_msg(moved > 1e-4, "%s: calls itself two-way and is not", type);
+        else ck_assert_msg(moved == 0, "%s: outputs before %lld moved by %g", type, (long long)from[i], moved);
+    }
+    subject_free(&s);
+}
+
+/* Rows of 0, 40 and 70 tokens in one batch: outputs and states are those of the rows alone. */
+static void padding(const char *type, const char *options)
+{
+    enum { N = 70, AFTER = 5 };
+    subject s = subject_new(2, type, options, true);
+    const int32_t length[B] = { 1, 40, N };
+    static float x[B * N * D], other[B * N * D], y[B * N * D], z[B * N * D], next[B * AFTER * D], after[B * AFTER * D], want[B * AFTER * D];
+    nsm_tensor *lengths_of = nsm_tensor_from(s.ctx, NSM_I32, 1, (int64_t[]){ B }, length);
+    test_random(19, B * N * D, x);
+    test_random(23, B * N * D, other);
+    test_random(29, B * AFTER * D, next);
+    for (int64_t b = 0; b < B; b++) memcpy(other + b * N * D, x + b * N * D, (size_t)(length[b] * D) * sizeof *x);
+    const float *in[2] = { x, other };
+    float *out[2] = { y, z };
+    for (int i = 0; i < 2; i++) { /* the padding is other, the rest the same */
+        nsm_state *state = s.m->two_way ? NULL : nsm_mixer_state(s.m, B);
+        nsm_tensor *t = tensor(s.ctx, N, in[i]);
+        nsm_tensor_get(nsm_mixer_forward(s.tape, s.m, t, lengths_of, state), out[i]);
+        ck_ok(s.ctx);
+        nsm_tape_reset(s.tape);
+        nsm_tensor_free(t);
+        if (state) steps(&s, state, AFTER, next, 0, AFTER, i ? want : after);
+        nsm_state_free(state);
+    }
+    for (int64_t b = 0; b < B; b++)
+        ck_assert_msg(!memcmp(y + b * N * D, z + b * N * D, (size_t)(length[b] * D) * sizeof *y), "%s: row %d sees its padding", type, (int)b);
+    for (int64_t b = 0; b < B; b++) { /* the row alone, without padding */
+        int64_t n = length[b];
+        nsm_tensor *t = nsm_tensor_from(s.ctx, NSM_F32, 3, (int64_t[]){ 1, n, D }, x + b * N * D);
+        nsm_state *state = s.m->two_way ? NULL : nsm_mixer_state(s.m, 1);
+        nsm_tensor_get(nsm_mixer_forward(s.tape, s.m, t, NULL, state), z);
+        ck_ok(s.ctx);
+        double e = test_difference(y + b * N * D, z, n * D, 1e-6);
+        ck_assert_msg(e < 2e-4, "%s: row %d of %lld alone: %g", type, (int)b, (long long)n, e);
+        nsm_tensor_free(t);
+        t = nsm_tensor_from(s.ctx, NSM_F32, 3, (int64_t[]){ 1, AFTER, D }, next + b * AFTER * D);
+        if (state) nsm_tensor_get(nsm_mixer_forward(s.tape, s.m, t, NULL, state), z);
+        nsm_tape_reset(s.tape);
+        e = state ? fmax(test_difference(after + b * AFTER * D, z, AFTER * D, 1e-6), test_difference(want + b * AFTER * D, z, AFTER * D, 1e-6)) : 0;
+        ck_assert_msg(e < 2e-4, "%s: after row %d of %lld: %g", type, (int)b, (long long)n, e);
+        nsm_tensor_free(t);
+        nsm_state_free(state);
+    }
+    nsm_tensor_free(lengths_of);
+    subject_free(&s);
+}
+
+/* ---- gradients ---- */
+/* sum of c * y over two segments with a carried state (or one, where none is carried): the loss, and gradients. */
+static double loss_of(subject *s, nsm_tensor *x[2], const float *c, int segments, bool back)
+{
+    double loss = 0;
+    nsm_state *state = segments > 1 ? nsm_mixer_state(s->m, B) : NULL;
+    for (int i = 0; i < segments; i++) {
+        nsm_tensor *y = nsm_mixer_forward(s->tape, s->m, x[i], NULL, state);
+        ck_ok(s->ctx);
+        int64_t n = nsm_numel(y);
+        float *host = malloc((size_t)n * sizeof *host);
+        nsm_tensor_get(y, host);
+        if (i == segments - 1) /* gradients stop at the state: only the last segment's are whole */
+            for (int64_t k = 0; k < n; k++) loss += (double)c[k] * (double)host[k];
+        if (back && i == segments - 1) {
+            nsm_tape_seed(s->tape, y, c);
+            nsm_tape_backward(s->tape, NULL);
+        }
+        nsm_tape_reset(s->tape);
+        free(host);
+    }
+    ck_ok(s->ctx);
+    nsm_state_free(state);
+    return loss;
+}
+
+/* Along a random direction v of tensor t: g . v and the difference quotient. */
+static void slope(subject *s, nsm_tensor *t, const char *name, nsm_tensor *x[2], const float *c, int segments)
+{
+    int64_t n = nsm_numel(t);
+    float *old = malloc((size_t)n * 3 * sizeof *old), *v = old + n, *moved = v + n;
+    double along = 0, norm = 0, h = 2e-3, f[4];
+    const double at[4] = { 1, -1, 2, -2 };
+    nsm_tensor_get_grad(t, v);
+    for (int64_t k = 0; k < n; k++) norm += (double)v[k] * (double)v[k];
+    for (int64_t k = 0; k < n; k++) along += (double)v[k] * (double)v[k];
+    nsm_tensor_get(t, old);
+    norm = sqrt(norm) + 1e-9;
+    for (int p = 0; p < 4; p++) { /* down the gradient itself: the largest slope there is */
+        for (int64_t k = 0; k < n; k++) moved[k] = (float)((double)old[k] + at[p] * h * (double)v[k] / norm);
+        nsm_tensor_set(t, moved);
+        f[p] = loss_of(s, x, c, segments, false);
+    }
+    nsm_tensor_set(t, old);
+    double have = (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h);
+    ck_assert_msg(fabs(have - along / norm) < 3e-2 * fabs(along / norm) + 2e-2, "%s: gradient of %s with %d segments: the slope is %g, the gradient says %g",
+                  s->m->type->name, name, segments, have, along / norm);
+    free(old);
+}
+
+static void gradients(const char *type, const char *options)
+{
+    enum { N = 37 };
+    subject s = subject_new(2, type, options, false);
+    static float host[B * N * D], c[B * N * D];
+    nsm_tensor *x[2];
+    for (int i = 0; i < 2; i++) {
+        test_random(31 + (uint64_t)i, B * N * D, host);
+        x[i] = tensor(s.ctx, N, host);
+        x[i]->needs_grad = true;
+    }
+    test_random(37, B * N * D, c);
+    for (int segments = 1; segments <= (s.m->two_way ? 1 : 2); segments++) {
+        nsm_module_zero_grad(&s.m->module);
+        nsm_tensor_zero_grad(x[0]);
+        nsm_tensor_zero_grad(x[1]);
+        loss_of(&s, x, c, segments, true);
+        slope(&s, x[segments - 1], "x", x, c, segments);
+        for (int i = 0; i < s.m->module.params && segments == 1; i++)
+            slope(&s, s.m->module.param[i].tensor, s.m->module.param[i].name, x, c, segments);
+    }
+    nsm_tensor_free(x[0]);
+    nsm_tensor_free(x[1]);
+    subject_free(&s);
+}
+
+/* Values and gradients, bit for bit. */
+static void threads(const char *type, const char *options)
+{
+    enum { N = 300 };
+    static float host[B * N * D], first[2][B * N * D], now[2][B * N * D];
+    const int count[] = { 1, 2, 3, 5 };
+    test_random(41, B * N * D, host);
+    for (int i = 0; i < 4; i++) {
+        subject s = subject_new(count[i], type, options, true);
+        nsm_tensor *x = tensor(s.ctx, N, host), *y;
+        x->needs_grad = true;
+        y = nsm_mixer_forward(s.tape, s.m, x, NULL, NULL);
+        nsm_tensor_get(y, now[0]);
+        nsm_tape_seed(s.tape, y, host);
+        nsm_tape_backward(s.tape, NULL);
+        nsm_tensor_get_grad(x, now[1]);
+        ck_ok(s.ctx);
+        if (i == 0) memcpy(first, now, sizeof now);
+        ck_assert_msg(!memcmp(first, now, sizeof now), "%s: %d threads give other bits", type, count[i]);
+        nsm_tensor_free(x);
+        subject_free(&s);
+    }
+}
+
+static const char *brutal_type, *brutal_options;
+static void make_and_use(nsm_ctx *ctx)
+{
+    nsm_mixer *m = nsm_mixer_new(ctx, brutal_type, &(nsm_mixer_config){ .width = D, .options = brutal_options });
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ B, 6, D });
+    if (x) nsm_tensor_fill(x, 0.5f);
+    if (x) x->needs_grad = true;
+    nsm_state *s = m && !m->two_way ? nsm_mixer_state(m, B) : NULL;
+    nsm_tensor *y = x ? nsm_mixer_forward(tape, m, x, NULL, s) : NULL;
+    if (y) nsm_tape_backward(tape, nsm_sum(tape, y, NSM_ALL, false));
+    nsm_state_free(s);
+    nsm_tensor_free(x);
+    nsm_tape_free(tape);
+    nsm_mixer_free(m);
+}
+
+static void memory(const char *type, const char *options)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    brutal_type = type;
+    brutal_options = options;
+    ck_assert_int_gt(test_brutal(make_and_use, ctx), 5);
+    nsm_ctx_free(ctx);
+}
+
+static void for_all(void (*test)(const char *type, const char *options))
+{
+    for (const nsm_mixer_type *const *t = nsm_mixer_types(); *t; t++) test((*t)->name, NULL);
+    for (int i = 0; i < MORE; i++) test(more[i].type, more[i].options);
+}
+
+#define ALL(name)                               \
+    START_TEST(test_##name) { for_all(name); } \
+    END_TEST
+ALL(forms)
+ALL(causality)
+ALL(padding)
+ALL(gradients)
+ALL(threads)
+ALL(memory)
+
+START_TEST(errors)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    static const char *const wrong[] = { "heads=0", "heads=5", "heads", "head=3", "causal=maybe", "heads=4 kv_heads=3", "heads=2.5", "rotary_base=x" };
+    for (int i = 0; i < 8; i++) {
+        ck_assert(!nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D, .options = wrong[i] }));
+        ck_error(ctx, NSM_EINVAL);
+    }
+    ck_assert(!nsm_mixer_new(ctx, "nothing", &(nsm_mixer_config){ .width = D }));
+    ck_error(ctx, NSM_EINVAL);
+    nsm_mixer *m = nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D }),
+              *two = nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D, .options = "causal=false" });
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_state *s = nsm_mixer_state(m, 2), *bare = nsm_state_new(ctx, B);
+    nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ B, 4, D }), *flat = nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ B, D });
+    nsm_tensor_zero(x);
+    nsm_tensor_zero(flat);
+    ck_assert(!nsm_mixer_state(two, 2));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_mixer_forward(tape, m, flat, NULL, NULL));
+    ck_error(ctx, NSM_ESHAPE);
+    ck_assert(!nsm_mixer_forward(tape, m, x, NULL, s)); /* of another batch */
+    ck_error(ctx, NSM_ESHAPE);
+    ck_assert(!nsm_mixer_forward(tape, m, x, flat, NULL)); /* no lengths */
+    ck_error(ctx, NSM_ESHAPE);
+    ck_assert(!nsm_mixer_forward(tape, two, x, NULL, s));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_mixer_forward(tape, m, x, NULL, bare)); /* not a state of this mixer */
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_mixer_step(tape, m, flat, NULL));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_mixer_forward(tape, m, NULL, NULL, NULL));
+    ck_ok(ctx);
+    nsm_tensor_free(x);
+    nsm_tensor_free(flat);
+    nsm_state_free(s);
+    nsm_state_free(bare);
+    nsm_tape_free(tape);
+    nsm_mixer_free(m);
+    nsm_mixer_free(two);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+int main(void)
+{
+    return test_main("mixers", (const TTest *const[]){ test_forms, test_causality, test_padding, test_gradients, test_threads, test_memory,
+                                                       errors, NULL });
+}
