@@ -202,6 +202,14 @@ nsm_tensor *nsm_rotary(nsm_tape *tape, nsm_tensor *x, const nsm_rotary_config *c
  * behind) -> [B, m + n, C]. */
 nsm_tensor *nsm_append(nsm_tape *tape, nsm_tensor *old, nsm_tensor *x, const int64_t *at);
 
+/* ---- recurrences ---- */
+/* Causal depthwise convolution: y[b,t,ch] = act(bias[ch] + sum over j of w[ch,j] x[b,t-(c-1)+j,ch]), act SiLU or none;
+ * x [B,n,C], w [C,c] or [C,1,c], c at most 32, bias [C] or NULL.  tail [B,c-1,C] holds the rows before the first (NULL:
+ * zeros); *next_tail (may be NULL) gets those before the next: the last of the first length[b] of n rows (length int32
+ * [B] or NULL), through which no gradient passes. */
+nsm_tensor *nsm_conv1d(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias, bool silu, nsm_tensor *tail, nsm_tensor *length,
+                       nsm_tensor **next_tail);
+
 /* ---- losses ---- */
 typedef enum {
     NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */

@@ -91,6 +91,15 @@ static inline int64_t nsmi_attention_scratch(const nsmi_attention *a, bool back)
     return back ? q * (1 + parts * (a->dk + 64)) : a->batch * a->groups * (a->m + 512) * (a->dk + a->dv + 64);
 }
 
+enum { NSMI_CONV_TAPS = 32 }; /* most of a conv1d */
+
+/* Tokens of row b that are there: length[b], taken as 0..n; all without lengths. */
+static inline int64_t nsmi_length(const int32_t *length, int64_t b, int64_t n)
+{
+    if (!length || length[b] > n) return n;
+    return length[b] < 0 ? 0 : length[b];
+}
+
 typedef struct nsm_device nsm_device;
 typedef struct nsm_backend nsm_backend;
 
@@ -246,6 +255,19 @@ struct nsm_backend {
      * apart, or side by side.  y = beta y + that; the other columns as they are.  offsets [B] or NULL as above. */
     void (*rotate)(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, bool side_by_side,
                    double base, int64_t offset, const int32_t *offsets, float sign, const float *x, float beta, float *y);
+
+    /* ---- recurrences ---- */
+    /* Causal depthwise convolution: y[b,t,ch] = act(bias[ch] + sum over j of w[ch,j] x[b,t-(c-1)+j,ch]), act SiLU or none;
+     * x, y [B,n,C], w [C,c], 1 <= c <= NSMI_CONV_TAPS, bias [C] or NULL; rows before the first: tail [B,c-1,C], or NULL: 0. */
+    void (*conv1d)(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x,
+                   const float *w, const float *bias, const float *tail, float *y);
+    /* dx, dw, dbias, dtail +=; any may be NULL. */
+    void (*conv1d_back)(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x,
+                        const float *w, const float *bias, const float *tail, const float *dy, float *dx, float *dw, float *dbias,
+                        float *dtail);
+    /* next [B,c-1,C]: the last c-1 of the tail's rows and x's first length[b], taken as 0..n (NULL: n). */
+    void (*conv1d_tail)(nsm_device *d, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x, const float *tail,
+                        const int32_t *length, float *next);
 };
 
 extern const nsm_backend nsmi_cpu;

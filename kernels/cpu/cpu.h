@@ -29,6 +29,7 @@ void NSMI_FILL(optimizer)(nsm_backend *be);
 void NSMI_FILL(sparse)(nsm_backend *be);
 void NSMI_FILL(attention)(nsm_backend *be);
 void NSMI_FILL(attend)(nsm_backend *be);
+void NSMI_FILL(conv1d)(nsm_backend *be);
 #endif
 
 /* What a device keeps for its kernels: they allocate nothing and so cannot fail.  Pages of it

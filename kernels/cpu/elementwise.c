@@ -10,7 +10,6 @@ enum { DIMS = 5 };
 
 /* ---- functions of one number: x, constants a and b ---- */
 
-static inline vf sigmoid(vf x) { return 1 / (1 + vf_exp(-x)); }
 static inline vf positive(vf x, vf yes, vf no) { return vf_pick(x > 0, yes, no); }
 static inline vf within(vf x, vf low, vf high, vf dy)
 {
@@ -32,7 +31,7 @@ static inline vf mish_gate(vf x)
 static inline vf mish_back(vf x, vf dy)
 {
     vf gate = mish_gate(x);
-    return dy * (gate + x * sigmoid(x) * (1 - gate * gate));
+    return dy * (gate + x * vf_sigmoid(x) * (1 - gate * gate));
 }
 
 static inline vf gelu_tanh_back(vf x, vf dy)
@@ -42,15 +41,9 @@ static inline vf gelu_tanh_back(vf x, vf dy)
     return dy * (0.5f * (1 + t) + 0.5f * x * (1 - t * t) * slope);
 }
 
-static inline vf silu_back(vf x, vf dy)
-{
-    vf s = sigmoid(x);
-    return dy * s * (1 + x * (1 - s));
-}
-
 static inline vf sigmoid_back(vf x, vf dy)
 {
-    vf s = sigmoid(x);
+    vf s = vf_sigmoid(x);
     return dy * s * (1 - s);
 }
 
@@ -62,7 +55,7 @@ static inline vf tanh_back(vf x, vf dy)
 
 static inline vf quick_gelu_back(vf x, vf dy)
 {
-    vf s = sigmoid(1.702f * x);
+    vf s = vf_sigmoid(1.702f * x);
     return dy * s * (1 + 1.702f * x * (1 - s));
 }
 
@@ -75,16 +68,16 @@ static inline vf quick_gelu_back(vf x, vf dy)
       dy * (0.5f * (1 + vf_erf(SQRT_HALF * x)) + x * ONE_OVER_SQRT_2_PI * vf_exp(-0.5f * x * x))) \
     F(GELU_TANH, 0.5f * x * (1 + vf_tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))), \
       gelu_tanh_back(x, dy)) \
-    F(SILU, x * sigmoid(x), silu_back(x, dy)) \
-    F(SIGMOID, sigmoid(x), sigmoid_back(x, dy)) \
+    F(SILU, x * vf_sigmoid(x), vf_silu_back(x, dy)) \
+    F(SIGMOID, vf_sigmoid(x), sigmoid_back(x, dy)) \
     F(TANH, vf_tanh(x), tanh_back(x, dy)) \
     F(SOFTPLUS, vf_pick(a * x > b, x, vf_log1p(vf_exp(a * x)) / a), \
-      vf_pick(a * x > b, dy, dy * sigmoid(a * x))) \
+      vf_pick(a * x > b, dy, dy * vf_sigmoid(a * x))) \
     F(RELU6, vf_min(vf_set(6), vf_max(vf_set(0), x)), vf_pick((x > 0) & (x < 6), dy, vf_set(0))) \
     F(HARDSWISH, x * vf_min(vf_set(6), vf_max(vf_set(0), x + 3)) / 6, \
       vf_pick(x < -3, vf_set(0), vf_pick(x <= 3, dy * (x / 3 + 0.5f), dy))) \
     F(MISH, x * mish_gate(x), mish_back(x, dy)) \
-    F(QUICK_GELU, x * sigmoid(1.702f * x), quick_gelu_back(x, dy)) \
+    F(QUICK_GELU, x * vf_sigmoid(1.702f * x), quick_gelu_back(x, dy)) \
     F(EXP, vf_exp(x), dy * vf_exp(x)) \
     F(LOG, vf_log(x), dy / x) \
     F(SQRT, vf_sqrt(x), 0.5f * dy / vf_sqrt(x)) \
@@ -97,7 +90,7 @@ static inline vf quick_gelu_back(vf x, vf dy)
     F(COS, vf_cos(x), -dy * vf_sin(x)) \
     F(SCALE, a * x + b, a * dy) \
     F(CLAMP, vf_min(b, vf_max(a, x)), within(x, a, b, dy)) \
-    F(LOG_SIGMOID, vf_min(vf_set(0), x) - vf_log1p(vf_exp(-vf_abs(x))), dy * sigmoid(-x)) \
+    F(LOG_SIGMOID, vf_min(vf_set(0), x) - vf_log1p(vf_exp(-vf_abs(x))), dy * vf_sigmoid(-x)) \
     F(IDENTITY, x, dy)
 
 #define UNARY_LOOPS(name, value, slope) \

@@ -180,6 +180,12 @@ VF_LIBMVEC(sin)
 VF_LIBMVEC(cos)
 VF_LIBMVEC(log1p)
 VF_LIBMVEC(expm1)
+static inline vf vf_sigmoid(vf x) { return 1 / (1 + vf_exp(-x)); }
+static inline vf vf_silu_back(vf x, vf dy)
+{
+    vf s = vf_sigmoid(x);
+    return dy * s * (1 + x * (1 - s));
+}
 #if defined(__AVX512F__)
 static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
 #elif defined(__AVX2__)

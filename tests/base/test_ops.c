@@ -163,6 +163,8 @@ FUNCTION(y_rotary_part, nsm_rotary(t, x[0], &(nsm_rotary_config){ .heads = 1, .s
 FUNCTION(y_append, nsm_append(t, x[0], x[1], (const int64_t[]){ 2, 0, 4 }))
 FUNCTION(y_append_behind, nsm_append(t, x[0], x[1], NULL))
 FUNCTION(y_attention_packed, nsm_dot_attention_packed(t, x[0], 4, 2, &(nsm_dot_attention_config){ .causal = true }))
+FUNCTION(y_conv1d, nsm_conv1d(t, x[0], x[1], x[2], true, x[3], NULL, NULL))
+FUNCTION(y_conv1d_plain, nsm_conv1d(t, x[0], x[1], NULL, false, NULL, NULL, NULL))
 
 DECLARE(leaky_relu) DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
 DECLARE(dropout) DECLARE(activate) DECLARE(activate_relu) DECLARE(activate_none) DECLARE(matmul) DECLARE(bmm)
@@ -172,6 +174,7 @@ DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(sp
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
 DECLARE(append)
+DECLARE(conv1d)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
 EVERY_BINARY(DECLARE)
@@ -290,6 +293,9 @@ static const test_case cases[] = {
     CASE(rotary_part, rotary, F(3, N(2), 11), IN(INDEX, 0, 900, 3)),
     CASE(append, append, F(3, 4, 5), F(3, N(2), 5)),
     CASE(append_behind, append, F(N(2), 0, 5), F(N(2), 3, 5)),
+    CASE(conv1d, conv1d, F(2, N(1), 9), F(9, 1, 4), F(9), F(2, 3, 9)),
+    CASE(conv1d, conv1d, F(N(2), 6, 21), F(21, 3), F(21), F(N(2), 2, 21)),
+    CASE(conv1d_plain, conv1d, F(N(2), 5, 7), F(7, 1)),
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

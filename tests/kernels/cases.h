@@ -76,5 +76,6 @@ void case_gat(kernels *k);
 void case_gatv2(kernels *k);
 void case_attention(kernels *k);
 void case_rotate(kernels *k);
+void case_conv1d(kernels *k);
 
 #endif

@@ -32,10 +32,12 @@ TEST(gat)
 TEST(gatv2)
 TEST(attention)
 TEST(rotate)
+TEST(conv1d)
 
 int main(void)
 {
     return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
                                                          fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
-                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate, NULL });
+                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate,
+                                                         conv1d, NULL });
 }
