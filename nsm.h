@@ -16,6 +16,7 @@
 #include "base/safetensors.h"
 #include "base/state.h"
 #include "seq/mixer.h"
+#include "seq/backbone.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -2,3 +2,5 @@
 nobase_pkginclude_HEADERS += %D%/mixer.h
 libnsmall_la_SOURCES += %D%/internal.h %D%/mixer.c %D%/list.c
 libnsmall_la_SOURCES += %D%/transformer.c
+nobase_pkginclude_HEADERS += %D%/backbone.h
+libnsmall_la_SOURCES += %D%/backbone.c

@@ -350,7 +350,7 @@ void fixture_grads(fixture *f, nsm_tape *tape, nsm_module *m)
     nsm_tape_backward(tape, NULL);
     for (int k = 0; k < f->entries; k++) {
         const char *path = f->entry[k].path;
-        if (!starts(path, "grads/")) continue;
+        if (!starts(path, "grads/") || f->entry[k].compared) continue;
         nsm_tensor *t = made(f, path + 6);
         if (!t && m && starts(path, "grads/weights/")) t = nsm_module_find(m, path + 14);
         int64_t dim[NSM_MAX_RANK], n = 1;

@@ -49,7 +49,7 @@ void fixture_load(fixture *f, nsm_module *m);
 /* ---- comparing ---- */
 void fixture_output(fixture *f, nsm_tape *tape, const char *name, nsm_tensor *y);
 void fixture_values(fixture *f, const char *path, const float *have, int64_t count); /* host numbers against any path */
-/* Backward, then every /grads array: those of the module's parameters, of inputs and of bare weights. */
+/* Backward, then every /grads array that was not compared yet: those of the module's parameters, of inputs and of bare weights. */
 void fixture_grads(fixture *f, nsm_tape *tape, nsm_module *m);
 /* Every trained tensor against <path>/<name>, after training steps. */
 void fixture_module(fixture *f, const char *path, nsm_module *m);

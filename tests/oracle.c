@@ -12,12 +12,13 @@
 #include <unistd.h>
 #include "tests/fixture.h"
 
-extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[];
+extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[], oracle_seq[];
 static const oracle_kind *const tables[] = {
     oracle_losses,
     oracle_optimizers,
     oracle_primitives,
     oracle_graph,
+    oracle_seq,
     NULL,
 };
 
