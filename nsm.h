@@ -29,5 +29,6 @@
 #include "datasets/dataset.h"
 #include "datasets/import.h"
 #include "datasets/generate.h"
+#include "datasets/sequences.h"
 #include "datasets/info.h"
 #endif

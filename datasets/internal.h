@@ -67,6 +67,9 @@ bool nsmi_option_bool(const nsmi_options *o, const char *key, bool otherwise);
 /* Index of the value in the NULL-terminated list, the first if the key is absent. */
 int nsmi_option_choice(const nsmi_options *o, const char *key, const char *const *list);
 
+/* Is every key one of the maker's option lines? */
+bool nsmi_options_known(nsmi_options *o, const char *lines);
+
 typedef struct {
     nsm_format about;
     nsm_dataset *(*run)(nsm_ctx *ctx, const char *source, const nsmi_options *o);

@@ -85,6 +85,13 @@ static bool key_known(nsmi_options *o, const char *lines, const char *key)
     return false;
 }
 
+bool nsmi_options_known(nsmi_options *o, const char *lines)
+{
+    for (int i = 0; i < o->options; i++)
+        if (!key_known(o, lines, o->option[i].key)) return false;
+    return true;
+}
+
 nsm_dataset *nsmi_make(nsm_ctx *ctx, const nsmi_maker *table, const char *verb, const char *name,
                        const char *source, const nsm_option *option, int options)
 {
@@ -100,8 +107,7 @@ nsm_dataset *nsmi_make(nsm_ctx *ctx, const nsmi_maker *table, const char *verb, 
         nsm_error_set(ctx, NSM_EINVAL, "%s: there is no %.40s; there are %s", verb, name, known);
         return NULL;
     }
-    for (int i = 0; i < options; i++)
-        if (!key_known(&o, table->about.options, option[i].key)) return NULL;
+    if (!nsmi_options_known(&o, table->about.options)) return NULL;
     nsm_dataset *ds = table->run(ctx, source, &o);
     if (ds && nsmi_dataset_check(ds, who, NSM_EFORMAT) == NSM_OK) return ds;
     nsm_dataset_free(ds);

@@ -258,6 +258,11 @@ static nsm_tensor *embedded(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, 
 {
     const nsm_backbone_config *c = &b->config;
     nsm_tensor *x = c->vocab ? nsm_embedding(tape, b->embed, input, -1) : nsm_linear(tape, input, b->embed, b->embed_bias);
+    int64_t before = s ? s->tokens : 0;
+    if (x && b->position && before + input->dim[1] > c->places) {
+        nsm_error_set(b->module.ctx, NSM_EINVAL, "nsm_backbone: %lld tokens, but the model has learned only %d places", (long long)(before + input->dim[1]), c->places);
+        return NULL;
+    }
     if (x && c->position != NSM_POSITION_NONE) {
         nsm_tensor *place = places_of(tape, b->module.ctx, input->dim[1], s);
         nsm_tensor *p = !place ? NULL : b->position ? nsm_embedding(tape, b->position, place, -1) : waves_at(tape, b->module.ctx, place, c->width);

@@ -65,6 +65,7 @@ struct nsm_mixer {
     int width;                   /* d */
     int layer, layers;           /* which of how many in its model: 0, 1 alone */
     bool two_way;                /* set by make: a token sees later ones, so there are no steps */
+    bool unordered;              /* set by make: it sees a set, so the model needs positions */
 };
 
 /* ---- for whoever uses a mixer ---- */

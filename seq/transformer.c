@@ -43,6 +43,7 @@ static int make(nsm_mixer *m)
                              m->width, t->heads, t->kv_heads, t->head_dim);
     int64_t rows = (int64_t)(t->heads + 2 * t->kv_heads) * t->head_dim, inner = (int64_t)t->heads * t->head_dim;
     m->two_way = !t->causal;
+    m->unordered = !t->rotary;
     t->qkv = nsmi_mixer_linear(m, "qkv.weight", rows, m->width);
     if (t->bias) t->qkv_bias = nsmi_mixer_fill(m, "qkv.bias", 1, &rows, 0);
     t->out = nsmi_mixer_linear(m, "out.weight", m->width, inner);

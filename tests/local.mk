@@ -69,10 +69,10 @@ check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/labels.sh \
-	%D%/tools/resume.sh
+	%D%/tools/resume.sh %D%/tools/sequences.sh
 endif
 EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh \
-	%D%/tools/labels.sh %D%/tools/resume.sh
+	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh
 
 # ---- the examples, against the installed library ----
 if HAVE_HDF5

@@ -3,8 +3,10 @@
  * The work is that of the peers' scripts: forward, cross entropy on all nodes, backward, Adam, on a random graph
  * with a power law (or on a dataset's graph and features); median of the epochs after one that is not counted. */
 #include "config.h"
+#include <math.h>
 #include <string.h>
 #include "bench/gnn.h"
+#include "bench/mixer.h"
 #include "tools/nearest.h"
 #include "tools/node.h"
 #include "tools/report.h"
@@ -30,7 +32,24 @@ static const setting fields[] = {
     FIELD(kernels, BOOL, "true", "measure each kernel beside its limit too", NULL, NULL),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
-static const tool_keys keys[] = { { "Keys", fields }, { NULL, NULL } };
+
+typedef struct {
+    int64_t tokens, width, batch, runs;
+    bool train, decode;
+} mixer_options;
+
+#define MIXER(name, type, fallback, help, range) { #name, SETTING_##type, offsetof(mixer_options, name), fallback, help, NULL, range }
+static const setting mixer_fields[] = {
+    MIXER(tokens, INT, "4096", "tokens of a sequence", "1..100000000"),
+    MIXER(width, INT, "256", "width of the layer", "1..65536"),
+    MIXER(batch, INT, "1", "sequences", "1..1000000"),
+    MIXER(runs, INT, "5", "runs that are measured", "1..100000"),
+    MIXER(train, BOOL, "false", "forward and backward; false: forward alone", NULL),
+    MIXER(decode, BOOL, "false", "a step of one token, after so many tokens", NULL),
+    { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
+};
+
+static const tool_keys keys[] = { { "Keys of graph networks", fields }, { "Keys of sequence mixers, beside their own", mixer_fields }, { NULL, NULL } };
 
 static json_t *kernels_of(const bench_gnn_result *r)
 {
@@ -86,11 +105,55 @@ static int unknown(tool *t)
 {
     nearest n = { 0 };
     for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++) nearest_try(&n, t->arg[0], *kind);
+    for (const nsm_mixer_type *const *m = nsm_mixer_types(); *m; m++) nearest_try(&n, t->arg[0], (*m)->name);
     return tool_usage(t, "there is no workload \"%s\"; did you mean \"%s\"?", t->arg[0], n.name);
+}
+
+/* The pairs that are the mixer's own become its options; the others are settled here. */
+static int mixer_settings(tool *t, const nsm_mixer_type *type, mixer_options *o, char *own, size_t room)
+{
+    int rest = 0;
+    *own = 0;
+    for (int i = 0; i < t->pairs; i++) {
+        size_t n = strcspn(t->pair[i], "=");
+        bool mine = false;
+        for (const nsm_mixer_key *k = type->keys; k && k->name; k++) mine |= strlen(k->name) == n && !strncmp(k->name, t->pair[i], n);
+        size_t at = strlen(own);
+        if (mine) snprintf(own + at, room - at, "%s ", t->pair[i]);
+        else t->pair[rest++] = t->pair[i];
+    }
+    t->pairs = rest;
+    return tool_settings(t, mixer_fields, o);
+}
+
+static int run_mixer(tool *t, const nsm_mixer_type *type)
+{
+    mixer_options o = { 0 };
+    bench_mixer_result r;
+    char own[4096];
+    int code = mixer_settings(t, type, &o, own, sizeof own);
+    if (code != TOOL_DONE) return code;
+    bench_mixer_config c = { .type = type->name, .options = own, .batch = o.batch, .tokens = o.tokens, .width = (int)o.width,
+                             .runs = (int)o.runs, .train = o.train, .decode = o.decode };
+    if (bench_mixer(t->ctx, &c, &r)) return tool_error(t);
+    json_t *j = json_object();
+    json_object_set_new(j, "bench", json_string(type->name));
+    json_object_set_new(j, "ms", report_real(r.ms));
+    json_object_set_new(j, "ms_min", report_real(r.ms_min));
+    json_object_set_new(j, "tokens_per_s", report_real(floor(1e3 * (double)(o.batch * (o.decode ? 1 : o.tokens)) / r.ms)));
+    json_object_set_new(j, "peak_mib", json_integer(r.peak_mib));
+    json_object_set_new(j, "parameters", json_integer(r.parameters));
+    if (o.decode) json_object_set_new(j, "state_bytes", json_integer(r.state_bytes));
+    json_object_set_new(j, "threads", json_integer(r.threads));
+    json_object_set_new(j, "device", json_string(nsm_ctx_backend(t->ctx)));
+    json_object_set_new(j, "isa", json_string(nsm_ctx_isa(t->ctx)));
+    return report_result(t, j);
 }
 
 static int run_bench(tool *t)
 {
+    if (nsm_mixer_find(t->arg[0])) return run_mixer(t, nsm_mixer_find(t->arg[0]));
+
     bench_options o = { 0 };
     bench_gnn_result r = { 0 };
     bool known = false;
@@ -111,8 +174,8 @@ static int run_bench(tool *t)
 }
 
 const tool_command bench_command = {
-    .name = "bench", .args = "gcn|gat|gatv2|sage [KEY=VALUE...]", .summary = "Time a workload, and each kernel beside its limit.",
-    .details = "Prints the median epoch and, for each kernel, its time, what the machine's limit would take (measured in the same run) "
+    .name = "bench", .args = "gcn|gat|gatv2|sage|MIXER [KEY=VALUE...]", .summary = "Time a workload, and each kernel beside its limit.",
+    .details = "MIXER is a sequence system (transformer, ...): one layer, as the peers' script times it.  Of a graph network it prints the median epoch and, for each kernel, its time, what the machine's limit would take (measured in the same run) "
                "and the share of that limit it reaches.",
     .options = NULL, .keys = keys, .least = 1, .most = 1, .run = run_bench,
 };

@@ -5,6 +5,7 @@
 #include "tools/model.h"
 #include "tools/pictures.h"
 #include "tools/report.h"
+#include "tools/sequence.h"
 
 static const tool_option options[] = {
     MODEL_OPTIONS, {"charts", 'c', "DIR", "draw confusion.png and classes.png in DIR"}, {0}};
@@ -76,8 +77,37 @@ static int add_classes(tool *t, model *m, json_t *result)
     return nsm_error(ctx);
 }
 
+static int eval_sequences(tool *t, model *m)
+{
+    part_score part[3];
+    json_t *o = NULL;
+    const char *data = tool_get(t, "data");
+    if (data) settings_set(t->ctx, train_fields, &m->options, "data", data, "--data");
+    nsm_sequences *ds = nsm_sequences_load(t->ctx, m->options.data);
+    sequence_task *s = ds ? sequence_task_new(t->ctx, &m->options, ds, &m->meta) : NULL;
+    task *what = s ? sequence_task_base(s) : NULL;
+    if (what && !trainer_load(t->ctx, m->path, what->module) && !what->evaluate(what, part)) {
+        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data, "metric", what->metric, "epoch",
+                      (json_int_t)m->meta.state.epoch);
+        for (int k = NSM_VALID; k <= NSM_TEST; k++) json_object_set_new(o, part_name[k], report_real(part[k].score));
+        json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
+        json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
+    }
+    sequence_task_free(s);
+    nsm_sequences_free(ds);
+    return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
+}
+
 static int run_eval(tool *t)
 {
+    model of;
+    if (model_read(t, t->arg[0], &of) && sequence_wanted(&of.options)) {
+        int done = eval_sequences(t, &of);
+        model_close(&of);
+        return done;
+    }
+    model_close(&of);
+
     model m;
     part_score part[3];
     json_t *o = NULL;

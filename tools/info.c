@@ -94,6 +94,15 @@ static int dataset_info(tool *t, const char *path)
     return report_result(t, o);
 }
 
+static int sequences_info(tool *t, const char *path)
+{
+    nsm_sequences *s = nsm_sequences_load(t->ctx, path);
+    json_t *o = s ? sequences_summary(s, path) : NULL;
+    if (o) json_object_set_new(o, "description", json_string(s->description));
+    nsm_sequences_free(s);
+    return o ? report_result(t, o) : tool_error(t);
+}
+
 static json_t *weights(const model_weights *w)
 {
     json_t *list = json_array();
@@ -137,7 +146,7 @@ static int checkpoint_info(tool *t, const char *path)
     json_t *o = NULL;
     if (model_read(t, path, &m) && model_weights_read(t->ctx, m.path, false, &w)) {
         o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "kind", "checkpoint", "file", m.path,
-                      "model", m.options.model, "inputs", (json_int_t)m.meta.inputs, "outputs",
+                      "model", *m.options.mixer ? m.options.mixer : m.options.model, "inputs", (json_int_t)m.meta.inputs, "outputs",
                       (json_int_t)m.meta.outputs, "parameters", (json_int_t)w.parameters);
         json_object_set_new(o, "weights", weights(&w));
         json_object_set_new(o, "scores", scores(&m.meta.state));
@@ -155,6 +164,7 @@ static int run_info(tool *t)
     if (stat(t->arg[0], &st) == 0 && S_ISDIR(st.st_mode)) return checkpoint_info(t, t->arg[0]);
     if (nsmi_seal_kind(t->ctx, t->arg[0], kind)) return tool_error(t);
     if (!strcmp(kind, "dataset")) return dataset_info(t, t->arg[0]);
+    if (!strcmp(kind, "sequences")) return sequences_info(t, t->arg[0]);
     if (!strcmp(kind, "checkpoint")) return checkpoint_info(t, t->arg[0]);
     return tool_fail(t, "%s: a file of kind \"%s\", about which nothing can be said", t->arg[0],
                      kind);

@@ -5,6 +5,7 @@
  * gat   Velickovic et al., ICLR 2018, section 3.3: 8 heads of 8, dropout 0.6 on inputs and attention, decay on
  *       all, patience 100; the epoch whose validation loss and accuracy were both the best so far counts.
  * sage  Hamilton et al., NeurIPS 2017: mean of the neighbours beside the node itself; full batch.
+ * lm     any sequence mixer told the next token; recall: targets within sequences.
  * wordnet  the default job: GraphSAGE over pointers in both directions, glosses as features. */
 #include "config.h"
 #include <stddef.h>
@@ -72,6 +73,17 @@ const setting train_fields[] = {
         "also steps from one checkpoint to the next, within an epoch of sampled batches too; 0: none"),
     INT(keep_last, "2", ">=2", "checkpoints to keep"),
     FLAG(charts, "true", "draw PNG charts at the end"),
+    TEXT(mixer, "", "sequences: which system mixes tokens: transformer, ...; its own keys may stand beside it"),
+    TEXT(mixer_options, "", "sequences: the mixer's keys, as \"heads=4 window=64\""),
+    INT(width, "128", "1..65536", "sequences: width of the model"),
+    INT(inner, "0", "0..1000000", "sequences: width of the feed-forward; 0: 4 times the width"),
+    CHOICE(ff, "gelu", "gelu|swiglu|none", "sequences: the feed-forward"),
+    CHOICE(position, "auto", "auto|none|learned|sinusoidal", "sequences: positions; auto: learned where the mixer sees no order"),
+    FLAG(rms_norm, "false", "sequences: RMSNorm in place of LayerNorm"),
+    FLAG(tied, "true", "sequences: the head shares the embedding's weights"),
+    INT(context, "128", "1..1000000", "sequences: tokens of a window of a stream"),
+    INT(steps, "0", ">=0", "sequences: steps of an epoch; 0: as many as go over the data once"),
+    INT(eval_rows, "0", ">=0", "sequences: rows or windows of each part to evaluate on; 0: all"),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 
@@ -85,6 +97,12 @@ const recipe recipes[] = {
       "model: sage\nhidden: 64\nrow_normalize: true\n" },
     { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
       "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\nkeep: best\n" },
+    { "lm", "tokens from those before them, by any mixer",
+      "mixer: transformer\nlayers: 4\ndropout: 0\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
+      "warmup: 100\nbatch_size: 16\nsteps: 100\nepochs: 20\nkeep: best\ncheckpoint_every: 5\n" },
+    { "recall", "targets within sequences (recall, copying), by any mixer",
+      "mixer: transformer\nlayers: 2\nwidth: 64\ndropout: 0\ntied: false\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\n"
+      "schedule: cosine\nwarmup: 50\nbatch_size: 32\nsteps: 100\nepochs: 8\nkeep: last\n" },
     { NULL, NULL, NULL },
 };
 
@@ -102,10 +120,41 @@ static int unknown(nsm_ctx *ctx, const char *source)
     return nsm_error_set(ctx, NSM_EINVAL, "%s is neither a recipe nor a YAML file; the nearest recipe is \"%s\"", source, n.name);
 }
 
+static int unknown_mixer(nsm_ctx *ctx, const char *name)
+{
+    nearest n = { 0 };
+    for (const nsm_mixer_type *const *t = nsm_mixer_types(); *t; t++) nearest_try(&n, name, (*t)->name);
+    return nsm_error_set(ctx, NSM_EINVAL, "mixer=%s is not known; the nearest is \"%s\"", name, n.name);
+}
+
 static int apply_recipe(nsm_ctx *ctx, const recipe *r, train_options *options)
 {
     int code = settings_parse(ctx, train_fields, options, r->yaml, strlen(r->yaml), r->name, false);
     return code ? code : settings_set(ctx, train_fields, options, "recipe", r->name, "the recipe");
+}
+
+/* The mixer's own keys go into its options (the last one given counts), all others are settings. */
+static int all_pairs(nsm_ctx *ctx, train_options *options, int pairs, char *const *pair)
+{
+    for (int i = 0; i < pairs; i++)
+        if (!strncmp(pair[i], "mixer=", 6)) settings_set(ctx, train_fields, options, "mixer", pair[i] + 6, "command line");
+    const nsm_mixer_type *type = *options->mixer ? nsm_mixer_find(options->mixer) : NULL;
+    if (*options->mixer && !type) return unknown_mixer(ctx, options->mixer);
+    for (int i = 0; i < pairs && !nsm_error(ctx); i++) {
+        char key[64], text[4096];
+        size_t n = strcspn(pair[i], "=");
+        bool own = false;
+        snprintf(key, sizeof key, "%.*s", (int)n, pair[i]);
+        for (const nsm_mixer_key *k = type ? type->keys : NULL; k && k->name; k++) own |= !strcmp(k->name, key);
+        if (!own) {
+            settings_pairs(ctx, train_fields, options, 1, pair + i);
+            continue;
+        }
+        if (nsm_mixer_check(ctx, type, key, pair[i] + n + (pair[i][n] == '='))) break;
+        snprintf(text, sizeof text, "%s%s%s", options->mixer_options, *options->mixer_options ? " " : "", pair[i]);
+        settings_set(ctx, train_fields, options, "mixer_options", text, "command line");
+    }
+    return nsm_error(ctx);
 }
 
 int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair, train_options *options)
@@ -124,5 +173,5 @@ int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pa
     }
     if (r && apply_recipe(ctx, r, options)) return nsm_error(ctx);
     if (file && settings_read(ctx, train_fields, options, source)) return nsm_error(ctx);
-    return settings_pairs(ctx, train_fields, options, pairs, pair);
+    return all_pairs(ctx, options, pairs, pair);
 }

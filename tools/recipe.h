@@ -24,6 +24,10 @@ typedef struct {
     setting_list fanouts;
     bool in_file;
     bool charts;
+    /* sequences: a mixer's name makes it a sequence model */
+    char *mixer, *mixer_options, *position, *ff;
+    int64_t width, inner, context, steps, eval_rows;
+    bool tied, rms_norm;
 } train_options;
 
 extern const setting train_fields[];

@@ -91,3 +91,29 @@ int dataset_finish(const tool *t, nsm_dataset *ds, const char *path, double bega
     nsm_dataset_free(ds);
     return code;
 }
+
+json_t *sequences_summary(const nsm_sequences *s, const char *path)
+{
+    static const char *const kind[] = {"stream", "tokens", "class"}, *const part[] = {"train", "valid", "test"};
+    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I}", "file", path, "name", s->name ? s->name : "", "kind", kind[s->kind], "vocab",
+                          (json_int_t)s->vocab, "classes", (json_int_t)s->classes);
+    json_t *list = json_array();
+    for (int p = 0; o && p < NSM_SPLIT_PARTS; p++)
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "part", part[p], "rows", (json_int_t)s->part[p].rows, "tokens",
+                                              (json_int_t)(s->part[p].rows * s->part[p].length)));
+    if (o) json_object_set_new(o, "parts", list);
+    return o;
+}
+
+int sequences_finish(const tool *t, nsm_sequences *s, const char *path, double began)
+{
+    json_t *result = NULL;
+    int code = TOOL_FAILED;
+    if (!s || nsm_sequences_save(s, path)) code = tool_error(t);
+    else if ((result = sequences_summary(s, path))) {
+        json_object_set_new(result, "seconds", report_real(progress_now() - began));
+        code = report_result(t, result);
+    } else code = tool_fail(t, "out of memory");
+    nsm_sequences_free(s);
+    return code;
+}

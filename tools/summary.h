@@ -19,4 +19,8 @@ void formats_help(FILE *out, const char *title, const nsm_format *(*at)(int i));
 /* Write the dataset and report it: how import, generate and split end.  Returns the exit code. */
 int dataset_finish(const tool *t, nsm_dataset *ds, const char *path, double began);
 
+/* The same for sequences. */
+json_t *sequences_summary(const nsm_sequences *s, const char *path);
+int sequences_finish(const tool *t, nsm_sequences *s, const char *path, double began);
+
 #endif

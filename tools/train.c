@@ -9,6 +9,7 @@
 #include "tools/progress.h"
 #include "tools/recipe.h"
 #include "tools/report.h"
+#include "tools/sequence.h"
 #include "tools/trainer.h"
 
 static const tool_option options[] = {
@@ -23,7 +24,8 @@ static const tool_keys keys[] = { { "Settings", train_fields }, { NULL, NULL } }
 typedef struct {
     tool *t;
     train_options o;
-    nsm_dataset *ds;
+    nsm_dataset *ds;       /* of a graph, or ... */
+    nsm_sequences *sequences;
     const char *folder;
     char folder_text[4096];
 } job;
@@ -38,7 +40,7 @@ static double peak_mib(void)
 /* "runs/gcn-cora" for gcn on data/cora.h5 */
 static void default_folder(job *j)
 {
-    const char *base = strrchr(j->o.data, '/'), *what = *j->o.recipe ? j->o.recipe : j->o.model;
+    const char *base = strrchr(j->o.data, '/'), *what = *j->o.mixer ? j->o.mixer : *j->o.recipe ? j->o.recipe : j->o.model;
     base = base ? base + 1 : j->o.data;
     size_t n = strlen(base);
     if (n > 3 && !strcmp(base + n - 3, ".h5")) n -= 3;
@@ -60,7 +62,8 @@ static int read_settings(job *j)
 }
 
 /* ---- one seed ---- */
-static json_t *result_of(const task *what, const trainer_result *r, double sampled_rate)
+/* rate: what was gone over in a second, under its name; NaN: nothing to say */
+static json_t *result_of(const task *what, const trainer_result *r, const char *rate_of, double rate)
 {
     const trainer_state *s = &r->state;
     json_t *o = json_object();
@@ -72,7 +75,7 @@ static json_t *result_of(const task *what, const trainer_result *r, double sampl
     json_object_set_new(o, "seconds", report_real(r->seconds));
     json_object_set_new(o, "epoch_ms", report_real(r->epoch_ms));
     json_object_set_new(o, "peak_mib", report_real(floor(peak_mib())));
-    if (isfinite(sampled_rate)) json_object_set_new(o, "sampled_edges_per_s", report_real(floor(sampled_rate)));
+    if (isfinite(rate)) json_object_set_new(o, rate_of, report_real(floor(rate)));
     json_object_set_new(o, "checkpoint", json_string(r->checkpoint ? r->checkpoint : ""));
     if (r->interrupted) json_object_set_new(o, "interrupted", json_true());
     return o;
@@ -130,14 +133,31 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     return picture_model(ctx, path, j->ds, n, (neighbourhood){ .node = picture_node(ctx, j->ds, j->t->seed), .guess = guess, .seed = j->t->seed });
 }
 
+static int train_sequences(job *j, const char *folder, trainer_result *r, json_t **result)
+{
+    nsm_ctx *ctx = j->t->ctx;
+    char title[256];
+    sequence_task *s = sequence_task_new(ctx, &j->o, j->sequences, NULL);
+    int code = s ? trainer_run(j->t, sequence_task_base(s), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
+    if (!code) {
+        *result = result_of(sequence_task_base(s), r, "tokens_per_s", sequence_task_rate(s));
+        json_object_set_new(*result, "parameters", json_integer(nsm_module_count(sequence_task_base(s)->module)));
+        snprintf(title, sizeof title, "%s on %s", j->o.mixer, j->sequences->name);
+        if (j->o.charts && DRAWS_CHARTS && !r->interrupted) code = picture_curves(ctx, folder, title, r->state.kept_epoch);
+    }
+    sequence_task_free(s);
+    return code;
+}
+
 static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)
 {
     nsm_ctx *ctx = j->t->ctx;
     nsm_random_set(ctx, (nsm_random){ seed, 0 });
+    if (j->sequences) return train_sequences(j, folder, r, result);
     node_task *n = node_task_new(ctx, &j->o, j->ds, NULL);
     int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
     if (!code) {
-        *result = result_of(node_task_base(n), r, node_task_sampled_rate(n));
+        *result = result_of(node_task_base(n), r, "sampled_edges_per_s", node_task_sampled_rate(n));
         code = draw(j, n, folder, r);
     }
     node_task_free(n);
@@ -233,17 +253,32 @@ static int dry_run(job *j)
     return report_result(j->t, o);
 }
 
+static int dry_run_sequences(job *j)
+{
+    sequence_task *s = sequence_task_new(j->t->ctx, &j->o, j->sequences, NULL);
+    if (!s) return tool_error(j->t);
+    json_t *o = json_object();
+    json_object_set_new(o, "parameters", json_integer(nsm_module_count(sequence_task_base(s)->module)));
+    json_object_set_new(o, "steps_per_epoch", json_integer(sequence_task_base(s)->steps_per_epoch));
+    json_object_set_new(o, "epochs", json_integer(j->o.epochs));
+    sequence_task_free(s);
+    return report_result(j->t, o);
+}
+
 static int run_train(tool *t)
 {
     job j = { .t = t };
     int code = read_settings(&j);
     if (code == TOOL_DONE) {
         stop_install();
-        j.ds = node_dataset(t->ctx, &j.o);
-        if (!j.ds) code = tool_error(t);
+        if (sequence_wanted(&j.o)) j.sequences = nsm_sequences_load(t->ctx, j.o.data);
+        else j.ds = node_dataset(t->ctx, &j.o);
+        if (!j.ds && !j.sequences) code = tool_error(t);
+        else if (j.sequences && tool_get(t, "dry-run")) code = dry_run_sequences(&j);
         else if (tool_get(t, "dry-run")) code = dry_run(&j);
         else code = j.o.seeds > 1 ? train_seeds(&j) : train_once(&j);
         nsm_dataset_free(j.ds);
+        nsm_sequences_free(j.sequences);
     }
     settings_clear(train_fields, &j.o);
     return code;
@@ -251,7 +286,7 @@ static int run_train(tool *t)
 
 const tool_command train_command = {
     .name = "train", .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]", .summary = "train a model",
-    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings; CONFIG.yaml holds settings, and may begin from one "
+    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings, or lm or recall for sequences, with mixer=NAME and that mixer's own keys; CONFIG.yaml holds settings, and may begin from one "
                "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard events, checkpoints, best.h5 and charts. "
                "Ctrl-C ends the step (an epoch, or with batch_size a batch), writes a checkpoint and stops; --resume goes on bit for bit.  With batch_size the "
                "graph may be larger than what training on the whole of it could hold.",

@@ -36,7 +36,7 @@ typedef struct {
 } loop;
 
 /* ---- what a checkpoint holds besides weights, optimizer and generator ---- */
-enum { STATE_USED = 10 + 12, STATE_FIELDS = STATE_USED + 4 };
+enum { STATE_USED = 10 + 12, STATE_FIELDS = STATE_USED + 5 };
 
 static void state_fields(trainer_state *s, nsm_field *f)
 {
@@ -70,6 +70,7 @@ static int meta_fields(trainer_meta *m, nsm_field f[STATE_FIELDS])
     f[STATE_USED + 1] = (nsm_field){ .name = "inputs", .type = NSM_FIELD_INT, .value = &m->inputs };
     f[STATE_USED + 2] = (nsm_field){ .name = "outputs", .type = NSM_FIELD_INT, .value = &m->outputs };
     f[STATE_USED + 3] = (nsm_field){ .name = "labels", .type = NSM_FIELD_INT, .value = &m->labels };
+    f[STATE_USED + 4] = (nsm_field){ .name = "symbols", .type = NSM_FIELD_TEXT, .value = &m->symbols, .optional = true };
     return STATE_FIELDS;
 }
 
@@ -89,13 +90,14 @@ int trainer_load(nsm_ctx *ctx, const char *path, nsm_module *module)
 void trainer_meta_clear(trainer_meta *meta)
 {
     free(meta->config);
-    meta->config = NULL;
+    free(meta->symbols);
+    meta->config = meta->symbols = NULL;
 }
 
 static trainer_meta meta_of(loop *l)
 {
     return (trainer_meta){ .config = l->config, .inputs = l->task->inputs, .outputs = l->task->outputs,
-                           .labels = l->task->labels, .state = l->s };
+                           .labels = l->task->labels, .symbols = l->task->symbols, .state = l->s };
 }
 
 /* ---- the kept weights ---- */
@@ -207,6 +209,7 @@ static int take_up(loop *l)
         /* what was kept before is in best.h5; only something better will replace it */
     }
     free(m.config);
+    free(m.symbols);
     free(path);
     return code;
 }

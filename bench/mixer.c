@@ -1,0 +1,80 @@
+/* bench/mixer.c - See mixer.h.  The work is that of the peers' script: one layer, projections and all. */
+#include "config.h"
+#include "base/internal.h"
+#include "base/ops.h"
+#include "bench/gnn.h"
+#include "bench/mixer.h"
+
+enum { STEPS = 32 }; /* of a run of decoding */
+
+static int rising(const void *a, const void *b)
+{
+    double d = *(const double *)a - *(const double *)b;
+    return (d > 0) - (d < 0);
+}
+
+static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_config *c, nsm_state *s)
+{
+    if (c->decode) {
+        for (int i = 0; i < STEPS; i++) nsm_mixer_step(tape, m, x, s);
+        return;
+    }
+    nsm_tensor *y = nsm_mixer_forward(tape, m, x, NULL, NULL);
+    if (c->train) nsm_tape_backward(tape, nsm_mean(tape, nsm_square(tape, y), NSM_ALL, false));
+}
+
+/* What a step stands on: so many tokens seen. */
+static nsm_state *prefilled(nsm_tape *tape, nsm_mixer *m, const bench_mixer_config *c)
+{
+    nsm_state *s = nsm_mixer_state(m, c->batch);
+    nsm_tensor *x = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ c->batch, c->tokens, c->width }, NULL);
+    if (x) nsm_init_normal(x, 0, 1);
+    nsm_mixer_forward(tape, m, x, NULL, s);
+    nsm_tape_reset(tape);
+    return s;
+}
+
+static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_tape *tape, nsm_tensor *x, bench_mixer_result *r)
+{
+    double *ms = nsmi_malloc(ctx, (size_t)c->runs * sizeof *ms);
+    nsm_tape_inference(tape, !c->train);
+    nsm_state *s = c->decode ? prefilled(tape, m, c) : NULL;
+    for (int run = -1; ms && run < c->runs && !nsmi_failed(ctx); run++) {
+        nsm_init_normal(x, 0, 1);
+        nsm_module_zero_grad(&m->module);
+        nsm_tensor_zero_grad(x);
+        double began = bench_seconds();
+        once(tape, m, x, c, s);
+        ctx->dev.be->sync(&ctx->dev);
+        if (run >= 0) ms[run] = 1e3 * (bench_seconds() - began) / (c->decode ? STEPS : 1);
+        nsm_tape_reset(tape);
+    }
+    if (ms && !nsmi_failed(ctx)) {
+        qsort(ms, (size_t)c->runs, sizeof *ms, rising);
+        *r = (bench_mixer_result){ .ms = ms[c->runs / 2], .ms_min = ms[0], .peak_mib = bench_peak_mib(), .threads = nsm_ctx_threads(ctx),
+                                   .parameters = nsm_module_count(&m->module), .state_bytes = s ? nsm_state_bytes(s) : 0 };
+    }
+    nsm_state_free(s);
+    free(ms);
+    return nsm_error(ctx);
+}
+
+int bench_mixer(nsm_ctx *ctx, const bench_mixer_config *config, bench_mixer_result *result)
+{
+    bench_mixer_config c = *config;
+    if (nsmi_failed(ctx)) return nsm_error(ctx);
+    if (!c.batch) c.batch = 1;
+    if (!c.tokens) c.tokens = 4096;
+    if (!c.width) c.width = 256;
+    if (!c.runs) c.runs = 5;
+    nsm_mixer *m = nsm_mixer_new(ctx, c.type, &(nsm_mixer_config){ .width = c.width, .options = c.options });
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tensor *x = c.decode ? nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ c.batch, c.width })
+                             : nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ c.batch, c.tokens, c.width });
+    if (x) x->needs_grad = true;
+    if (!nsmi_failed(ctx)) measure(ctx, &c, m, tape, x, result);
+    nsm_tensor_free(x);
+    nsm_tape_free(tape);
+    nsm_mixer_free(m);
+    return nsm_error(ctx);
+}

@@ -1,0 +1,30 @@
+/* sequence.h - Sequences: a dataset and settings become a backbone around a mixer, and a task.
+ *
+ * A stream is learned by windows of `context` tokens drawn at random, each token to be told from those
+ * before it: bits per token.  Rows with targets (recall, classes) by rows drawn at random: accuracy. */
+#ifndef TOOLS_SEQUENCE_H
+#define TOOLS_SEQUENCE_H
+#include <nsm.h>
+#include "tools/recipe.h"
+#include "tools/trainer.h"
+
+typedef struct sequence_task sequence_task;
+
+/* Do these settings speak of a sequence model? */
+static inline bool sequence_wanted(const train_options *o) { return *o->mixer != 0; }
+
+/* ds NULL: only the model, for trained (decoding).  trained NULL: a new model, sized by the data.  The
+ * dataset and the options must outlive the task.  NULL with the error in ctx. */
+sequence_task *sequence_task_new(nsm_ctx *ctx, const train_options *options, const nsm_sequences *ds, const trainer_meta *trained);
+void sequence_task_free(sequence_task *s);
+task *sequence_task_base(sequence_task *s);
+nsm_backbone *sequence_task_model(sequence_task *s);
+double sequence_task_rate(const sequence_task *s); /* tokens trained on in a second; NaN: none was */
+
+/* The alphabet of a stream as one text, as checkpoints keep it, and back: an array to be freed as one of
+ * vocab strings; NULL: none, or an error in ctx. */
+char *symbols_join(nsm_ctx *ctx, char *const *symbol, int64_t vocab);
+char **symbols_split(nsm_ctx *ctx, const char *text, int64_t vocab);
+void symbols_free(char **symbol, int64_t vocab);
+
+#endif
