@@ -210,6 +210,26 @@ nsm_tensor *nsm_append(nsm_tape *tape, nsm_tensor *old, nsm_tensor *x, const int
 nsm_tensor *nsm_conv1d(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias, bool silu, nsm_tensor *tail, nsm_tensor *length,
                        nsm_tensor **next_tail);
 
+/* A linear recurrence over H heads with a state S [D, E] each:
+ *   S_t = w_t * S_{t-1} + k_t v_t'      o_t = scale S_t' q_t
+ * q, k [B,n,X,D], v [B,n,X,E] -> o [B,n,H,E]; D, E at most 512.  H is the largest X; each X divides it, and head h reads
+ * head h X / H.  Start from zero, set what you need: a field left 0 takes the value in ( ). */
+typedef struct {
+    float scale;             /* (1/sqrt(D)) */
+    nsm_tensor *g;           /* log w <= 0: [B,n,X], [B,n,X,D] for each row of S, or [X], [X,D] the same for all tokens (w = 1) */
+    bool decay_values;       /* g's last axis is E: for each column of S (each row) */
+    nsm_tensor *beta;        /* [B,n,H]: the delta rule, v_t becomes beta_t (v_t - (w_t * S_{t-1})' k_t) (no) */
+    nsm_tensor *a, *b;       /* [B,n,H,D]: S_t gains b_t (S_{t-1}' a_t)' (no) */
+    bool before;             /* o_t = scale (S_{t-1}' q_t + (q_t . bonus * k_t) v_t) (after the token) */
+    nsm_tensor *bonus;       /* [H,D], with before (0) */
+    nsm_tensor *state;       /* [B,H,D,E] to begin from (0) */
+    nsm_tensor *length;      /* int32 [B]: tokens of each row; those behind change nothing (n) */
+} nsm_recurrence_config;
+/* Chunk by chunk, in products of matrices, O(n H D E); *state (may be NULL) gets the state after the last token,
+ * through which gradients pass.  config may be NULL. */
+nsm_tensor *nsm_linear_recurrence(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, const nsm_recurrence_config *config,
+                                  nsm_tensor **state);
+
 /* ---- losses ---- */
 typedef enum {
     NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */

@@ -91,6 +91,36 @@ static inline int64_t nsmi_attention_scratch(const nsmi_attention *a, bool back)
     return back ? q * (1 + parts * (a->dk + 64)) : a->batch * a->groups * (a->m + 512) * (a->dk + a->dv + 64);
 }
 
+/* A linear recurrence over H heads, each with a state S [D, E], D = dk and E = dv at most NSMI_RECURRENCE_MOST:
+ *   S_t = w_t * S_{t-1} + k_t v_t'      o_t = scale S_t' q_t, or with `before` scale (S_{t-1}' q_t + (q_t . u * k_t) v_t)
+ * The log decays g = log w, never above 0: none, one number a token, one for each row of S (KEYS: [D]) or
+ * for each column (VALUES: [E]).  With beta the delta rule, S_t = w_t * S_{t-1} + beta_t k_t (v_t - (w_t * S_{t-1})' k_t)';
+ * with a and b, S_t = w_t * S_{t-1} + b_t (S_{t-1}' a_t)' + k_t v_t'.  Before only without these; VALUES with none of all.
+ * Head h reads head h X / H of an array of X heads. */
+typedef enum { NSMI_FADE_NONE, NSMI_FADE_SCALAR, NSMI_FADE_KEYS, NSMI_FADE_VALUES } nsmi_fade;
+enum { NSMI_RECURRENCE_MOST = 512, NSMI_CHUNK = 64 };
+typedef struct {
+    int64_t batch, n, heads, dk, dv;
+    int64_t q_heads, k_heads, v_heads, g_heads;
+    nsmi_fade fade;
+    bool g_constant;        /* the same for all tokens and rows: g [heads(, D or E)] */
+    bool before;
+    float scale;
+    const int32_t *length;  /* [B], NULL: n.  Tokens behind it change nothing; their o is 0 */
+} nsmi_recurrence;
+typedef struct {
+    const float *q, *k;     /* [B, n, heads, D] */
+    const float *v;         /* [B, n, heads, E] */
+    const float *g;         /* [B, n, heads(, D or E)] */
+    const float *beta;      /* [B, n, H], or NULL */
+    const float *a, *b;     /* [B, n, H, D], or NULL */
+    const float *bonus;     /* u [H, D], or NULL */
+    const float *s0;        /* [B, H, D, E]; NULL: 0 */
+} nsmi_recurrence_values;
+typedef struct {            /* += where not NULL; q, k, v, g by token and by H heads; bonus [B, H, D] */
+    float *q, *k, *v, *g, *beta, *a, *b, *bonus, *s0;
+} nsmi_recurrence_grads;
+
 enum { NSMI_CONV_TAPS = 32 }; /* most of a conv1d */
 
 /* Tokens of row b that are there: length[b], taken as 0..n; all without lengths. */
@@ -268,6 +298,12 @@ struct nsm_backend {
     /* next [B,c-1,C]: the last c-1 of the tail's rows and x's first length[b], taken as 0..n (NULL: n). */
     void (*conv1d_tail)(nsm_device *d, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x, const float *tail,
                         const int32_t *length, float *next);
+    /* o [B, n, H, E], s1 [B, H, D, E] the state after the last token.  states [B, H, n / NSMI_CHUNK rounded up + 1, D, E]: the
+     * states before each chunk of tokens, and the last, for backward; NULL: not kept. */
+    void (*recurrence)(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, float *o, float *s1, float *states);
+    /* dout [B, n, H, E]; ds1 [B, H, D, E] or NULL. */
+    void (*recurrence_back)(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, const float *states,
+                            const float *dout, const float *ds1, const nsmi_recurrence_grads *to);
 };
 
 extern const nsm_backend nsmi_cpu;

@@ -62,3 +62,148 @@ nsm_tensor *nsm_conv1d(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor 
     if (next_tail) *next_tail = out[1];
     return out[0];
 }
+
+/* ---- linear recurrences: in = q, k, v, g, beta, a, b, bonus, state, length; i = {before, decay_values}; f[0] scale;
+ * out = o, the last state; saved: the states before each chunk.  Letters: H heads, D, E sizes of keys and values ---- */
+enum { RQ, RK, RV, RG, RBETA, RA, RB, RBONUS, RSTATE, RLENGTH };
+
+static bool is_shape(const nsm_tensor *t, int rank, const int64_t *dim)
+{
+    bool ok = !t || t->rank == rank;
+    for (int k = 0; ok && t && k < rank; k++) ok = t->dim[k] == dim[k];
+    return ok;
+}
+#define IS(t, ...) is_shape(t, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (const int64_t[]){ __VA_ARGS__ })
+
+/* Heads of g and how it decays; false: its shape does not fit. */
+static bool decay_plan(const nsm_tensor *g, bool by_value, nsmi_recurrence *r)
+{
+    if (!g) return !by_value;
+    bool vector = g->rank % 2 == 0;
+    r->g_constant = g->rank <= 2;
+    r->fade = !vector ? NSMI_FADE_SCALAR : by_value ? NSMI_FADE_VALUES : NSMI_FADE_KEYS;
+    r->g_heads = g->rank < 1 ? 0 : g->dim[g->rank <= 2 ? 0 : 2];
+    if (g->rank < 1 || g->rank > 4 || (by_value && !vector) || (vector && g->dim[g->rank - 1] != (by_value ? r->dv : r->dk))) return false;
+    return r->g_constant || (g->dim[0] == r->batch && g->dim[1] == r->n);
+}
+
+static bool recurrence_plan(const nsm_node *n, nsmi_recurrence *r)
+{
+    const nsm_tensor *q = n->in[RQ], *k = n->in[RK], *v = n->in[RV];
+    if (q->rank != 4 || k->rank != 4 || v->rank != 4) return false;
+    *r = (nsmi_recurrence){ q->dim[0], q->dim[1], 0, q->dim[3], v->dim[3], q->dim[2], k->dim[2], v->dim[2], 1, NSMI_FADE_NONE, false,
+                            n->i[0] != 0, n->f[0], n->in[RLENGTH] ? n->in[RLENGTH]->i32 : NULL };
+    if (!IS(k, r->batch, r->n, r->k_heads, r->dk) || !IS(v, r->batch, r->n, r->v_heads, r->dv) || !decay_plan(n->in[RG], n->i[1], r))
+        return false;
+    const int64_t heads[] = { r->q_heads, r->k_heads, r->v_heads, r->g_heads };
+    for (int i = 0; i < 4; i++)
+        if (heads[i] > r->heads) r->heads = heads[i];
+    bool ok = r->batch > 0 && r->n > 0 && r->heads > 0 && r->dk > 0 && r->dk <= NSMI_RECURRENCE_MOST && r->dv > 0 && r->dv <= NSMI_RECURRENCE_MOST;
+    for (int i = 0; ok && i < 4; i++) ok = heads[i] > 0 && r->heads % heads[i] == 0;
+    return ok && IS(n->in[RBETA], r->batch, r->n, r->heads) && IS(n->in[RA], r->batch, r->n, r->heads, r->dk) &&
+           IS(n->in[RB], r->batch, r->n, r->heads, r->dk) && IS(n->in[RBONUS], r->heads, r->dk) &&
+           IS(n->in[RSTATE], r->batch, r->heads, r->dk, r->dv) && is_length(n->in[RLENGTH], r->batch);
+}
+
+static bool recurrence_goes_together(const nsm_node *n, const nsmi_recurrence *r)
+{
+    bool erases = n->in[RBETA] || n->in[RA];
+    if (!n->in[RA] != !n->in[RB] || (n->in[RBETA] && n->in[RA]) || (n->in[RBONUS] && !r->before)) return false;
+    return !(erases && r->before) && !(r->fade == NSMI_FADE_VALUES && (erases || r->before));
+}
+
+static void recurrence_shape(nsm_node *n)
+{
+    nsmi_recurrence r;
+    if (!are_floats(n, RQ, RSTATE) || !recurrence_plan(n, &r)) {
+        nsmi_bad_shape(n, "want q, k [B,n,X,D], v [B,n,X,E], g [B,n,X], [B,n,X,D], [X] or [X,D], beta [B,n,H], a, b [B,n,H,D], bonus [H,D], "
+                          "state [B,H,D,E], length int32 [B]; D, E at most 512, each X a divisor of the largest, H");
+        return;
+    }
+    if (!recurrence_goes_together(n, &r)) {
+        nsm_error_set(n->ctx, NSM_EINVAL, "%s: a goes with b and without beta, bonus with before, before without a and beta, "
+                      "and a decay of values with none of them", n->op->name);
+        return;
+    }
+    OUT(n, 0, r.batch, r.n, r.heads, r.dv);
+    OUT(n, 1, r.batch, r.heads, r.dk, r.dv);
+}
+
+static nsmi_recurrence_values recurrence_values(const nsm_node *n)
+{
+    return (nsmi_recurrence_values){ X(RQ), X(RK), X(RV), values(n->in[RG]), values(n->in[RBETA]), values(n->in[RA]), values(n->in[RB]),
+                                     values(n->in[RBONUS]), values(n->in[RSTATE]) };
+}
+
+static void recurrence_forward(nsm_node *n)
+{
+    nsmi_recurrence r;
+    recurrence_plan(n, &r);
+    nsm_tensor *states = NULL;
+    if (n->recorded) states = SAVE(n, 0, r.batch, r.heads, (r.n + NSMI_CHUNK - 1) / NSMI_CHUNK + 1, r.dk, r.dv);
+    if (nsmi_failed(n->ctx)) return;
+    nsmi_recurrence_values in = recurrence_values(n);
+    BE(n)->recurrence(DEV(n), &r, &in, Y(0), Y(1), states ? states->f32 : NULL);
+}
+
+/* A gradient that the kernel leaves for every token and each of H heads, or that of the input itself. */
+typedef struct { int input; float *wide; int64_t heads, size; bool constant; } shared_gradient;
+
+static float *wide_gradient(nsm_node *n, const nsmi_recurrence *r, shared_gradient *s)
+{
+    s->wide = NULL;
+    if (!nsmi_needs(n, s->input)) return NULL;
+    if (s->heads == r->heads && !s->constant) return DX(s->input);
+    int64_t count = r->batch * r->n * r->heads * s->size;
+    s->wide = nsmi_floats(n, count);
+    if (s->wide) BE(n)->zero(DEV(n), (size_t)count * sizeof(float), s->wide);
+    return s->wide;
+}
+
+static void narrow_gradient(nsm_node *n, const nsmi_recurrence *r, const shared_gradient *s)
+{
+    float beta, *dx = s->wide ? nsm_node_dx_beta(n, s->input, &beta) : NULL;
+    const int64_t dim[5] = { 1, r->batch * r->n, s->heads, r->heads / s->heads, s->size };
+    if (dx) BE(n)->sum_to(DEV(n), dim, s->wide, (nsmi_strides){ { 0, s->constant ? 0 : s->heads * s->size, s->size, 0, 1 } }, beta, dx);
+}
+
+static void recurrence_backward(nsm_node *n)
+{
+    nsmi_recurrence r;
+    recurrence_plan(n, &r);
+    nsmi_recurrence_values in = recurrence_values(n);
+    int64_t g_size = r.fade == NSMI_FADE_KEYS ? r.dk : r.fade == NSMI_FADE_VALUES ? r.dv : 1, outs = nsm_numel(n->out[0]);
+    shared_gradient q = { RQ, NULL, r.q_heads, r.dk, false }, k = { RK, NULL, r.k_heads, r.dk, false }, v = { RV, NULL, r.v_heads, r.dv, false },
+                    g = { RG, NULL, r.g_heads, g_size, r.g_constant };
+    nsmi_recurrence_grads to = { wide_gradient(n, &r, &q), wide_gradient(n, &r, &k), wide_gradient(n, &r, &v), wide_gradient(n, &r, &g),
+                                 DX(RBETA), DX(RA), DX(RB), NULL, DX(RSTATE) };
+    float *dout = DY(0), beta;
+    if (nsmi_needs(n, RBONUS)) to.bonus = nsmi_floats(n, r.batch * r.heads * r.dk);
+    if (!dout) dout = nsmi_floats(n, outs);
+    if (nsmi_failed(n->ctx)) return;
+    if (to.bonus) BE(n)->zero(DEV(n), (size_t)(r.batch * r.heads * r.dk) * sizeof(float), to.bonus);
+    if (!DY(0)) BE(n)->zero(DEV(n), (size_t)outs * sizeof(float), dout);
+    BE(n)->recurrence_back(DEV(n), &r, &in, n->saved[0]->f32, dout, DY(1), &to);
+    narrow_gradient(n, &r, &q);
+    narrow_gradient(n, &r, &k);
+    narrow_gradient(n, &r, &v);
+    narrow_gradient(n, &r, &g);
+    float *db = to.bonus ? nsm_node_dx_beta(n, RBONUS, &beta) : NULL;
+    if (db) BE(n)->sum_to(DEV(n), (const int64_t[5]){ 1, 1, 1, r.batch, r.heads * r.dk }, to.bonus, (nsmi_strides){ { 0, 0, 0, 0, 1 } }, beta, db);
+}
+
+const nsm_op nsmi_op_linear_recurrence = { "nsm_linear_recurrence", recurrence_shape, recurrence_forward, recurrence_backward, 3,
+                                           NSM_READS_IN(RQ) | NSM_READS_IN(RK) | NSM_READS_IN(RV) | NSM_READS_IN(RG) | NSM_READS_IN(RBETA) |
+                                           NSM_READS_IN(RA) | NSM_READS_IN(RB) | NSM_READS_IN(RBONUS) | NSM_READS_IN(RLENGTH), false };
+nsm_tensor *nsm_linear_recurrence(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, const nsm_recurrence_config *config,
+                                  nsm_tensor **state)
+{
+    static const nsm_recurrence_config none = { 0 };
+    const nsm_recurrence_config *c = config ? config : &none;
+    nsm_tensor *out[2] = { NULL, NULL };
+    float scale = c->scale != 0 || !q || q->rank < 1 ? c->scale : 1 / sqrtf((float)q->dim[q->rank - 1]);
+    nsm_apply_many(tape, &nsmi_op_linear_recurrence, &(nsm_args){
+        .in = { q, k, v, c->g, c->beta, c->a, c->b, c->bonus, c->state, c->length }, .i = { c->before, c->decay_values }, .f = { scale } }, out, 2);
+    if (state) *state = out[1];
+    return out[0];
+}

@@ -25,24 +25,6 @@ enum {
 /* Nothing that is seen is less. */
 static const float lowest = -1e30f;
 
-/* e^x for x <= 0, and 0 below -87: within 2 units of the last place (polynomial of Cephes' expf). */
-static inline vf exp_down(vf x)
-{
-    const float magic = 12582912.0f; /* 1.5 2^23: its last bits are then a whole number */
-    vf low = vf_set(-87.0f), y = vf_max(x, low);
-    vf t = y * 1.44269504f + magic, n = t - magic;
-    vf r = y - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + (r + 1.0f);
-    p = (vf)((vi)p + ((vi)t << 23));
-    return vf_pick(x < low, vf_set(0), p);
-}
-
 /* ---- who sees whom ---- */
 typedef struct { int64_t keys, offset, window; bool causal; } sight;
 
@@ -167,7 +149,7 @@ static inline void soften_row(float *row, int64_t cols, float *top, vf *sum, flo
         for (int64_t e = 0; e < wide && !first; e += W) vf_store(y + e, vf_load(y + e) * shrink);
     }
     for (int64_t j = 0; j < cols; j += W) {
-        vf p = exp_down(vf_load(row + j) - m);
+        vf p = vf_exp_down(vf_load(row + j) - m);
         vf_store(row + j, p);
         all += p;
     }
@@ -334,7 +316,7 @@ static back_own back_own_of(const backward *t)
 static inline void back_row(float *p, float *dp, int64_t cols, float lse, float delta, float scale)
 {
     for (int64_t j = 0; j < cols; j += W) {
-        vf e = exp_down(vf_min(vf_load(p + j) - lse, vf_set(0)));
+        vf e = vf_exp_down(vf_min(vf_load(p + j) - lse, vf_set(0)));
         vf_store(p + j, e);
         vf_store(dp + j, e * (vf_load(dp + j) - delta) * scale);
     }

@@ -30,6 +30,7 @@ void NSMI_FILL(sparse)(nsm_backend *be);
 void NSMI_FILL(attention)(nsm_backend *be);
 void NSMI_FILL(attend)(nsm_backend *be);
 void NSMI_FILL(conv1d)(nsm_backend *be);
+void NSMI_FILL(recurrence)(nsm_backend *be);
 #endif
 
 /* What a device keeps for its kernels: they allocate nothing and so cannot fail.  Pages of it
@@ -40,7 +41,7 @@ typedef struct {
     float *pack;       /* NSMI_PACK floats for each thread: panels of a matrix product */
     size_t pack_bytes; /* of all threads */
 } nsmi_cpu_state;
-enum { NSMI_SCRATCH = 1 << 24, NSMI_PACK = 1 << 19 };
+enum { NSMI_SCRATCH = 1 << 24, NSMI_PACK = 1 << 21 };
 
 static inline float *nsmi_scratch(const nsm_device *d)
 {

@@ -180,6 +180,24 @@ VF_LIBMVEC(sin)
 VF_LIBMVEC(cos)
 VF_LIBMVEC(log1p)
 VF_LIBMVEC(expm1)
+/* e^x for x <= 0, and 0 below -87: within 2 units of the last place (polynomial of Cephes' expf). */
+static inline vf vf_exp_down(vf x)
+{
+    const float magic = 12582912.0f; /* 1.5 2^23: its last bits are then a whole number */
+    vf low = vf_set(-87.0f), y = vf_max(x, low);
+    vf t = y * 1.44269504f + magic, n = t - magic;
+    vf r = y - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + (r + 1.0f);
+    p = (vf)((vi)p + ((vi)t << 23));
+    return vf_pick(x < low, vf_set(0), p);
+}
+
 static inline vf vf_sigmoid(vf x) { return 1 / (1 + vf_exp(-x)); }
 static inline vf vf_silu_back(vf x, vf dy)
 {

@@ -42,6 +42,10 @@ typedef struct {
 #define RANK(...) (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
 #define IN(kind, low, high, ...) { kind, RANK(__VA_ARGS__), { __VA_ARGS__ }, low, high }
 #define F(...) IN(FLOATS, -2, 2, __VA_ARGS__)
+#define R(...) IN(FLOATS, -1, 1, __VA_ARGS__)
+#define LOG(...) IN(FLOATS, -1.5, -0.1, __VA_ARGS__)
+#define BETA(...) IN(FLOATS, 0.1, 0.5, __VA_ARGS__)
+#define SMALL(...) IN(FLOATS, -0.4, 0.2, __VA_ARGS__)
 
 /* ---- the functions ---- */
 #define FUNCTION(name, expression)                                                    \
@@ -165,6 +169,22 @@ FUNCTION(y_append_behind, nsm_append(t, x[0], x[1], NULL))
 FUNCTION(y_attention_packed, nsm_dot_attention_packed(t, x[0], 4, 2, &(nsm_dot_attention_config){ .causal = true }))
 FUNCTION(y_conv1d, nsm_conv1d(t, x[0], x[1], x[2], true, x[3], NULL, NULL))
 FUNCTION(y_conv1d_plain, nsm_conv1d(t, x[0], x[1], NULL, false, NULL, NULL, NULL))
+/* q, k, v and what a recurrence adds to them; the result is o, or the last state. */
+#define RECURRENCE(name, ...) \
+    FUNCTION(y_##name, nsm_linear_recurrence(t, x[0], x[1], x[2], &(nsm_recurrence_config){ __VA_ARGS__ }, NULL))
+RECURRENCE(recurrence, .state = x[3])
+RECURRENCE(recurrence_decay, .g = x[3], .state = x[4], .scale = 0.6f)
+RECURRENCE(recurrence_values, .g = x[3], .decay_values = true, .state = x[4])
+RECURRENCE(recurrence_delta, .beta = x[3], .g = x[4], .state = x[5])
+RECURRENCE(recurrence_pairs, .a = x[3], .b = x[4], .g = x[5])
+RECURRENCE(recurrence_before, .before = true, .g = x[3], .bonus = x[4], .length = x[5])
+static nsm_tensor *y_recurrence_state(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *state = NULL;
+    (void)m;
+    nsm_linear_recurrence(t, x[0], x[1], x[2], &(nsm_recurrence_config){ .g = x[3], .beta = x[4], .length = x[5] }, &state);
+    return state;
+}
 
 DECLARE(leaky_relu) DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
 DECLARE(dropout) DECLARE(activate) DECLARE(activate_relu) DECLARE(activate_none) DECLARE(matmul) DECLARE(bmm)
@@ -174,7 +194,7 @@ DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(sp
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
 DECLARE(append)
-DECLARE(conv1d)
+DECLARE(conv1d) DECLARE(linear_recurrence)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
 EVERY_BINARY(DECLARE)
@@ -296,6 +316,21 @@ static const test_case cases[] = {
     CASE(conv1d, conv1d, F(2, N(1), 9), F(9, 1, 4), F(9), F(2, 3, 9)),
     CASE(conv1d, conv1d, F(N(2), 6, 21), F(21, 3), F(21), F(N(2), 2, 21)),
     CASE(conv1d_plain, conv1d, F(N(2), 5, 7), F(7, 1)),
+    CASE(recurrence, linear_recurrence, R(N(1), 7, 2, 3), R(N(1), 7, 2, 3), R(N(1), 7, 2, 4), R(N(1), 2, 3, 4)),
+    CASE(recurrence, linear_recurrence, R(2, N(2), 4, 3), R(2, N(2), 2, 3), R(2, N(2), 1, 2), R(2, 4, 3, 2)),
+    CASE(recurrence_decay, linear_recurrence, R(1, N(2), 2, 3), R(1, N(2), 2, 3), R(1, N(2), 2, 4), LOG(1, N(2), 2), R(1, 2, 3, 4)),
+    CASE(recurrence_decay, linear_recurrence, R(2, 90, 1, 3), R(2, 90, 1, 3), R(2, 90, 4, 2), LOG(2), R(2, 4, 3, 2)),
+    CASE(recurrence_decay, linear_recurrence, R(2, 75, 2, 3), R(2, 75, 2, 3), R(2, 75, 2, 18), LOG(2, 75, 1, 3), R(2, 2, 3, 18)),
+    CASE(recurrence_decay, linear_recurrence, R(2, N(1), 2, 3), R(2, N(1), 2, 3), R(2, N(1), 2, 2), LOG(2, 3), R(2, 2, 3, 2)),
+    CASE(recurrence_values, linear_recurrence, R(2, 70, 2, 3), R(2, 70, 1, 3), R(2, 70, 1, 5), LOG(2, 70, 1, 5), R(2, 2, 3, 5)),
+    CASE(recurrence_values, linear_recurrence, R(1, N(1), 2, 3), R(1, N(1), 2, 3), R(1, N(1), 2, 5), LOG(1, N(1), 2, 5), R(1, 2, 3, 5)),
+    CASE(recurrence_delta, linear_recurrence, R(2, 68, 2, 3), R(2, 68, 2, 3), R(2, 68, 2, 5), BETA(2, 68, 2)),
+    CASE(recurrence_delta, linear_recurrence, R(2, N(2), 1, 3), R(2, N(2), 1, 3), R(2, N(2), 2, 4), BETA(2, N(2), 2), LOG(2, N(2), 2), R(2, 2, 3, 4)),
+    CASE(recurrence_pairs, linear_recurrence, R(1, N(1), 2, 3), R(1, N(1), 2, 3), R(1, N(1), 2, 4), SMALL(1, N(1), 2, 3), SMALL(1, N(1), 2, 3), LOG(1, N(1), 2, 3)),
+    CASE(recurrence_pairs, linear_recurrence, R(2, 66, 2, 3), R(2, 66, 2, 3), R(2, 66, 2, 4), SMALL(2, 66, 2, 3), SMALL(2, 66, 2, 3), LOG(2, 66, 2)),
+    CASE(recurrence_before, linear_recurrence, R(2, 70, 2, 3), R(2, 70, 2, 3), R(2, 70, 2, 4), LOG(2, 70, 2, 3), R(2, 3), IN(INDEX, 0, 71, 2)),
+    CASE(recurrence_before, linear_recurrence, R(2, N(1), 2, 3), R(2, N(1), 2, 3), R(2, N(1), 2, 4), LOG(2, N(1), 2), R(2, 3)),
+    CASE(recurrence_state, linear_recurrence, R(2, 70, 2, 3), R(2, 70, 2, 3), R(2, 70, 2, 4), LOG(2, 70, 2), BETA(2, 70, 2), IN(INDEX, 0, 71, 2)),
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

@@ -77,5 +77,6 @@ void case_gatv2(kernels *k);
 void case_attention(kernels *k);
 void case_rotate(kernels *k);
 void case_conv1d(kernels *k);
+void case_linear_recurrence(kernels *k);
 
 #endif

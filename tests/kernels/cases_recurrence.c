@@ -71,3 +71,123 @@ void case_conv1d(kernels *k)
 {
     for (size_t i = 0; i < sizeof convs / sizeof *convs; i++) conv_run(k, &convs[i]);
 }
+
+/* ---- linear recurrences ---- */
+typedef enum { PLAIN, DELTA, PAIRS, BEFORE } recurrence_rule;
+typedef struct {
+    int64_t batch, n, heads, dk, dv, q_heads, k_heads, v_heads, g_heads;
+    nsmi_fade fade;
+    bool constant, state, length;
+    recurrence_rule rule;
+    double low, high; /* of the log decays */
+} recurrence_shape;
+
+static const recurrence_shape recurrences[] = {
+    { 1, 1, 1, 1, 1, 1, 1, 1, 1, NSMI_FADE_NONE, false, true, false, PLAIN, 0, 0 },
+    { 2, 65, 4, 20, 17, 4, 2, 1, 1, NSMI_FADE_NONE, false, true, true, PLAIN, 0, 0 },
+    { 1, 200, 2, 64, 64, 2, 2, 2, 2, NSMI_FADE_SCALAR, false, true, false, PLAIN, -0.2, 0 },
+    { 1, 130, 2, 33, 20, 1, 1, 2, 2, NSMI_FADE_SCALAR, true, false, false, PLAIN, -1e-6, 0 },
+    { 2, 131, 2, 64, 40, 2, 2, 2, 2, NSMI_FADE_KEYS, false, true, true, PLAIN, -3, 0 },
+    { 1, 129, 1, 20, 20, 1, 1, 1, 1, NSMI_FADE_KEYS, false, true, false, PLAIN, -300, -60 },
+    { 1, 100, 2, 20, 35, 2, 2, 1, 1, NSMI_FADE_VALUES, false, true, false, PLAIN, -2, 0 },
+    { 2, 130, 2, 32, 48, 1, 1, 2, 2, NSMI_FADE_SCALAR, false, true, true, DELTA, -0.3, 0 },
+    { 1, 64, 1, 8, 8, 1, 1, 1, 1, NSMI_FADE_NONE, false, false, false, DELTA, 0, 0 },
+    { 1, 140, 2, 16, 24, 2, 2, 2, 2, NSMI_FADE_KEYS, false, true, false, PAIRS, -1, 0 },
+    { 1, 140, 2, 16, 24, 2, 2, 2, 2, NSMI_FADE_KEYS, false, true, false, BEFORE, -90, 0 },
+    { 1, 3, 2, 40, 24, 2, 2, 2, 2, NSMI_FADE_KEYS, true, true, false, BEFORE, -1, 0 },
+    { 1, 3, 2, 40, 24, 2, 2, 2, 2, NSMI_FADE_SCALAR, false, true, false, DELTA, -1, 0 },
+    { 1, 2, 2, 40, 24, 2, 2, 2, 2, NSMI_FADE_KEYS, false, true, false, PAIRS, -1, 0 },
+};
+
+typedef struct { reals q, k, v, g, beta, a, b, bonus, s0; ints length; nsmi_recurrence r; nsmi_recurrence_values in; } recurrence_problem;
+
+static recurrence_problem recurrence_new(kernels *k, const recurrence_shape *s)
+{
+    int64_t rows = s->batch * s->n, tokens = s->constant ? 1 : rows, by = s->fade == NSMI_FADE_KEYS ? s->dk : s->fade == NSMI_FADE_VALUES ? s->dv : 1;
+    double unit = 1 / sqrt((double)s->dk); /* keys about as long as 1: the delta rule stays bounded */
+    recurrence_problem p = { reals_random(k, rows * s->q_heads * s->dk, -1, 1), reals_random(k, rows * s->k_heads * s->dk, -unit, unit),
+                             reals_random(k, rows * s->v_heads * s->dv, -1, 1), reals_random(k, tokens * s->g_heads * by, s->low, s->high),
+                             reals_random(k, rows * s->heads, 0, 1), reals_random(k, rows * s->heads * s->dk, -unit, unit),
+                             reals_random(k, rows * s->heads * s->dk, -unit, unit), reals_random(k, s->heads * s->dk, -1, 1),
+                             reals_random(k, s->batch * s->heads * s->dk * s->dv, -1, 1), ints_random(k, s->batch, 0, s->n + 1),
+                             { s->batch, s->n, s->heads, s->dk, s->dv, s->q_heads, s->k_heads, s->v_heads, s->g_heads, s->fade, s->constant,
+                               s->rule == BEFORE, 0.5f, NULL }, { 0 } };
+    p.r.length = s->length ? p.length.d : NULL;
+    p.in = (nsmi_recurrence_values){ p.q.d, p.k.d, p.v.d, s->fade ? p.g.d : NULL, s->rule == DELTA ? p.beta.d : NULL, s->rule == PAIRS ? p.a.d : NULL,
+                                     s->rule == PAIRS ? p.b.d : NULL, s->rule == BEFORE ? p.bonus.d : NULL, s->state ? p.s0.d : NULL };
+    return p;
+}
+
+/* The decay of S's entry (d, e) at a token. */
+static double recurrence_decay(const recurrence_shape *s, const recurrence_problem *p, int64_t row, int64_t h, int64_t d, int64_t e)
+{
+    int64_t at = (s->constant ? 0 : row) * s->g_heads + h * s->g_heads / s->heads;
+    if (s->fade == NSMI_FADE_NONE) return 1;
+    return exp((double)p->g.h[s->fade == NSMI_FADE_KEYS ? at * s->dk + d : s->fade == NSMI_FADE_VALUES ? at * s->dv + e : at]);
+}
+
+/* One token of one head: S [D, E] goes on, o [E]. */
+static void recurrence_token(const recurrence_shape *s, const recurrence_problem *p, int64_t row, int64_t h, double *state, double *o)
+{
+    const float *q = p->q.h + (row * s->q_heads + h * s->q_heads / s->heads) * s->dk, *k = p->k.h + (row * s->k_heads + h * s->k_heads / s->heads) * s->dk;
+    const float *v = p->v.h + (row * s->v_heads + h * s->v_heads / s->heads) * s->dv, *a = p->a.h + (row * s->heads + h) * s->dk;
+    const float *b = p->b.h + (row * s->heads + h) * s->dk, *u = p->bonus.h + h * s->dk;
+    for (int64_t e = 0; e < s->dv; e++) {
+        double read = 0, beta = (double)p->beta.h[row * s->heads + h], sum = 0;
+        for (int64_t d = 0; d < s->dk; d++) {
+            double was = state[d * s->dv + e], faded = was * recurrence_decay(s, p, row, h, d, e);
+            if (s->rule == BEFORE) sum += (double)q[d] * (was + (double)u[d] * (double)k[d] * (double)v[e]);
+            read += s->rule == PAIRS ? (double)a[d] * was : s->rule == DELTA ? (double)k[d] * faded : 0;
+            state[d * s->dv + e] = faded;
+        }
+        double add = s->rule == DELTA ? beta * ((double)v[e] - read) : (double)v[e];
+        for (int64_t d = 0; d < s->dk; d++) {
+            double *to = &state[d * s->dv + e];
+            *to += (double)k[d] * add + (s->rule == PAIRS ? (double)b[d] * read : 0);
+            if (s->rule != BEFORE) sum += (double)q[d] * *to;
+        }
+        o[e] = 0.5 * sum;
+    }
+}
+
+/* The gradients by difference are test_ops' business; here: the same bits, nothing that is not a number. */
+static void recurrence_back(kernels *k, const recurrence_shape *s, const recurrence_problem *p, reals states)
+{
+    int64_t rows = s->batch * s->n, by = s->fade == NSMI_FADE_KEYS ? s->dk : s->fade == NSMI_FADE_VALUES ? s->dv : 1;
+    reals dout = reals_random(k, rows * s->heads * s->dv, -1, 1), ds1 = reals_random(k, p->s0.n, -1, 1);
+    reals to[9];
+    const int64_t count[9] = { rows * s->heads * s->dk, rows * s->heads * s->dk, rows * s->heads * s->dv, rows * s->heads * by, rows * s->heads,
+                               rows * s->heads * s->dk, rows * s->heads * s->dk, s->batch * s->heads * s->dk, p->s0.n };
+    for (int i = 0; i < 9; i++) to[i] = reals_random(k, count[i], -1, 1);
+    nsmi_recurrence_grads g = { to[0].d, to[1].d, to[2].d, s->fade ? to[3].d : NULL, to[4].d, to[5].d, to[6].d, to[7].d, to[8].d };
+    k->be->recurrence_back(k->d, &p->r, &p->in, states.d, dout.d, ds1.d, &g);
+    for (int i = 0; i < 9; i++) {
+        result_digest(k, to[i]);
+        for (int64_t j = 0; j < count[i]; j++) ck_assert_msg(isfinite(to[i].h[j]), "recurrence_back: gradient %d is not finite", i);
+    }
+}
+
+static void recurrence_run(kernels *k, const recurrence_shape *s)
+{
+    recurrence_problem p = recurrence_new(k, s);
+    int64_t rows = s->batch * s->n, size = s->dk * s->dv, chunks = (s->n + NSMI_CHUNK - 1) / NSMI_CHUNK;
+    reals o = reals_blank(k, rows * s->heads * s->dv), s1 = reals_blank(k, p.s0.n), states = reals_blank(k, s->batch * s->heads * (chunks + 1) * size);
+    double *wo = wanted(k, o.n), *ws = s->state ? wanted_from(k, p.s0, 1) : wanted(k, s1.n);
+    for (int64_t i = 0; i < s->batch * s->heads; i++) {
+        int64_t b = i / s->heads, h = i % s->heads, n = s->length ? p.length.h[b] : s->n;
+        for (int64_t t = 0; t < n; t++)
+            recurrence_token(s, &p, b * s->n + t, h, ws + i * size, wo + ((b * s->n + t) * s->heads + h) * s->dv);
+    }
+    k->be->recurrence(k->d, &p.r, &p.in, o.d, s1.d, NULL);
+    result(k, "recurrence", o, wo, 1e-5);
+    result(k, "recurrence: state", s1, ws, 1e-5);
+    k->be->recurrence(k->d, &p.r, &p.in, o.d, s1.d, states.d);
+    result(k, "recurrence, states kept", o, wo, 1e-5);
+    result(k, "recurrence: last state", s1, ws, 1e-5);
+    recurrence_back(k, s, &p, states);
+}
+
+void case_linear_recurrence(kernels *k)
+{
+    for (size_t i = 0; i < sizeof recurrences / sizeof *recurrences; i++) recurrence_run(k, &recurrences[i]);
+}

@@ -33,11 +33,12 @@ TEST(gatv2)
 TEST(attention)
 TEST(rotate)
 TEST(conv1d)
+TEST(linear_recurrence)
 
 int main(void)
 {
     return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
                                                          fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
                                                          spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate,
-                                                         conv1d, NULL });
+                                                         conv1d, linear_recurrence, NULL });
 }
