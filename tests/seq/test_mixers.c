@@ -20,6 +20,15 @@ static const struct { const char *type, *options; } more[] = {
     { "transformer", "heads=6 kv_heads=2 rotary=true bias=false" },
     { "transformer", "heads=2 head_dim=10 window=7 rotary=true" },
     { "transformer", "causal=false" },
+    { "linear_transformer", "heads=3 key_dim=5 value_dim=7" },
+    { "linear_transformer", "causal=false" },
+    { "retnet", "heads=3 value_expand=1.5" },
+    { "gla", "heads=6 kv_heads=2 gate_rank=3 gate_normalizer=1" },
+    { "gla", "simple=true expand_k=1" },
+    { "deltanet", "heads=3 gate=true negative=true" },
+    { "gated_deltanet", "heads=2 v_heads=4 head_dim=6 conv_size=3" },
+    { "gsa", "heads=4 kv_heads=2 slots=7" },
+    { "mamba2", "heads=6 groups=2 states=9 dt_low=0.01 dt_high=0.5" },
 };
 enum { MORE = sizeof more / sizeof more[0] };
 
