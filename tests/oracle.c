@@ -13,12 +13,14 @@
 #include "tests/fixture.h"
 
 extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[], oracle_seq[];
+extern const oracle_kind oracle_linear[];
 static const oracle_kind *const tables[] = {
     oracle_losses,
     oracle_optimizers,
     oracle_primitives,
     oracle_graph,
     oracle_seq,
+    oracle_linear,
     NULL,
 };
 
