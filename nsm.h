@@ -17,6 +17,7 @@
 #include "base/state.h"
 #include "seq/mixer.h"
 #include "seq/backbone.h"
+#include "seq/rnn.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -229,6 +229,14 @@ typedef struct {
  * through which gradients pass.  config may be NULL. */
 nsm_tensor *nsm_linear_recurrence(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, const nsm_recurrence_config *config,
                                   nsm_tensor **state);
+/* Recurrent layers, one direction over whole sequences.  gx [B, n, G*H] is what the inputs give to the gates, x W_ih^T and all
+ * biases (but a GRU's inner one); w = W_hh [G*H, H]; h0, c0 [B, H] or NULL (0); length int32 [B] or NULL: steps behind it leave
+ * the state, and y is 0 there; reverse: from the last step to the first.  hn, cn (may be NULL): the last states.
+ * LSTM, gates i, f, g, o: c' = f c + i g, y = o tanh(c').  GRU, gates r, z, n: y = (1 - z) n + z h,
+ * n = tanh(gx_n + r (W_n h + bias)), bias [H] or NULL.  -> y [B, n, H] */
+nsm_tensor *nsm_lstm(nsm_tape *tape, nsm_tensor *gx, nsm_tensor *w, nsm_tensor *h0, nsm_tensor *c0, nsm_tensor *length, bool reverse,
+                     nsm_tensor **hn, nsm_tensor **cn);
+nsm_tensor *nsm_gru(nsm_tape *tape, nsm_tensor *gx, nsm_tensor *w, nsm_tensor *bias, nsm_tensor *h0, nsm_tensor *length, bool reverse, nsm_tensor **hn);
 
 /* ---- losses ---- */
 typedef enum {

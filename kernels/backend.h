@@ -130,6 +130,17 @@ static inline int64_t nsmi_length(const int32_t *length, int64_t b, int64_t n)
     return length[b] < 0 ? 0 : length[b];
 }
 
+/* A recurrent layer in one direction: LSTM (Hochreiter and Schmidhuber 1997; gates i, f, g, o) or GRU (Cho et al.,
+ * arXiv:1406.1078; gates r, z, n).  Row b has length[b] <= n steps (NULL: n); those behind leave the state as it is, and y 0. */
+typedef struct {
+    bool gru, reverse;
+    int64_t batch, n, hidden;  /* B, n, H */
+    const int32_t *length;     /* [B] or NULL */
+} nsmi_rnn;
+
+/* Floats of scratch that the kernels may use: the packed weights. */
+static inline int64_t nsmi_rnn_scratch(const nsmi_rnn *a) { return 4 * (a->hidden + 64) * (a->hidden + 64) + a->hidden + 64; }
+
 typedef struct nsm_device nsm_device;
 typedef struct nsm_backend nsm_backend;
 
@@ -280,6 +291,16 @@ struct nsm_backend {
     void (*attention_back)(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v,
                            const float *y, const float *lse, const float *dy, float *scratch, const float beta[3],
                            float *dq, float *dk, float *dv, float *ds);
+    /* gx [B, n, G*H]: what the inputs give to the gates, biases in it; w [G*H, H]; bias [H] or NULL: of a GRU's inner
+     * W_n h; h0, c0 [B, H] or NULL (0) -> y [B, n, H], hn, cn [B, H].  For backward, or NULL: gates [B, n, 4, H] (of a GRU
+     * r, z, n and the inner sum), c [B, n, H] (of an LSTM). */
+    void (*rnn)(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *w, const float *bias, const float *h0, const float *c0,
+                float *scratch, float *y, float *gates, float *c, float *hn, float *cn);
+    /* dy [B, n, H]; dhn, dcn [B, H] or NULL (0).  Written: dg [B, n, G*H] of gx, dgh (of a GRU; an LSTM's is dg) of what w gives,
+     * h_before [B, n, H] that w is multiplied with (0 behind a row's end), dh0, dc0 [B, H]. */
+    void (*rnn_back)(nsm_device *d, const nsmi_rnn *a, const float *w, const float *h0, const float *c0, const float *y, const float *gates,
+                     const float *c, const float *dy, const float *dhn, const float *dcn, float *scratch, float *dg, float *dgh,
+                     float *h_before, float *dh0, float *dc0);
     /* Rotation by position (Su et al., arXiv:2104.09864): x [B, n, cols], of which the first `heads` runs of `size`
      * columns turn: pair c of `pairs` by the angle sign (t + offset) base^(-c / pairs), its two numbers `pairs`
      * apart, or side by side.  y = beta y + that; the other columns as they are.  offsets [B] or NULL as above. */

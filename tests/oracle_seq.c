@@ -1,10 +1,11 @@
-/* tests/oracle_seq.c - Fixtures of sequence systems: attention, GPT-2, Llama, BERT.
+/* tests/oracle_seq.c - Fixtures of sequence systems: attention, GPT-2, Llama, BERT, LSTM, GRU.
  *
  * Whole models are built with the library's backbone; `bound` says which of its numbers are which of
  * the fixture's: rows of a tensor, turned where the source stores [in, out]. */
 #include "config.h"
 #include "base/ops.h"
 #include "seq/backbone.h"
+#include "seq/rnn.h"
 #include "tests/fixture.h"
 
 static int size(fixture *f, const char *key, int64_t fallback) { return (int)fixture_int(f, key, fallback); }
@@ -495,6 +496,60 @@ static void run_bert(fixture *f)
     model_end(&m);
 }
 
+/* ---- LSTM and GRU ---- */
+/* [B, n, C] from [n, B, C] and back, where the fixture has time first. */
+static nsm_tensor *batch_first(fixture *f, nsm_tape *tape, nsm_tensor *x)
+{
+    return fixture_bool(f, "batch_first", false) ? x : nsm_permute(tape, x, (const int[]){ 1, 0, 2 });
+}
+
+static void run_rnn(fixture *f, bool gru)
+{
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    nsm_rnn *r = nsm_rnn_new(fixture_ctx(f), &(nsm_rnn_config){
+        .gru = gru, .input = size(f, "input_size", 0), .hidden = size(f, "hidden_size", 0), .layers = size(f, "num_layers", 1),
+        .projection = size(f, "proj_size", 0), .two_way = fixture_bool(f, "bidirectional", false), .no_bias = !fixture_bool(f, "bias", true) });
+    fixture_load(f, nsm_rnn_module(r));
+    nsm_tensor *h0 = fixture_has(f, "inputs/h0") ? fixture_input(f, "h0") : NULL, *c0 = fixture_has(f, "inputs/c0") ? fixture_input(f, "c0") : NULL;
+    nsm_tensor *hn = NULL, *cn = NULL, *y = nsm_rnn_apply(tape, r, batch_first(f, tape, fixture_input(f, "x")), h0, c0, NULL, &hn, &cn);
+    fixture_output(f, tape, "y", batch_first(f, tape, y));
+    fixture_output(f, tape, "hn", hn);
+    if (!gru) fixture_output(f, tape, "cn", cn);
+    fixture_grads(f, tape, nsm_rnn_module(r));
+    nsm_tape_free(tape);
+    nsm_rnn_free(r);
+}
+static void run_lstm(fixture *f) { run_rnn(f, false); }
+static void run_gru(fixture *f) { run_rnn(f, true); }
+
+/* One step: a sequence of length 1, its parameters named without a layer. */
+static void run_cell(fixture *f, bool gru)
+{
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    bool biased = fixture_bool(f, "bias", true);
+    int64_t h = size(f, "hidden_size", 0);
+    nsm_tensor *bih = biased ? fixture_weight(f, "bias_ih") : NULL, *bhh = biased ? fixture_weight(f, "bias_hh") : NULL, *inner = NULL;
+    nsm_tensor *x = fixture_input(f, "x"), *hn = NULL, *cn = NULL;
+    nsm_tensor *gx = nsm_linear(tape, x, fixture_weight(f, "weight_ih"), bih);
+    if (biased && !gru) gx = nsm_add(tape, gx, bhh);
+    if (biased && gru) {
+        nsm_tensor *outer = nsm_slice(tape, bhh, 0, 0, 2 * h), *first = nsm_add(tape, nsm_slice(tape, gx, 1, 0, 2 * h), outer),
+                   *part[2] = { first, nsm_slice(tape, gx, 1, 2 * h, h) };
+        gx = nsm_concat(tape, part, 2, 1);
+        inner = nsm_slice(tape, bhh, 0, 2 * h, h);
+    }
+    if (gx) gx = nsm_reshape(tape, gx, 3, (int64_t[]){ x->dim[0], 1, -1 });
+    nsm_tensor *w = fixture_weight(f, "weight_hh"), *h0 = fixture_input(f, "h");
+    if (gru) nsm_gru(tape, gx, w, inner, h0, NULL, false, &hn);
+    else nsm_lstm(tape, gx, w, h0, fixture_input(f, "c"), NULL, false, &hn, &cn);
+    fixture_output(f, tape, "h", hn);
+    if (!gru) fixture_output(f, tape, "c", cn);
+    fixture_grads(f, tape, NULL);
+    nsm_tape_free(tape);
+}
+static void run_lstm_cell(fixture *f) { run_cell(f, false); }
+static void run_gru_cell(fixture *f) { run_cell(f, true); }
+
 extern const oracle_kind oracle_seq[];
 const oracle_kind oracle_seq[] = {
     { "transformer", "sdpa", run_sdpa },
@@ -506,5 +561,9 @@ const oracle_kind oracle_seq[] = {
     { "transformer", "llama_lm_loss", run_llama_lm_loss },
     { "transformer", "llama_decode", run_llama_decode },
     { "transformer", "bert", run_bert },
+    { "rnn", "lstm", run_lstm },
+    { "rnn", "gru", run_gru },
+    { "rnn", "lstm_cell", run_lstm_cell },
+    { "rnn", "gru_cell", run_gru_cell },
     { NULL, NULL, NULL },
 };

@@ -73,7 +73,7 @@ const setting train_fields[] = {
         "also steps from one checkpoint to the next, within an epoch of sampled batches too; 0: none"),
     INT(keep_last, "2", ">=2", "checkpoints to keep"),
     FLAG(charts, "true", "draw PNG charts at the end"),
-    TEXT(mixer, "", "sequences: which system mixes tokens: transformer, ...; its own keys may stand beside it"),
+    TEXT(mixer, "", "sequences: which system mixes tokens: transformer, lstm, gru, ...; its own keys may stand beside it"),
     TEXT(mixer_options, "", "sequences: the mixer's keys, as \"heads=4 window=64\""),
     INT(width, "128", "1..65536", "sequences: width of the model"),
     INT(inner, "0", "0..1000000", "sequences: width of the feed-forward; 0: 4 times the width"),

@@ -16,7 +16,7 @@
     X(cross_entropy) X(iota)                                                                         \
     X(spmm) X(spmm_weights) X(spmm_max) X(segment) X(segment_softmax) X(sddmm) X(sparse_linear)      \
     X(gat_attention) X(gatv2_attention)                                                              \
-    X(attention) X(rotary) X(append)                                                                 \
+    X(attention) X(rotary) X(append) X(rnn)                                                          \
     X(conv1d) X(linear_recurrence)
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;

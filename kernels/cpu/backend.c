@@ -22,6 +22,7 @@ enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
     void nsmi_cpu_sparse_##isa(nsm_backend *);      \
     void nsmi_cpu_attention_##isa(nsm_backend *);   \
     void nsmi_cpu_attend_##isa(nsm_backend *);      \
+    void nsmi_cpu_rnn_##isa(nsm_backend *);         \
     void nsmi_cpu_conv1d_##isa(nsm_backend *);      \
     void nsmi_cpu_recurrence_##isa(nsm_backend *);  \
     static void fill_##isa(nsm_backend *be)         \
@@ -35,6 +36,7 @@ enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
         nsmi_cpu_sparse_##isa(be);                  \
         nsmi_cpu_attention_##isa(be);               \
         nsmi_cpu_attend_##isa(be);                  \
+        nsmi_cpu_rnn_##isa(be);                     \
         nsmi_cpu_conv1d_##isa(be);                  \
         nsmi_cpu_recurrence_##isa(be);              \
     }

@@ -29,6 +29,7 @@ void NSMI_FILL(optimizer)(nsm_backend *be);
 void NSMI_FILL(sparse)(nsm_backend *be);
 void NSMI_FILL(attention)(nsm_backend *be);
 void NSMI_FILL(attend)(nsm_backend *be);
+void NSMI_FILL(rnn)(nsm_backend *be);
 void NSMI_FILL(conv1d)(nsm_backend *be);
 void NSMI_FILL(recurrence)(nsm_backend *be);
 #endif

@@ -162,6 +162,24 @@ FUNCTION(y_attention_causal, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_at
 FUNCTION(y_attention_window, nsm_dot_attention(t, x[0], x[0], x[1], &(nsm_dot_attention_config){ .causal = true, .window = 3 }))
 FUNCTION(y_attention_bias, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .bias = x[3], .causal = true, .offset = 3 }))
 FUNCTION(y_attention_keys, nsm_dot_attention(t, x[0], x[1], x[2], &(nsm_dot_attention_config){ .key_length = x[3], .offsets = x[4], .causal = true, .keys = 5 }))
+/* All that a recurrent layer gives, in one sum. */
+static nsm_tensor *all_of(nsm_tape *t, nsm_tensor *y, nsm_tensor *hn, nsm_tensor *cn)
+{
+    nsm_tensor *last = cn ? nsm_add(t, nsm_square(t, hn), nsm_scale(t, cn, 0.7f, 0)) : nsm_square(t, hn);
+    return nsm_add(t, y, nsm_reshape(t, last, 3, (int64_t[]){ last ? last->dim[0] : 0, 1, -1 }));
+}
+static nsm_tensor *y_lstm(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *hn = NULL, *cn = NULL, *y = nsm_lstm(t, x[0], x[1], x[2], x[3], x[4], x[4] != NULL, &hn, &cn);
+    (void)m;
+    return y ? all_of(t, y, hn, cn) : NULL;
+}
+static nsm_tensor *y_gru(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *hn = NULL, *y = nsm_gru(t, x[0], x[1], x[2], x[3], x[4], x[4] != NULL, &hn);
+    (void)m;
+    return y ? all_of(t, y, hn, NULL) : NULL;
+}
 FUNCTION(y_rotary, nsm_rotary(t, x[0], &(nsm_rotary_config){ .heads = 2, .size = 4, .offset = 70 }))
 FUNCTION(y_rotary_part, nsm_rotary(t, x[0], &(nsm_rotary_config){ .heads = 1, .size = 7, .pairs = 2, .side_by_side = true, .base = 30, .offsets = x[1] }))
 FUNCTION(y_append, nsm_append(t, x[0], x[1], (const int64_t[]){ 2, 0, 4 }))
@@ -193,7 +211,7 @@ DECLARE(softmax) DECLARE(log_softmax) DECLARE(layer_norm) DECLARE(rms_norm) DECL
 DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(spmm) DECLARE(spmm_weights)
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
-DECLARE(append)
+DECLARE(append) DECLARE(rnn)
 DECLARE(conv1d) DECLARE(linear_recurrence)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
@@ -309,6 +327,10 @@ static const test_case cases[] = {
     CASE(attention_keys, attention, F(3, 4, 2, 3), F(3, 6, 1, 3), F(3, 6, 1, 4), IN(INDEX, 0, 5, 3), IN(INDEX, 0, 4, 3)),
     CASE(attention_packed, attention, F(N(2), 6, 16)),
     CASE(attention_packed, attention, F(1, N(1), 8)),
+    CASE(lstm, rnn, F(N(2), 5, 12), F(12, 3)),
+    CASE(lstm, rnn, F(3, 4, 12), F(12, 3), F(3, 3), F(3, 3), IN(INDEX, 0, 5, 3)),
+    CASE(gru, rnn, F(N(2), 5, 9), F(9, 3), F(3)),
+    CASE(gru, rnn, F(3, 4, 9), F(9, 3), F(3), F(3, 3), IN(INDEX, 0, 5, 3)),
     CASE(rotary, rotary, F(2, N(5), 9)),
     CASE(rotary_part, rotary, F(3, N(2), 11), IN(INDEX, 0, 900, 3)),
     CASE(append, append, F(3, 4, 5), F(3, N(2), 5)),

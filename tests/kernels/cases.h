@@ -76,6 +76,7 @@ void case_gat(kernels *k);
 void case_gatv2(kernels *k);
 void case_attention(kernels *k);
 void case_rotate(kernels *k);
+void case_rnn(kernels *k);
 void case_conv1d(kernels *k);
 void case_linear_recurrence(kernels *k);
 

@@ -1,4 +1,4 @@
-/* tests/kernels/cases_sequence.c - Attention on sequences, rotation by position, against plain loops in double. */
+/* tests/kernels/cases_sequence.c - Attention on sequences, rotation by position, recurrent layers, against plain loops in double. */
 #include "config.h"
 #include "tests/kernels/cases.h"
 
@@ -174,5 +174,142 @@ void case_rotate(kernels *k)
         rotate(k, 1, 1, 2, 1, 2, 1, options);
         rotate(k, 3, 40, 70, 3, 21, 9, options);
         rotate(k, 2, 5, 1300, 1, 1300, 600, options);
+    }
+}
+
+/* ---- recurrent layers ---- */
+typedef struct {
+    nsmi_rnn a;
+    reals gx, w, bias, h0, c0, scratch, y, gates, c, hn, cn, dy, dhn, dcn, dg, dgh, before, dh0, dc0;
+    ints length;
+} layer;
+
+static layer layer_new(kernels *k, bool gru, int64_t batch, int64_t n, int64_t h, int options)
+{
+    layer l = { .a = { gru, options & 1, batch, n, h, NULL } };
+    int64_t g = gru ? 3 : 4, all = batch * n * h, rows = batch * h;
+    l.gx = reals_random(k, all * g, -2, 2);
+    l.w = reals_random(k, g * h * h, -1, 1);
+    l.bias = reals_random(k, h, -1, 1);
+    l.h0 = reals_random(k, rows, -1, 1);
+    l.c0 = reals_random(k, rows, -1, 1);
+    l.dy = reals_random(k, all, -1, 1);
+    l.dhn = reals_random(k, rows, -1, 1);
+    l.dcn = reals_random(k, rows, -1, 1);
+    l.length = ints_random(k, batch, 0, n + 1);
+    if (options & 2) l.a.length = l.length.d;
+    reals *blank[] = { &l.y, &l.c, &l.before };
+    for (int i = 0; i < 3; i++) *blank[i] = reals_blank(k, all);
+    reals *row[] = { &l.hn, &l.cn, &l.dh0, &l.dc0 };
+    for (int i = 0; i < 4; i++) *row[i] = reals_blank(k, rows);
+    l.gates = reals_random(k, all * 4, 0, 0); /* places behind a row's end are nobody's */
+    reals_up(k, l.gates);
+    l.dg = reals_blank(k, all * g);
+    l.dgh = reals_blank(k, all * g);
+    l.scratch = reals_blank(k, nsmi_rnn_scratch(&l.a));
+    return l;
+}
+
+static double logistic(double x) { return 1 / (1 + exp(-x)); }
+
+/* One row, forward and back, in double; everything of a step kept. */
+static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn, double *cn, double *dg, double *dgh, double *before, double *dh0, double *dc0)
+{
+    int64_t n = l->a.n, h = l->a.hidden, g = l->a.gru ? 3 : 4, len = l->a.length ? l->length.h[b] : n;
+    double *gate = calloc((size_t)(n * 4 * h + 1), sizeof *gate), *cell = calloc((size_t)((n + 1) * h), sizeof *cell), *sum = calloc((size_t)(g * h), sizeof *sum);
+    double *dh = dh0 + b * h, *dc = dc0 + b * h, *state = hn + b * h;
+    for (int64_t u = 0; u < h; u++) {
+        state[u] = given ? (double)l->h0.h[b * h + u] : 0;
+        cell[n * h + u] = cn[b * h + u] = given && !l->a.gru ? (double)l->c0.h[b * h + u] : 0;
+    }
+    for (int64_t s = 0; s < len; s++) {
+        int64_t t = l->a.reverse ? len - 1 - s : s, at = b * n + t;
+        double *q = gate + t * 4 * h;
+        for (int64_t u = 0; u < h; u++) before[at * h + u] = state[u];
+        for (int64_t r = 0; r < g * h; r++) {
+            sum[r] = l->a.gru && r >= 2 * h ? (double)l->bias.h[r - 2 * h] : 0;
+            for (int64_t u = 0; u < h; u++) sum[r] += (double)l->w.h[r * h + u] * state[u];
+        }
+        for (int64_t u = 0; u < h; u++) {
+            const float *x = l->gx.h + at * g * h + u;
+            if (l->a.gru) {
+                q[u] = logistic((double)x[0] + sum[u]);
+                q[h + u] = logistic((double)x[h] + sum[h + u]);
+                q[3 * h + u] = sum[2 * h + u];
+                q[2 * h + u] = tanh((double)x[2 * h] + q[u] * sum[2 * h + u]);
+                state[u] = (1 - q[h + u]) * q[2 * h + u] + q[h + u] * state[u];
+            } else {
+                for (int v = 0; v < 4; v++) q[v * h + u] = v == 2 ? tanh((double)x[v * h] + sum[v * h + u]) : logistic((double)x[v * h] + sum[v * h + u]);
+                cn[b * h + u] = cell[t * h + u] = q[h + u] * cn[b * h + u] + q[u] * q[2 * h + u];
+                state[u] = q[3 * h + u] * tanh(cell[t * h + u]);
+            }
+            y[at * h + u] = state[u];
+        }
+    }
+    for (int64_t u = 0; u < h; u++) {
+        dh[u] = given ? (double)l->dhn.h[b * h + u] : 0;
+        dc[u] = given ? (double)l->dcn.h[b * h + u] : 0;
+    }
+    for (int64_t s = len - 1; s >= 0; s--) {
+        int64_t t = l->a.reverse ? len - 1 - s : s, at = b * n + t, old = s == 0 ? n : l->a.reverse ? t + 1 : t - 1;
+        const double *q = gate + t * 4 * h;
+        for (int64_t u = 0; u < h; u++) {
+            double d = dh[u] + (double)l->dy.h[at * h + u], *x = dg + at * g * h + u, *z = dgh + at * g * h + u;
+            if (l->a.gru) {
+                double dm = d * (1 - q[h + u]) * (1 - q[2 * h + u] * q[2 * h + u]);
+                z[0] = x[0] = dm * q[3 * h + u] * q[u] * (1 - q[u]);
+                z[h] = x[h] = d * (before[at * h + u] - q[2 * h + u]) * q[h + u] * (1 - q[h + u]);
+                x[2 * h] = dm;
+                z[2 * h] = dm * q[u];
+                dh[u] = d * q[h + u];
+            } else {
+                double tc = tanh(cell[t * h + u]), e = dc[u] + d * q[3 * h + u] * (1 - tc * tc);
+                x[0] = e * q[2 * h + u] * q[u] * (1 - q[u]);
+                x[h] = e * cell[old * h + u] * q[h + u] * (1 - q[h + u]);
+                x[2 * h] = e * q[u] * (1 - q[2 * h + u] * q[2 * h + u]);
+                x[3 * h] = d * tc * q[3 * h + u] * (1 - q[3 * h + u]);
+                dc[u] = e * q[h + u];
+                dh[u] = 0;
+            }
+        }
+        const double *through = l->a.gru ? dgh : dg;
+        for (int64_t u = 0; u < h; u++)
+            for (int64_t r = 0; r < g * h; r++) dh[u] += through[at * g * h + r] * (double)l->w.h[r * h + u];
+    }
+    free(gate);
+    free(cell);
+    free(sum);
+}
+
+static void recur(kernels *k, bool gru, int64_t batch, int64_t n, int64_t h, int options)
+{
+    layer l = layer_new(k, gru, batch, n, h, options);
+    bool given = options & 4;
+    int64_t g = gru ? 3 : 4, all = batch * n * h, rows = batch * h;
+    double *y = wanted(k, all), *before = wanted(k, all), *dg = wanted(k, all * g), *dgh = wanted(k, all * g), *hn = wanted(k, rows),
+           *cn = wanted(k, rows), *dh0 = wanted(k, rows), *dc0 = wanted(k, rows);
+    for (int64_t b = 0; b < batch; b++) one_row(&l, given, b, y, hn, cn, dg, dgh, before, dh0, dc0);
+    k->be->rnn(k->d, &l.a, l.gx.d, l.w.d, gru ? l.bias.d : NULL, given ? l.h0.d : NULL, given && !gru ? l.c0.d : NULL, l.scratch.d, l.y.d,
+               l.gates.d, gru ? NULL : l.c.d, l.hn.d, gru ? NULL : l.cn.d);
+    result(k, "rnn: y", l.y, y, 1e-5);
+    result(k, "rnn: hn", l.hn, hn, 1e-5);
+    if (!gru) result(k, "rnn: cn", l.cn, cn, 1e-5);
+    k->be->rnn_back(k->d, &l.a, l.w.d, given ? l.h0.d : NULL, given && !gru ? l.c0.d : NULL, l.y.d, l.gates.d, gru ? NULL : l.c.d, l.dy.d,
+                    given ? l.dhn.d : NULL, given && !gru ? l.dcn.d : NULL, l.scratch.d, l.dg.d, gru ? l.dgh.d : NULL, l.before.d, l.dh0.d, l.dc0.d);
+    result(k, "rnn_back: dg", l.dg, dg, 3e-5);
+    if (gru) result(k, "rnn_back: dgh", l.dgh, dgh, 3e-5);
+    result(k, "rnn_back: before", l.before, before, 1e-5);
+    result(k, "rnn_back: dh0", l.dh0, dh0, 3e-5);
+    if (!gru) result(k, "rnn_back: dc0", l.dc0, dc0, 3e-5);
+}
+
+void case_rnn(kernels *k)
+{
+    for (int options = 0; options < 16; options++) {
+        bool gru = options >= 8;
+        recur(k, gru, 1, 1, 1, options % 8);
+        recur(k, gru, 3, 5, 17, options % 8);
+        recur(k, gru, 6, 4, 70, options % 8);
+        recur(k, gru, 1, 9, 40, options % 8);
     }
 }

@@ -32,6 +32,7 @@ TEST(gat)
 TEST(gatv2)
 TEST(attention)
 TEST(rotate)
+TEST(rnn)
 TEST(conv1d)
 TEST(linear_recurrence)
 
@@ -39,6 +40,6 @@ int main(void)
 {
     return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
                                                          fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
-                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate,
+                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate, rnn,
                                                          conv1d, linear_recurrence, NULL });
 }

@@ -29,6 +29,8 @@ static const struct { const char *type, *options; } more[] = {
     { "gated_deltanet", "heads=2 v_heads=4 head_dim=6 conv_size=3" },
     { "gsa", "heads=4 kv_heads=2 slots=7" },
     { "mamba2", "heads=6 groups=2 states=9 dt_low=0.01 dt_high=0.5" },
+    { "lstm", "hidden=40" },
+    { "gru", "hidden=17" },
 };
 enum { MORE = sizeof more / sizeof more[0] };
 
