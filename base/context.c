@@ -11,7 +11,12 @@
 
 static const nsm_backend *const backends[] = {
     &nsmi_cpu,
+#if defined(HAVE_CUDA)
+    &nsmi_cuda,
+#endif
 };
+enum { BACKENDS = sizeof backends / sizeof *backends };
+const nsm_backend *nsmi_test_backend;
 
 /* The cores this process may use. */
 static int usable_cores(void)
@@ -47,16 +52,20 @@ static void open_backend(nsm_ctx *ctx, const char *name)
     char why[256] = "", text[384];
     if (!name) name = getenv("NSM_BACKEND");
     if (!name || !*name) name = "cpu";
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backends[i]->name, name)) continue;
-        ctx->dev.be = backends[i];
-        if (backends[i]->open(&ctx->dev, why, sizeof why) == 0) return;
+    for (int i = 0; i <= BACKENDS; i++) {
+        const nsm_backend *be = i < BACKENDS ? backends[i] : nsmi_test_backend;
+        if (!be || strcmp(be->name, name)) continue;
+        ctx->dev.be = be;
+        if (be->open(&ctx->dev, why, sizeof why) == 0) return;
         snprintf(text, sizeof text, "backend %s: %s", name, why);
         unusable(ctx, NSM_EDEVICE, text);
         ctx->dev.be = NULL;
         return;
     }
-    snprintf(text, sizeof text, "there is no backend \"%.64s\" in this build", name);
+    if (!strcmp(name, "cuda"))
+        snprintf(text, sizeof text, "backend cuda: not in this build, which was configured without CUDA");
+    else
+        snprintf(text, sizeof text, "there is no backend \"%.64s\" in this build", name);
     unusable(ctx, NSM_EDEVICE, text);
 }
 
@@ -129,6 +138,13 @@ int nsm_error_set(nsm_ctx *ctx, int code, const char *format, ...)
     vsnprintf(ctx->message, sizeof ctx->message, format, args);
     va_end(args);
     return code;
+}
+
+void nsmi_device_trouble(nsm_ctx *ctx, const char *who)
+{
+    if (!ctx->dev.trouble) return;
+    nsm_error_set(ctx, ctx->dev.error, "%s: %s", who, ctx->dev.trouble);
+    ctx->dev.trouble = NULL;
 }
 
 /* ---- host memory ---- */

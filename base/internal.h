@@ -44,6 +44,13 @@ void nsmi_cache_free(nsmi_cache *c);
 /* Product of sizes; false when it overflows int64 or something is negative. */
 bool nsmi_mul(int64_t a, int64_t b, int64_t *product);
 
+/* One more backend that nsm_ctx_new() finds by its name; tests set it. */
+extern const nsm_backend *nsmi_test_backend;
+
+/* Make what the device could not do, if anything, the context's error: "who: what".  After every
+ * call of kernels that may not have done their work. */
+void nsmi_device_trouble(nsm_ctx *ctx, const char *who);
+
 /* Was there an error?  For the first line of a call: if (nsmi_failed(ctx)) return NULL. */
 static inline bool nsmi_failed(const nsm_ctx *ctx) { return !ctx || ctx->error != NSM_OK; }
 

@@ -320,6 +320,7 @@ static void update(nsm_optimizer *o, int64_t slots)
         o->constants.step = t;
         o->constants.mu_product = o->item[o->slot_item[a]].mu_product;
         d->be->update(d, &o->constants, b - a, o->slot + a);
+        nsmi_device_trouble(o->ctx, "nsm_optimizer_step");
     }
 }
 

@@ -40,6 +40,30 @@ static int64_t cut(int64_t rows, const int64_t *ptr, int64_t *chunk)
     return n;
 }
 
+/* The long rows, for devices whose threads are many and slow: each is shared out in pieces. */
+static bool fill_long(nsm_ctx *ctx, nsm_csr_part *p, const int64_t *ptr)
+{
+    for (int64_t r = 0; r < p->rows; r++) p->longs += ptr[r + 1] - ptr[r] > NSM_PIECE;
+    int32_t *row = nsmi_malloc(ctx, (size_t)p->longs * sizeof *row);
+    int64_t *piece = nsmi_malloc(ctx, (size_t)(p->longs + 1) * sizeof *piece), n = 0;
+    bool ok = row && piece;
+    for (int64_t r = 0; ok && r < p->rows; r++) {
+        int64_t entries = ptr[r + 1] - ptr[r];
+        if (entries <= NSM_PIECE) continue;
+        row[n] = (int32_t)r;
+        piece[n++] = p->pieces;
+        p->pieces += (entries + NSM_PIECE - 1) / NSM_PIECE;
+    }
+    if (ok) {
+        piece[n] = p->pieces;
+        p->long_row = put(ctx, row, (size_t)n * sizeof *row);
+        p->long_piece = put(ctx, piece, (size_t)(n + 1) * sizeof *piece);
+    }
+    free(row);
+    free(piece);
+    return ok;
+}
+
 static bool fill_part(nsm_ctx *ctx, nsm_csr_part *p, int64_t rows, int64_t cols, const int64_t *ptr,
                       const int32_t *idx, const int32_t *pos)
 {
@@ -52,7 +76,7 @@ static bool fill_part(nsm_ctx *ctx, nsm_csr_part *p, int64_t rows, int64_t cols,
     if (pos) p->pos = put(ctx, pos, (size_t)nnz * sizeof *pos);
     p->chunk = put(ctx, chunk, (size_t)(p->chunks + 1) * sizeof *chunk);
     free(chunk);
-    return !nsmi_failed(ctx);
+    return fill_long(ctx, p, ptr) && !nsmi_failed(ctx);
 }
 
 static void free_part(nsm_ctx *ctx, nsm_csr_part *p)
@@ -61,6 +85,8 @@ static void free_part(nsm_ctx *ctx, nsm_csr_part *p)
     nsmi_device_free(ctx, p->idx);
     nsmi_device_free(ctx, p->pos);
     nsmi_device_free(ctx, p->chunk);
+    nsmi_device_free(ctx, p->long_row);
+    nsmi_device_free(ctx, p->long_piece);
 }
 
 /* The transpose of host rows, into m->bwd. */

@@ -20,7 +20,11 @@ typedef struct {
     int32_t *pos;      /* [nnz] where the entry's value stands; NULL: at its own place */
     int64_t chunks;
     int64_t *chunk;    /* [chunks + 1] first row of each */
+    int64_t longs, pieces; /* rows of more than NSM_PIECE entries; the pieces of NSM_PIECE they are cut into */
+    int32_t *long_row;     /* [longs] which rows they are */
+    int64_t *long_piece;   /* [longs + 1] first piece of each */
 } nsm_csr_part;
+enum { NSM_PIECE = 256 };
 
 struct nsm_csr {
     nsm_ctx *ctx;

@@ -269,6 +269,7 @@ static nsm_node *apply(nsm_tape *t, const nsm_op *op, const nsm_args *args)
         n->recorded |= !t->inference && op->backward && n->in[i] && n->in[i]->needs_grad;
     op->shape(n);
     if (!nsmi_failed(t->ctx)) op->forward(n);
+    nsmi_device_trouble(t->ctx, op->name);
     free_scratch(t);
     if (nsmi_failed(t->ctx)) return NULL;
     if (!n->recorded) {
@@ -365,6 +366,7 @@ static bool has_gradient(const nsm_node *n)
 static void step_back(nsm_tape *t, nsm_node *n, const nsm_tensor *loss)
 {
     if (has_gradient(n) && !nsmi_failed(t->ctx)) n->op->backward(n);
+    nsmi_device_trouble(t->ctx, n->op->name);
     free_scratch(t);
     hold(n, -1);
     for (int i = 0; i < NSM_OP_INPUTS; i++)

@@ -109,18 +109,25 @@ static bool usable(const nsm_tensor *t, const char *who)
     return false;
 }
 
+/* The error that stands after a copy. */
+static int settled(const nsm_tensor *t, const char *who)
+{
+    nsmi_device_trouble(t->ctx, who);
+    return nsm_error(t->ctx);
+}
+
 int nsm_tensor_set(nsm_tensor *t, const void *host)
 {
     if (!usable(t, "nsm_tensor_set")) return t ? nsm_error(t->ctx) : NSM_EINVAL;
     t->ctx->dev.be->to_device(&t->ctx->dev, bytes_of(t), host, t->data);
-    return NSM_OK;
+    return settled(t, "nsm_tensor_set");
 }
 
 int nsm_tensor_get(const nsm_tensor *t, void *host)
 {
     if (!usable(t, "nsm_tensor_get")) return t ? nsm_error(t->ctx) : NSM_EINVAL;
     t->ctx->dev.be->to_host(&t->ctx->dev, bytes_of(t), t->data, host);
-    return NSM_OK;
+    return settled(t, "nsm_tensor_get");
 }
 
 int nsm_tensor_get_grad(const nsm_tensor *t, float *host)
@@ -129,7 +136,7 @@ int nsm_tensor_get_grad(const nsm_tensor *t, float *host)
     const nsm_tensor *root = t->base ? t->base : t;
     if (root->grad) t->ctx->dev.be->to_host(&t->ctx->dev, (size_t)nsm_numel(t) * sizeof(float), root->grad, host);
     else memset(host, 0, (size_t)nsm_numel(t) * sizeof(float));
-    return NSM_OK;
+    return settled(t, "nsm_tensor_get_grad");
 }
 
 int nsm_tensor_zero(nsm_tensor *t)

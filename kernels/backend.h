@@ -146,6 +146,8 @@ typedef struct nsm_backend nsm_backend;
 
 struct nsm_device {
     const nsm_backend *be;
+    int error;           /* with trouble: its code */
+    const char *trouble; /* what a kernel could not do, a sentence; NULL: nothing.  base makes the context's error of it */
     int threads;        /* CPU: size of the team */
     int isa;            /* CPU: which variant was picked */
     const char *isa_name;
@@ -164,6 +166,9 @@ struct nsm_backend {
     void (*copy)(nsm_device *d, size_t bytes, const void *from, void *to);
     void (*zero)(nsm_device *d, size_t bytes, void *p);
     void (*sync)(nsm_device *d);
+    /* Is every index 0..limit-1, or `also` (INT32_MIN: nothing else)?  What is not is trouble, which the
+     * device may notice as late as the next copy to the host.  NULL: memory is the host's, look at it there. */
+    void (*check_index)(nsm_device *d, int64_t n, const int32_t *index, int64_t limit, int64_t also);
 
     /* ---- dense ---- */
     /* C = alpha op(A) op(B) + beta C; op(A) [m,k], op(B) [k,n]; beta 0 does not read C. */
@@ -227,7 +232,8 @@ struct nsm_backend {
                             const float *w, const float *stats, const float *dy, float beta, float *dx, float *dw, float *db);
 
     /* ---- rows by index ---- */
-    void (*gather)(nsm_device *d, int64_t n, int64_t cols, const int32_t *index, const float *x, float *y); /* y[i] = x[index[i]] */
+    /* y[i] = x[index[i]], x [rows, cols].  A device that finds a wrong index late reads none: NaN. */
+    void (*gather)(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index, const float *x, float *y);
     /* dx[r] += sum over the entries of row r in by_row (made of index) of dy[pos]: the gather's backward. */
     void (*gather_back)(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy, float *dx);
 
@@ -327,6 +333,14 @@ struct nsm_backend {
                             const float *dout, const float *ds1, const nsmi_recurrence_grads *to);
 };
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 extern const nsm_backend nsmi_cpu;
+extern const nsm_backend nsmi_cuda;     /* where CUDA was there to build it */
+extern const nsm_backend nsmi_emulated; /* the CUDA kernels as C++ on the host: for tests */
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -2,7 +2,10 @@
 # tests ask for more of them than there are cores.
 AM_TESTS_ENVIRONMENT = NSM_EXAMPLE_FLAGS='$(NSM_LDFLAGS)'; export NSM_EXAMPLE_FLAGS; top_srcdir='$(top_srcdir)' top_builddir='$(top_builddir)' OMP_WAIT_POLICY=passive; \
 	export top_srcdir top_builddir OMP_WAIT_POLICY;
-NSM_TEST_LIBS = libnsmtest.la libnsmall.la $(NSM_ALL_LIBS) $(CHECK_LIBS)
+if NSM_EMULATION
+NSM_EMULATED_LIBS = libnsmcuda_emulated.la
+endif
+NSM_TEST_LIBS = libnsmtest.la $(NSM_EMULATED_LIBS) libnsmall.la $(NSM_ALL_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 check_LTLIBRARIES += libnsmtest.la
@@ -101,4 +104,8 @@ check_PROGRAMS += %D%/kernels/test_backend
 	%D%/kernels/cases_dense.c %D%/kernels/cases_elementwise.c %D%/kernels/cases_graph.c %D%/kernels/cases_sequence.c \
 	%D%/kernels/cases_recurrence.c
 %C%_kernels_test_backend_LDADD = $(NSM_TEST_LIBS)
+if NSM_EMULATION
+TESTS += %D%/kernels/emulated.sh
 endif
+endif
+EXTRA_DIST += %D%/kernels/emulated.sh

@@ -23,6 +23,10 @@ int test_main(const char *name, const TTest *const *tests);
  * NSM_ENOMEM and no device memory in use that was not before.  Returns how many failed. */
 int test_brutal(void (*run)(nsm_ctx *ctx), nsm_ctx *ctx);
 
+/* Does the error that stands say that the backend (CUDA) has no kernel for this yet?  Then it is cleared:
+ * what follows is left out, and said on standard output. */
+bool test_lacks(nsm_ctx *ctx, const char *what);
+
 /* The source folder, for fixtures: from the environment's top_srcdir, else "." */
 const char *test_srcdir(void);
 

@@ -66,4 +66,23 @@ static inline int32_t *nsmi_host_ints(nsm_node *n, const nsm_tensor *t)
     return host;
 }
 
+enum { NSMI_NO_OTHER = -1 - INT32_MAX };
+
+/* Is every value of t 0..limit-1, or `also` (NSMI_NO_OTHER: nothing else)?  A device that looks itself
+ * tells later.  Leaves the error. */
+static inline bool nsmi_check_index(nsm_node *n, const char *what, const nsm_tensor *t, int64_t limit, int64_t also)
+{
+    if (BE(n)->check_index) {
+        BE(n)->check_index(DEV(n), nsm_numel(t), t->i32, limit, also);
+        return true;
+    }
+    for (int64_t k = 0, count = nsm_numel(t); k < count; k++) {
+        int32_t v = t->i32[k];
+        if ((v >= 0 && v < limit) || (also != NSMI_NO_OTHER && v == also)) continue;
+        nsm_error_set(n->ctx, NSM_EINVAL, "%s: %s %lld is %d, want 0..%lld", n->op->name, what, (long long)k, v, (long long)limit - 1);
+        return false;
+    }
+    return true;
+}
+
 #endif

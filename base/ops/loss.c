@@ -45,16 +45,7 @@ static void cross_entropy_shape(nsm_node *n)
 
 static bool check_targets(nsm_node *n, int64_t classes)
 {
-    int64_t count = nsm_numel(n->in[1]);
-    int32_t *target = is_soft(n) ? NULL : nsmi_host_ints(n, n->in[1]);
-    for (int64_t k = 0; target && k < count; k++)
-        if (target[k] != n->i[2] && (target[k] < 0 || target[k] >= classes)) {
-            nsm_error_set(n->ctx, NSM_EINVAL, "nsm_cross_entropy: target %lld is %d, want 0..%lld", (long long)k, target[k],
-                          (long long)classes - 1);
-            break;
-        }
-    free(target);
-    return !nsmi_failed(n->ctx);
+    return is_soft(n) || nsmi_check_index(n, "target", n->in[1], classes, n->i[2]);
 }
 
 static nsmi_ce options_of(const nsm_node *n)

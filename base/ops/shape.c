@@ -184,16 +184,9 @@ static int64_t row_size(const nsm_tensor *x)
 
 static void gather_forward(nsm_node *n)
 {
-    int64_t count = nsm_numel(n->in[1]), rows = n->in[0]->dim[0], bad = -1;
-    int32_t *index = nsmi_host_ints(n, n->in[1]);
-    for (int64_t k = 0; index && k < count && bad < 0; k++)
-        if (index[k] < 0 || index[k] >= rows) bad = k;
-    if (bad >= 0)
-        nsm_error_set(n->ctx, NSM_EINVAL, "%s: index %lld is %d, want 0..%lld", n->op->name, (long long)bad, index[bad],
-                      (long long)rows - 1);
-    else if (index)
-        BE(n)->gather(DEV(n), count, row_size(n->in[0]), n->in[1]->i32, X(0), Y(0));
-    free(index);
+    int64_t rows = n->in[0]->dim[0];
+    if (nsmi_check_index(n, "index", n->in[1], rows, NSMI_NO_OTHER))
+        BE(n)->gather(DEV(n), nsm_numel(n->in[1]), row_size(n->in[0]), rows, n->in[1]->i32, X(0), Y(0));
 }
 
 /* The rows of a matrix whose entry (index[k], k) stands for row k of dy: so every row of dx is

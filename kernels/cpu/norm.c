@@ -363,9 +363,10 @@ static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t
 
 /* ---- rows by index ---- */
 
-static void gather(nsm_device *d, int64_t n, int64_t cols, const int32_t *index, const float *x,
+static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index, const float *x,
                    float *y)
 {
+    (void)rows; /* the op has looked at every index */
     int64_t size = nsmi_block_rows(cols);
 #pragma omp parallel for num_threads(nsmi_team(d, n * cols)) schedule(static)
     for (int64_t b = 0; b < nsmi_blocks(n, size); b++)

@@ -584,11 +584,35 @@ static void check_dropped(setup *s, float *const *g)
     free(c);
 }
 
+/* Does this run's backend lack a kernel of the op? */
+static bool left_out(const test_case *c)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    if (!strcmp(nsm_ctx_backend(ctx), "cpu")) {
+        nsm_ctx_free(ctx);
+        return false;
+    }
+    setup s;
+    setup_open(&s, c, ctx, 1);
+    nsm_tape *t = nsm_tape_new(ctx);
+    nsm_tensor *y = apply(&s, t);
+    float *dy = y ? cotangent(nsm_numel(y)) : NULL;
+    if (y) nsm_tape_seed(t, y, dy);
+    nsm_tape_backward(t, NULL);
+    bool lacks = test_lacks(ctx, c->name);
+    nsm_tape_free(t);
+    free(dy);
+    setup_close(&s);
+    nsm_ctx_free(ctx);
+    return lacks;
+}
+
 START_TEST(gradient_of_each)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     ck_ok(ctx);
     for (int k = 0; k < CASES; k++) {
+        if (left_out(&cases[k])) continue;
         setup s;
         float *g[INPUTS] = { NULL };
         setup_open(&s, &cases[k], ctx, 1);
@@ -647,6 +671,7 @@ static float *everything(const test_case *c, int threads, int64_t *total)
 START_TEST(same_for_any_threads)
 {
     for (int k = 0; k < CASES; k++) {
+        if (left_out(&cases[k])) continue;
         int64_t n, same;
         float *want = everything(&cases[k], 1, &n);
         for (int threads = 1; threads <= 5; threads += threads == 3 ? 2 : 1) {
@@ -679,6 +704,7 @@ START_TEST(memory)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     for (int k = 0; k < CASES; k++) {
+        if (left_out(&cases[k])) continue;
         failing = &cases[k];
         ck_assert_int_gt(test_brutal(run_failing, ctx), 0);
     }
@@ -715,10 +741,12 @@ START_TEST(products)
         bool ta = flags & 1, tb = flags & 2;
         nsm_tensor *a = ta ? GIVEN(ctx, 1, A, 1, K, M) : GIVEN(ctx, 1, A, 1, M, K);
         nsm_tensor *b = tb ? GIVEN(ctx, 2, B, C, K) : GIVEN(ctx, 2, B, K, C);
-        float want[A * B * M * C];
+        float want[A * B * M * C], av[A * M * K], bv[B * K * C];
+        nsm_tensor_get(a, av);
+        nsm_tensor_get(b, bv);
         for (int p = 0; p < A * B; p++)
             for (int i = 0; i < M * C; i++) {
-                const float *x = a->f32 + p / B * M * K, *w = b->f32 + p % B * K * C;
+                const float *x = av + p / B * M * K, *w = bv + p % B * K * C;
                 float sum = 0;
                 for (int k = 0; k < K; k++)
                     sum += x[ta ? k * M + i / C : i / C * K + k] * w[tb ? i % C * K + k : k * C + i % C];
@@ -743,13 +771,14 @@ START_TEST(moves)
     nsm_tape *t = nsm_tape_new(ctx);
     enum { A = 2, B = 3, C = 4 };
     nsm_tensor *x = GIVEN(ctx, 1, A, B, C);
-    float turned[A * B * C], cut[A * 2 * C], sum[A * C], most[A * C];
+    float turned[A * B * C], cut[A * 2 * C], sum[A * C], most[A * C], values[A * B * C];
+    nsm_tensor_get(x, values);
     for (int a = 0; a < A; a++)
         for (int c = 0; c < C; c++) {
             sum[a * C + c] = 0;
             most[a * C + c] = -9;
             for (int b = 0; b < B; b++) {
-                float v = x->f32[(a * B + b) * C + c];
+                float v = values[(a * B + b) * C + c];
                 turned[(c * A + a) * B + b] = v;
                 if (b) cut[(a * 2 + b - 1) * C + c] = v;
                 sum[a * C + c] += v;
@@ -759,14 +788,16 @@ START_TEST(moves)
     check_values("nsm_permute", nsm_permute(t, x, (const int[]){ 2, 0, 1 }), turned, A * B * C);
     nsm_tensor *first = nsm_slice(t, x, 1, 0, 1), *rest = nsm_slice(t, x, 1, 1, 2);
     check_values("nsm_slice", rest, cut, A * 2 * C);
-    check_values("nsm_concat", nsm_concat(t, (nsm_tensor *[]){ first, rest }, 2, 1), x->f32, A * B * C);
+    check_values("nsm_concat", nsm_concat(t, (nsm_tensor *[]){ first, rest }, 2, 1), values, A * B * C);
     check_values("nsm_sum", nsm_sum(t, x, 1, false), sum, A * C);
     check_values("nsm_max", nsm_max(t, x, 1, true), most, A * C);
     nsm_tensor *index = nsm_tensor_from(ctx, NSM_I32, 1, (const int64_t[]){ 3 }, (const int32_t[]){ 1, 0, 1 });
     nsm_tensor *rows = nsm_gather(t, x, index);
     ck_assert(rows->rank == 3 && rows->dim[0] == 3 && rows->dim[2] == C);
-    ck_assert_mem_eq(rows->f32, x->f32 + B * C, B * C * sizeof(float));
-    ck_assert_mem_eq(rows->f32 + B * C, x->f32, B * C * sizeof(float));
+    float taken[3 * B * C];
+    nsm_tensor_get(rows, taken);
+    ck_assert_mem_eq(taken, values + B * C, B * C * sizeof(float));
+    ck_assert_mem_eq(taken + B * C, values, B * C * sizeof(float));
     x->needs_grad = true;
     for (int padding = -1; padding < 2; padding++) { /* row 0 is taken once, row 1 twice, the padding never */
         float g[A * B * C];
@@ -852,15 +883,17 @@ START_TEST(corners)
     for (int k = 0; k < 12; k++) ck_assert(isfinite(g[k]));
     nsm_tensor_fill(x, -INFINITY);
     ck_assert(nsm_tensor_item(nsm_logsumexp(t, x, NSM_ALL, false)) == -INFINITY);
-    float *p = x->f32;
-    for (int k = 0; k < 12; k++) p[k] = (float)k;
+    for (int k = 0; k < 12; k++) g[k] = (float)k;
+    nsm_tensor_set(x, g);
     nsm_tensor *mean = nsm_tensor_new(ctx, NSM_F32, 1, (const int64_t[]){ 4 }), *var = nsm_tensor_new(ctx, NSM_F32, 1, (const int64_t[]){ 4 });
     nsm_tensor_zero(mean);
     nsm_tensor_fill(var, 1);
     nsm_batch_norm(t, x, NULL, NULL, &(nsm_batch_stats){ mean, var, 0.5f, 1e-5f, true });
+    nsm_tensor_get(mean, g);
+    nsm_tensor_get(var, g + 4);
     for (int k = 0; k < 4; k++) { /* values k, k+4, k+8: mean k+4, unbiased variance 16 */
-        ck_assert_float_eq_tol(mean->f32[k], (float)(k + 4) / 2, 1e-5f);
-        ck_assert_float_eq_tol(var->f32[k], 8.5f, 1e-4f);
+        ck_assert_float_eq_tol(g[k], (float)(k + 4) / 2, 1e-5f);
+        ck_assert_float_eq_tol(g[4 + k], 8.5f, 1e-4f);
     }
     ck_ok(ctx);
     nsm_tensor *made[] = { x, none, mask, label, mean, var };
@@ -875,6 +908,16 @@ END_TEST
     do {                                                           \
         ck_assert_msg((expression) == NULL, "%s", #expression);    \
         ck_error(ctx, code);                                       \
+    } while (0)
+
+/* An index that is wrong: a device may tell as late as the next copy to the host. */
+#define WRONG_INDEX(expression)                                    \
+    do {                                                           \
+        float have[256];                                           \
+        nsm_tensor *late = (expression);                           \
+        ck_assert(!late || ctx->dev.be->check_index);              \
+        if (late) nsm_tensor_get(late, have);                      \
+        ck_error(ctx, NSM_EINVAL);                                 \
     } while (0)
 
 START_TEST(errors)
@@ -924,9 +967,9 @@ START_TEST(errors)
     WRONG(NSM_EINVAL, nsm_slice(t, a, 1, 2, 3));
     WRONG(NSM_EINVAL, nsm_slice(t, a, 1, 5, 0));
     WRONG(NSM_EINVAL, nsm_slice(t, a, 0, -1, 1));
-    WRONG(NSM_EINVAL, nsm_gather(t, a, i));
+    WRONG_INDEX(nsm_gather(t, a, i));
     WRONG(NSM_ESHAPE, nsm_gather(t, a, v));
-    WRONG(NSM_EINVAL, nsm_cross_entropy(t, a, i, NULL));
+    WRONG_INDEX(nsm_cross_entropy(t, a, i, NULL));
     WRONG(NSM_ESHAPE, nsm_cross_entropy(t, cube, i, NULL));
     WRONG(NSM_ESHAPE, nsm_cross_entropy(t, a, b, NULL));
     WRONG(NSM_ESHAPE, nsm_cross_entropy(t, b, i, &(nsm_cross_entropy_config){ .class_weight = v }));

@@ -25,12 +25,20 @@ static nsm_state *make(nsm_ctx *ctx, int64_t tokens, uint64_t seed)
         nsm_tensor *k = nsm_state_get(c, "k");
         for (int64_t b = 0; b < B && !nsmi_failed(ctx); b++) {
             test_random(seed + (uint64_t)(100 * t + b), D, row);
-            memcpy(k->f32 + (b * k->dim[1] + t) * D, row, sizeof row);
+            ctx->dev.be->to_device(&ctx->dev, sizeof row, row, k->f32 + (b * k->dim[1] + t) * D);
         }
         nsm_state_advance(c, 1, NULL);
     }
     nsm_state_child(s, "layer", c);
     return s;
+}
+
+/* A copy of a tensor on the host, to be freed. */
+static char *host_of(const nsm_tensor *x)
+{
+    char *host = malloc((size_t)nsm_numel(x) * nsm_type_bytes(x->type) + 1);
+    ck_assert(host && nsm_tensor_get(x, host) == NSM_OK);
+    return host;
 }
 
 static bool equal(const nsm_state *a, const nsm_state *b)
@@ -41,9 +49,12 @@ static bool equal(const nsm_state *a, const nsm_state *b)
         size_t row = nsm_type_bytes(x->type);
         for (int k = a->part[i].grows ? 2 : 1; k < x->rank; k++) row *= (size_t)x->dim[k];
         size_t used = a->part[i].grows ? row * (size_t)a->tokens : row;
+        char *hx = host_of(x), *hy = host_of(y);
         for (int64_t r = 0; r < a->batch; r++)
-            ok = ok && !memcmp((char *)x->data + (size_t)(a->part[i].grows ? r * x->dim[1] : r) * row,
-                               (char *)y->data + (size_t)(b->part[i].grows ? r * y->dim[1] : r) * row, used);
+            ok = ok && !memcmp(hx + (size_t)(a->part[i].grows ? r * x->dim[1] : r) * row,
+                               hy + (size_t)(b->part[i].grows ? r * y->dim[1] : r) * row, used);
+        free(hx);
+        free(hy);
     }
     for (int i = 0; i < a->children; i++) ok = ok && equal(a->child[i].state, b->child[i].state);
     return ok;

@@ -65,7 +65,7 @@ void case_gather(kernels *k)
             want[i] = (double)x.h[at];
             back[at] += (double)dy.h[i];
         }
-        k->be->gather(k->d, n, cols, index.d, x.d, y.d);
+        k->be->gather(k->d, n, cols, rows, index.d, x.d, y.d);
         result(k, "gather", y, want, 0);
         nsm_csr *by = nsm_csr_new(k->ctx, n, rows, n, place, index.h, false);
         k->be->gather_back(k->d, &by->bwd, cols, dy.d, dx.d);

@@ -1,0 +1,232 @@
+/* kernels/cuda/backend.cu - A GPU as a device: opening it, memory, copies, and what went wrong.
+ *
+ * Memory comes from the driver's stream-ordered pool, which keeps what is given back, so neither
+ * asking for it nor giving it back waits.  Kernels cannot report: a launch that fails, scratch memory
+ * that is out, an entry that is not written yet leave trouble with the device, and base turns that
+ * into the context's error.  An index out of range is found on the device and read with the next
+ * copy to the host.
+ *
+ * The runtime library is linked in and looks for the driver itself, libcublasLt is loaded in open():
+ * the same program runs where there is neither. */
+#include "kernels/cuda/cuda.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#if defined(NSM_EMULATE)
+#define TABLE nsmi_emulated
+#define NAME "emulated"
+#else
+#define TABLE nsmi_cuda
+#define NAME "cuda"
+#endif
+
+void nsmi_cuda_trouble(nsm_device *d, int code, const char *format, const char *text)
+{
+    nsmi_cuda_state *s = state_of(d);
+    if (d->trouble) return;
+    snprintf(s->sentence, sizeof s->sentence, format, text);
+    d->error = code;
+    d->trouble = s->sentence;
+}
+
+bool nsmi_cuda_ok(nsm_device *d, cudaError_t e)
+{
+    if (e == cudaSuccess) return true;
+    nsmi_cuda_trouble(d, NSM_EDEVICE, "the GPU reports: %s", cudaGetErrorString(e));
+    return false;
+}
+
+void *nsmi_cuda_scratch(nsm_device *d, size_t bytes)
+{
+    nsmi_cuda_state *s = state_of(d);
+    if (bytes <= s->scratch_bytes) return s->scratch;
+    if (s->scratch) nsmi_cuda_ok(d, cudaFreeAsync(s->scratch, s->stream));
+    s->scratch = NULL;
+    s->scratch_bytes = 0;
+    if (cudaMallocAsync(&s->scratch, bytes, s->stream) != cudaSuccess) {
+        cudaGetLastError(); /* it is told below */
+        s->scratch = NULL;
+        nsmi_cuda_trouble(d, NSM_ENOMEM, "out of memory for %s results", "partial");
+        return NULL;
+    }
+    s->scratch_bytes = bytes;
+    return s->scratch;
+}
+
+/* ---- memory and copies ---- */
+
+static void *cuda_alloc(nsm_device *d, size_t bytes)
+{
+    void *p = NULL;
+    if (cudaMallocAsync(&p, bytes ? bytes : 1, stream_of(d)) == cudaSuccess) return p;
+    cudaGetLastError(); /* the caller says that memory is out */
+    return NULL;
+}
+
+static void cuda_release(nsm_device *d, void *p, size_t bytes)
+{
+    (void)bytes;
+    nsmi_cuda_ok(d, cudaFreeAsync(p, stream_of(d)));
+}
+
+static void cuda_to_device(nsm_device *d, size_t bytes, const void *host, void *device)
+{
+    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(d)));
+}
+
+/* ---- indices ----
+ * `wrong` is position << 32 | index of the lowest position that is out of range, or all ones. */
+static const unsigned long long none_wrong = ~0ull;
+
+static __global__ void check_indices(int64_t n, const int32_t *index, int64_t limit, int64_t also, unsigned long long *wrong)
+{
+    EACH_ITEM(i, n)
+        if ((index[i] < 0 || index[i] >= limit) && (index[i] != also || also == INT32_MIN))
+            atomicMin(wrong, (unsigned long long)i << 32 | (unsigned)index[i]);
+}
+
+static void cuda_check_index(nsm_device *d, int64_t n, const int32_t *index, int64_t limit, int64_t also)
+{
+    FOR_ITEMS(d, check_indices, n, index, limit, also, state_of(d)->wrong);
+    state_of(d)->looks = true;
+}
+
+/* After the stream has been waited for, with `wrong` copied along. */
+static void tell_wrong_index(nsm_device *d)
+{
+    nsmi_cuda_state *s = state_of(d);
+    char text[96];
+    s->looks = false;
+    if (*s->wrong_host == none_wrong) return;
+    snprintf(text, sizeof text, "%llu is %d, which is out of range", *s->wrong_host >> 32, (int)(unsigned)*s->wrong_host);
+    nsmi_cuda_trouble(d, NSM_EINVAL, "an op since the last copy to the host: index %s", text);
+    nsmi_cuda_ok(d, cudaMemsetAsync(s->wrong, 0xff, sizeof *s->wrong, s->stream));
+}
+
+static void cuda_sync(nsm_device *d)
+{
+    nsmi_cuda_state *s = state_of(d);
+    bool looks = s->looks;
+    if (looks) nsmi_cuda_ok(d, cudaMemcpyAsync(s->wrong_host, s->wrong, sizeof *s->wrong, cudaMemcpyDeviceToHost, s->stream));
+    nsmi_cuda_ok(d, cudaStreamSynchronize(s->stream));
+    if (looks) tell_wrong_index(d);
+}
+
+static void cuda_to_host(nsm_device *d, size_t bytes, const void *device, void *host)
+{
+    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_of(d)));
+    cuda_sync(d);
+}
+
+static void cuda_copy(nsm_device *d, size_t bytes, const void *from, void *to)
+{
+    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(d)));
+}
+
+static void cuda_zero(nsm_device *d, size_t bytes, void *p)
+{
+    if (bytes) nsmi_cuda_ok(d, cudaMemsetAsync(p, 0, bytes, stream_of(d)));
+}
+
+/* ---- the table ---- */
+
+/* Stands where a kernel is not written yet.  Whatever the entry's arguments are, the first is the
+ * device, and in every calling convention this is built for the caller clears them away. */
+static void lacking(nsm_device *d)
+{
+    nsmi_cuda_trouble(d, NSM_EDEVICE, "the backend %s has no kernel for it", d->be->name);
+}
+
+static nsm_backend table;
+static pthread_once_t filled = PTHREAD_ONCE_INIT;
+
+static void fill_table(void)
+{
+    typedef void (*entry)(nsm_device *);
+    table = TABLE;
+    table.check_index = cuda_check_index;
+    nsmi_cuda_gemm(&table);
+    nsmi_cuda_elementwise(&table);
+    nsmi_cuda_dense(&table);
+    nsmi_cuda_norm(&table);
+    nsmi_cuda_loss(&table);
+    nsmi_cuda_optimizer(&table);
+    nsmi_cuda_sparse(&table);
+    nsmi_cuda_attention(&table);
+    nsmi_cuda_attend(&table);
+    nsmi_cuda_conv1d(&table);
+    entry *at = (entry *)(void *)&table.gemm, *end = (entry *)(void *)(&table + 1);
+    for (; at < end; at++)
+        if (!*at) *at = lacking;
+}
+
+static bool open_device(nsm_device *d, char *why, size_t why_bytes)
+{
+    nsmi_cuda_state *s = state_of(d);
+    int count = 0, device = 0;
+    cudaDeviceProp prop;
+    cudaMemPool_t pool;
+    uint64_t keep = ~(uint64_t)0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    if (e == cudaSuccess && count == 0) {
+        snprintf(why, why_bytes, "there is no GPU");
+        return false;
+    }
+    if (e == cudaSuccess) e = cudaGetDevice(&device);
+    if (e == cudaSuccess) e = cudaGetDeviceProperties(&prop, device);
+    if (e == cudaSuccess && !prop.memoryPoolsSupported) {
+        snprintf(why, why_bytes, "%.100s has no stream-ordered memory", prop.name);
+        return false;
+    }
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaDeviceGetDefaultMemPool(&pool, device);
+    if (e == cudaSuccess) e = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep);
+    if (e == cudaSuccess) e = cudaMallocAsync((void **)&s->wrong, sizeof *s->wrong, s->stream);
+    if (e == cudaSuccess) e = cudaMemsetAsync(s->wrong, 0xff, sizeof *s->wrong, s->stream);
+    if (e == cudaSuccess) e = cudaMallocHost((void **)&s->wrong_host, sizeof *s->wrong_host);
+    if (e != cudaSuccess) {
+        snprintf(why, why_bytes, "no GPU can be used: %s", cudaGetErrorString(e));
+        cudaGetLastError();
+        return false;
+    }
+    s->multiprocessors = prop.multiProcessorCount;
+    snprintf(s->isa, sizeof s->isa, "sm_%d%d", prop.major, prop.minor);
+    return true;
+}
+
+static void cuda_close(nsm_device *d)
+{
+    nsmi_cuda_state *s = state_of(d);
+    if (!s) return;
+    nsmi_cuda_products_close(d);
+    if (s->scratch) cudaFreeAsync(s->scratch, s->stream);
+    if (s->wrong) cudaFreeAsync(s->wrong, s->stream);
+    if (s->wrong_host) cudaFreeHost(s->wrong_host);
+    if (s->stream) cudaStreamSynchronize(s->stream);
+    if (s->stream) cudaStreamDestroy(s->stream);
+    free(s);
+    d->impl = NULL;
+}
+
+static int cuda_open(nsm_device *d, char *why, size_t why_bytes)
+{
+    pthread_once(&filled, fill_table);
+    d->impl = calloc(1, sizeof(nsmi_cuda_state));
+    if (!d->impl) {
+        snprintf(why, why_bytes, "out of memory");
+        return -1;
+    }
+    if (!open_device(d, why, why_bytes) || !nsmi_cuda_products_open(d, why, why_bytes)) {
+        cuda_close(d);
+        return -1;
+    }
+    d->be = &table;
+    d->isa_name = state_of(d)->isa;
+    return 0;
+}
+
+/* What open() needs; the rest is filled in then. */
+extern "C" const nsm_backend TABLE = {
+    NAME, cuda_open, cuda_close, cuda_alloc, cuda_release, cuda_to_device, cuda_to_host, cuda_copy, cuda_zero, cuda_sync,
+};

@@ -1,0 +1,460 @@
+/* kernels/cuda/emulate.cc - Fibres, barriers, shuffles and device memory of emulate.h, and the
+ * CUDA files compiled against it, which make the backend "emulated".
+ *
+ * One thread of a block runs until it waits or ends; then the next that can run goes on, on the
+ * same stack where the one before has ended: a kernel without barriers costs a call a thread.
+ * On x86-64 the switch between fibres is a few instructions, elsewhere swapcontext(). */
+#include "kernels/cuda/emulate.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define POISON(p, n) __asan_poison_memory_region(p, n)
+#define UNPOISON(p, n) __asan_unpoison_memory_region(p, n)
+#else
+#define POISON(p, n) (void)0
+#define UNPOISON(p, n) (void)0
+#endif
+
+nsm_emulated_thread nsm_emulated_now;
+
+namespace {
+
+enum { MOST_THREADS = 1024, WARP = 32, STACK = 256 << 10 };
+
+[[noreturn]] void fail(const char *what, const char *file, int line)
+{
+    fprintf(stderr, "emulated kernel: %s (%s:%d), block %u, thread %u\n", what, file, line, nsm_emulated_now.block.x,
+            nsm_emulated_now.thread.x);
+    abort();
+}
+
+/* ---- fibres ---- */
+
+struct fibre {
+    char *stack;
+#if defined(__x86_64__)
+    void *sp;
+#else
+    ucontext_t context;
+#endif
+    void *fake; /* ASan's */
+};
+
+fibre stacks[MOST_THREADS], home; /* home: the program's own stack, where launches come from */
+int idle[MOST_THREADS], idles, made;
+#if defined(__SANITIZE_ADDRESS__)
+const void *home_bottom;
+size_t home_size;
+#endif
+
+extern "C" void nsm_emulated_enter(void);
+
+#if defined(__x86_64__)
+extern "C" void nsm_emulated_switch(void **from, void *to);
+__asm__(".text\n.globl nsm_emulated_switch\n.hidden nsm_emulated_switch\n.type nsm_emulated_switch,@function\n"
+        "nsm_emulated_switch:\n"
+        "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+        "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
+        "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n"
+        ".size nsm_emulated_switch,.-nsm_emulated_switch\n");
+#endif
+
+/* Go from one fibre to another; from NULL: the one that runs ends here. */
+void go(fibre *from, fibre *to)
+{
+    fibre nowhere;
+    fibre *save = from ? from : &nowhere;
+#if defined(__SANITIZE_ADDRESS__)
+    const void *bottom = to == &home ? home_bottom : to->stack;
+    __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, bottom, to == &home ? home_size : (size_t)STACK);
+#endif
+#if defined(__x86_64__)
+    nsm_emulated_switch(&save->sp, to->sp);
+#else
+    swapcontext(&save->context, &to->context);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(save->fake, nullptr, nullptr);
+#endif
+}
+
+/* A stack with nothing on it yet, ready to enter. */
+int fresh_stack(void)
+{
+    int i = idles ? idle[--idles] : made++;
+    fibre *f = &stacks[i];
+    if (!f->stack) {
+        f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (f->stack == (char *)MAP_FAILED) fail("out of memory for stacks", __FILE__, __LINE__);
+    }
+    UNPOISON(f->stack, STACK);
+    f->fake = nullptr;
+#if defined(__x86_64__)
+    /* Not all at one distance from a page's end: they would share a few lines of the cache. */
+    void **top = (void **)(f->stack + STACK - 64 - i * 192 % 12288);
+    *--top = nullptr;                      /* what a call would have left: the stack's alignment */
+    *--top = (void *)nsm_emulated_enter;
+    for (int r = 0; r < 6; r++) *--top = nullptr;
+    f->sp = top;
+#else
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack;
+    f->context.uc_stack.ss_size = STACK;
+    f->context.uc_link = nullptr;
+    makecontext(&f->context, nsm_emulated_enter, 0);
+#endif
+    return i;
+}
+
+/* ---- the threads of the block that runs ---- */
+
+enum state { NEW, READY, AT_BARRIER, AT_EXCHANGE, ENDED };
+
+struct warp_state {
+    uint64_t slot[2][WARP]; /* deposits, by turns: a fast lane may be one exchange ahead */
+    unsigned arrived, mask, turn;
+    const char *file;
+    int line;
+};
+
+struct thread_state {
+    state now;
+    int stack;
+    unsigned turn;
+    const char *file; /* where it waits */
+    int line;
+};
+
+thread_state threads[MOST_THREADS];
+warp_state warps[MOST_THREADS / WARP];
+int queue[MOST_THREADS], first, queued, count, live, running;
+void (*body)(const void *);
+const void *what;
+uint64_t order = 1; /* state of the shuffling */
+dim3 shape;
+
+unsigned below(unsigned n)
+{
+    order = order * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)((order >> 33) % n);
+}
+
+void push(int t)
+{
+    queue[(first + queued++) % MOST_THREADS] = t;
+}
+
+/* For the rest of a warp: it goes on before others begin, while its stacks are in the cache. */
+void push_first(int t)
+{
+    first = (first + MOST_THREADS - 1) % MOST_THREADS;
+    queue[first] = t;
+    queued++;
+}
+
+int pop(void)
+{
+    int t = queue[first];
+    first = (first + 1) % MOST_THREADS;
+    queued--;
+    return t;
+}
+
+void set_thread(int t)
+{
+    running = t;
+    nsm_emulated_now.thread.x = (unsigned)t % shape.x;
+    nsm_emulated_now.thread.y = (unsigned)t / shape.x % shape.y;
+    nsm_emulated_now.thread.z = (unsigned)t / shape.x / shape.y;
+}
+
+/* Everybody waits: fine if all that live stand at one barrier, which then opens. */
+void open_barrier(void)
+{
+    const thread_state *seen = nullptr;
+    for (int t = 0; t < count; t++) {
+        const thread_state *s = &threads[t];
+        if (s->now == ENDED) continue;
+        set_thread(t);
+        if (s->now == AT_EXCHANGE) fail("a lane waits for others of its warp that never come", s->file, s->line);
+        if (seen && (seen->line != s->line || strcmp(seen->file, s->file))) fail("threads wait at different barriers", s->file, s->line);
+        seen = s;
+    }
+    int from = (int)below((unsigned)count);
+    for (int k = 0; k < count; k++) {
+        int t = (from + k) % count;
+        if (threads[t].now == ENDED) continue;
+        threads[t].now = READY;
+        push(t);
+    }
+}
+
+/* The running thread has to wait, or has ended (me NULL): let another go on. */
+void let_another(fibre *me)
+{
+    if (!queued && live) open_barrier();
+    if (!queued) {
+        go(me, &home);
+        return;
+    }
+    int t = pop();
+    if (threads[t].now == NEW) threads[t].stack = fresh_stack();
+    set_thread(t);
+    if (&stacks[threads[t].stack] != me) go(me, &stacks[threads[t].stack]);
+}
+
+void wait(state how, const char *file, int line)
+{
+    int me = running;
+    thread_state *t = &threads[me];
+    t->now = how;
+    t->file = file;
+    t->line = line;
+    let_another(&stacks[t->stack]);
+    set_thread(me);
+}
+
+/* ---- device memory ---- */
+
+enum : size_t { ROOM = (size_t)1 << 38, REDZONE = 128, MUCH = 4 << 20, CLASSES = 64 * 4 };
+struct piece { size_t bytes; piece *next; };
+char *device;          /* ROOM addresses, of which `used` have been handed out */
+size_t used, opened;
+piece *freed[CLASSES];
+bool device_open;
+unsigned turns;
+
+/* Let kernels and copies, and nobody else, reach what has been handed out. */
+void open_device(bool open)
+{
+    if (open == device_open && opened == used) return;
+    if (used && mprotect(device, used, open ? PROT_READ | PROT_WRITE : PROT_NONE)) fail("mprotect", __FILE__, __LINE__);
+    device_open = open;
+    opened = used;
+}
+
+bool on_device(const void *p)
+{
+    return device && (const char *)p >= device && (const char *)p < device + used;
+}
+
+pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* the device serves one call at a time */
+struct turn_of {
+    turn_of() { pthread_mutex_lock(&one); open_device(true); }
+    /* Shutting costs time by the page: with much memory it is done once in a while. */
+    ~turn_of() { if (used < MUCH || ++turns % 64 == 0) open_device(false); pthread_mutex_unlock(&one); }
+};
+
+/* Sizes are rounded up to a quarter of a power of two. */
+int class_of(size_t bytes, size_t *rounded)
+{
+    if (bytes < 256) bytes = 256;
+    int top = 63 - __builtin_clzll(bytes);
+    size_t step = (size_t)1 << (top - 2), quarter = (bytes - ((size_t)1 << top) + step - 1) / step;
+    *rounded = ((size_t)1 << top) + quarter * step;
+    return top * 4 + (int)quarter;
+}
+
+void run_block(void)
+{
+    count = (int)(shape.x * shape.y * shape.z);
+    live = count;
+    first = queued = 0;
+    memset(warps, 0, sizeof warps);
+    int from = (int)below((unsigned)count), down = (int)below(2);
+    for (int k = 0; k < count; k++) {
+        int t = (from + (down ? count - k : k)) % count;
+        threads[t].now = NEW;
+        threads[t].turn = 0;
+        push(t);
+    }
+    int t = pop();
+    threads[t].stack = fresh_stack();
+    set_thread(t);
+    go(&home, &stacks[threads[t].stack]);
+}
+
+} /* namespace */
+
+/* The first thing on a new stack: run this thread, and then every next one that is new, too. */
+extern "C" void nsm_emulated_enter(void)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    const void *bottom;
+    size_t size;
+    __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
+    if (!home_bottom) home_bottom = bottom, home_size = size; /* the first fibre comes from home */
+#endif
+    for (;;) {
+        int stack = threads[running].stack;
+        body(what);
+        threads[running].now = ENDED;
+        live--;
+        if (queued && threads[queue[first]].now == NEW) {
+            int t = pop();
+            threads[t].stack = stack;
+            set_thread(t);
+            continue;
+        }
+        idle[idles++] = stack;
+        let_another(nullptr);
+    }
+}
+
+void nsm_emulated_barrier(const char *file, int line) { wait(AT_BARRIER, file, line); }
+
+unsigned nsm_emulated_lane(void) { return (unsigned)running % WARP; }
+
+const uint64_t *nsm_emulated_exchange(unsigned mask, uint64_t mine, const char *file, int line)
+{
+    int me = running;
+    unsigned lane = (unsigned)me % WARP;
+    warp_state *w = &warps[me / WARP];
+    if (!(mask >> lane & 1)) fail("a lane is not in the mask it gives", file, line);
+    if (w->arrived && (w->mask != mask || w->line != line || (w->file != file && strcmp(w->file, file))))
+        fail("lanes of a warp are at different shuffles", file, line);
+    w->mask = mask;
+    w->file = file;
+    w->line = line;
+    w->slot[w->turn][lane] = mine;
+    threads[me].turn = w->turn;
+    w->arrived |= 1u << lane;
+    if (w->arrived == mask) {
+        for (int i = 0; i < WARP; i++) {
+            int t = me / WARP * WARP + i;
+            if (t == me || !(mask >> i & 1)) continue;
+            threads[t].now = READY;
+            push_first(t);
+        }
+        w->arrived = 0;
+        w->turn ^= 1;
+    } else {
+        wait(AT_EXCHANGE, file, line);
+    }
+    return w->slot[threads[me].turn];
+}
+
+void nsm_emulated_argument(const void *p, const char *kernel)
+{
+    if (!p || on_device(p) || p == device + used) return;
+    fprintf(stderr, "emulated kernel: %s is given a pointer to host memory\n", kernel);
+    abort();
+}
+
+void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *), const void *job)
+{
+    turn_of now;
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    if (!blocks || block.x * block.y * block.z == 0 || block.x * block.y * block.z > MOST_THREADS || grid.y > 65535 || grid.z > 65535)
+        fail("this shape of a launch is not allowed", __FILE__, __LINE__);
+    body = thread;
+    what = job;
+    shape = block;
+    nsm_emulated_now.block_dim = { block.x, block.y, block.z };
+    nsm_emulated_now.grid_dim = { grid.x, grid.y, grid.z };
+    /* A step that shares no factor with the number of blocks visits each once. */
+    uint64_t step = blocks / 2 + 1 + below(7), at = below((unsigned)(blocks > 0xffffffffu ? 0xffffffffu : blocks));
+    auto shares = [&] { uint64_t a = step, b = blocks; while (b) { uint64_t r = a % b; a = b; b = r; } return a != 1; };
+    while (shares()) step++;
+    for (uint64_t i = 0; i < blocks; i++, at = (at + step) % blocks) {
+        nsm_emulated_now.block = { (unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y) };
+        run_block();
+    }
+}
+
+/* ---- the runtime's calls ---- */
+
+cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t)
+{
+    size_t rounded;
+    if (bytes > ROOM / 4) return cudaErrorMemoryAllocation;
+    turn_of now;
+    if (!device) {
+        void *all = mmap(nullptr, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (all == MAP_FAILED) return cudaErrorMemoryAllocation;
+        device = (char *)all;
+    }
+    int k = class_of(bytes + 2 * REDZONE, &rounded);
+    char *at = (char *)freed[k];
+    if (at) {
+        freed[k] = freed[k]->next;
+    } else {
+        if (used + rounded > ROOM) return cudaErrorMemoryAllocation;
+        at = device + used;
+        used += (rounded + 4095) & ~(size_t)4095;
+        open_device(true);
+    }
+    UNPOISON(at, rounded);
+    ((piece *)at)->bytes = bytes;
+    memset(at + REDZONE, 0xff, bytes); /* NaN: nobody may count on zeros */
+    POISON(at + sizeof(piece), REDZONE - sizeof(piece));
+    POISON(at + REDZONE + bytes, rounded - REDZONE - bytes);
+    *p = at + REDZONE;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeAsync(void *p, cudaStream_t)
+{
+    size_t rounded;
+    if (!p) return cudaSuccess;
+    turn_of now;
+    piece *at = (piece *)((char *)p - REDZONE);
+    int k = class_of(at->bytes + 2 * REDZONE, &rounded);
+    at->next = freed[k];
+    freed[k] = at;
+    POISON((char *)at + sizeof(piece), rounded - sizeof(piece));
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t)
+{
+    turn_of now;
+    bool wants_from = kind != cudaMemcpyHostToDevice, wants_to = kind != cudaMemcpyDeviceToHost;
+    if (bytes && (on_device(from) != wants_from || on_device(to) != wants_to)) fail("a copy between the wrong sides", __FILE__, __LINE__);
+    if (bytes) memmove(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t)
+{
+    turn_of now;
+    if (bytes) memset(p, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **p, size_t bytes)
+{
+    *p = malloc(bytes);
+    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
+{
+    *p = cudaDeviceProp{ "emulated", 0, 0, 3, 1 };
+    return cudaSuccess;
+}
+
+#include "kernels/cuda/backend.cu"
+#include "kernels/cuda/gemm.cu"
+#include "kernels/cuda/elementwise.cu"
+#include "kernels/cuda/dense.cu"
+#include "kernels/cuda/norm.cu"
+#include "kernels/cuda/loss.cu"
+#include "kernels/cuda/optimizer.cu"
+#include "kernels/cuda/sparse.cu"
+#include "kernels/cuda/attention.cu"
+#include "kernels/cuda/attend.cu"
+#include "kernels/cuda/conv1d.cu"
