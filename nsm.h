@@ -18,6 +18,7 @@
 #include "seq/mixer.h"
 #include "seq/backbone.h"
 #include "seq/rnn.h"
+#include "seq/memory.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -237,6 +237,47 @@ nsm_tensor *nsm_linear_recurrence(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, 
 nsm_tensor *nsm_lstm(nsm_tape *tape, nsm_tensor *gx, nsm_tensor *w, nsm_tensor *h0, nsm_tensor *c0, nsm_tensor *length, bool reverse,
                      nsm_tensor **hn, nsm_tensor **cn);
 nsm_tensor *nsm_gru(nsm_tape *tape, nsm_tensor *gx, nsm_tensor *w, nsm_tensor *bias, nsm_tensor *h0, nsm_tensor *length, bool reverse, nsm_tensor **hn);
+/* ---- the state memory (seq/memory.h) ---- */
+/* What can be seen of the slots, as after each token: float32 [B,H,n,s] the shares that writing and reading give to
+ * each slot and their usage; uint8 [B,H,n,s] alive, pruned; uint8 [B,H,n] recycled; int32 [B,H,n] the slot opened, -1 none. */
+typedef struct { nsm_tensor *write, *read, *usage, *alive, *pruned, *recycled, *slot; } nsm_slots_trace;
+
+typedef struct {
+    int slots, learned, top;     /* s; the first of them that are never given up; k that a routing keeps: all >= 1 but learned */
+    int comm_every;              /* tokens between communication of states (0: never) */
+    float tau_new, beta_min, rho, tau_prune, tau_recycle;
+    nsm_tensor *usage, *alive, *birth; /* [B,H,s] float32, uint8, int64: carried, read and left as after the last token
+                                        * (all NULL: the learned slots are alive, nothing else) */
+    nsm_tensor *seen;            /* int64 [B]: tokens before these (0) */
+    nsm_tensor *length;          /* int32 [B]: tokens that are there (n) */
+    const nsm_slots_trace *trace; /* (not wanted) */
+} nsm_slots_config;
+
+/* Pools of s slots, one for each row and head: each token opens a slot if it is new, is written to the slots nearest to its
+ * key by the delta rule, and reads those nearest to its query.  q, k [B,n,H,dk], v [B,n,H,dv]; beta [B,n,H] the strength
+ * of writing, alpha [B,n,H] the decay (NULL: 1); scalar [4,H]: gamma and null share's logit of writing, then of reading, with
+ * comm_every [6,H]: then kappa and gamma of communication; key [B,H,s,dk], value [B,H,s,dv] at the start (NULL: zeros).
+ * out: o [B,n,H,dv]; mass [B,n,H], 1 - the null share of reading; key and value as the last token leaves them.
+ * No gradient passes through what is discrete: opening, giving up, which slots are kept.  Returns NSM_OK or the error. */
+int nsm_slots(nsm_tape *tape, const nsm_slots_config *config, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, nsm_tensor *beta,
+              nsm_tensor *alpha, nsm_tensor *scalar, nsm_tensor *key, nsm_tensor *value, nsm_tensor *out[4]);
+
+/* Attention of each token over the last w, itself among them: softmax over j of gamma[h] q_t . k_j + bias[h, t - j].
+ * q, k [B,n,H,D], v [B,n,H,E], gamma [H], bias [H,w] -> [B,n,H,E].  past_k [B,w-1,H,D], past_v [B,w-1,H,E]: the tokens before
+ * these, oldest first, of which the last seen[b] (int64 [B]; NULL: all) are there; NULL: none.  next (may be NULL) gets
+ * the past_k and past_v of the tokens behind the first length[b] (int32 [B]; NULL: n), without a gradient. */
+nsm_tensor *nsm_window_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, nsm_tensor *gamma, nsm_tensor *bias,
+                                 nsm_tensor *past_k, nsm_tensor *past_v, nsm_tensor *seen, nsm_tensor *length, nsm_tensor *next[2]);
+
+/* x / sqrt(|x|^2 + 1e-6) over the last axis of x [B,n,H,D]; then each pair (m, M + m), m < M = pairs, is turned by
+ * phase * pi/2 * 10^(-1.5 m / max(1, M - 1)), phase_t = phase_(t-1) + rate[b,t,h].  rate may be NULL without pairs.
+ * start (may be NULL: 0) [B,rows,H], of which `row` is this clock's: in float64 a state's, left as after the last token
+ * that is there (length int32 [B], NULL: all), or float32, which gets a gradient. */
+nsm_tensor *nsm_clock(nsm_tape *tape, nsm_tensor *x, nsm_tensor *rate, int pairs, nsm_tensor *start, int row, nsm_tensor *length);
+
+/* y = g m rms(o) w + (1 - g) near, g = sigmoid(gate): o, near [B,n,H,E], m [B,n,H], gate [B,n,H*E], w [H,E] -> [B,n,H*E];
+ * rms(o) = o / sqrt(mean(o^2) + 1e-5) over a head. */
+nsm_tensor *nsm_memory_mix(nsm_tape *tape, nsm_tensor *o, nsm_tensor *m, nsm_tensor *near, nsm_tensor *gate, nsm_tensor *w);
 
 /* ---- losses ---- */
 typedef enum {

@@ -129,6 +129,67 @@ static inline int64_t nsmi_length(const int32_t *length, int64_t b, int64_t n)
     if (!length || length[b] > n) return n;
     return length[b] < 0 ? 0 : length[b];
 }
+/* The slots of the state memory (NSM, seq/memory.c): B x H pools of s slots, each with a key and a value. */
+typedef struct {
+    int64_t batch, tokens, heads, keys, values; /* B, n, H, sizes dk of a key and dv of a value */
+    int64_t slots, learned, top;                /* s; the first s0 are never given up; k kept by a routing */
+    int64_t chunk, chunks;                      /* tokens between stored values; room for so many of these */
+    int64_t comm_every;                         /* tokens between communication of states; 0: none */
+    float tau_new, beta_min, rho, tau_prune, tau_recycle;
+    const int64_t *seen;                        /* [B] tokens before these; NULL: none */
+    const int32_t *length;                      /* [B] tokens that are there; NULL: n */
+} nsmi_slots;
+typedef struct {
+    const float *q, *k, *v;    /* [B,n,H,dk], [B,n,H,dk], [B,n,H,dv] */
+    const float *beta, *alpha; /* [B,n,H] strength of writing; decay, NULL: 1 */
+    const float *scalar;       /* [4,H] gamma and null of writing, of reading; with comm_every [6,H]: kappa and gamma of it */
+    const float *key, *value;  /* [B,H,s,dk], [B,H,s,dv] at the start; NULL: nothing is there */
+} nsmi_slots_in;
+/* [B,H,s], or NULL: at the start the learned slots are alive, and nobody asks for the end. */
+typedef struct { float *usage; uint8_t *alive; int64_t *birth; } nsmi_slots_state;
+/* What backward needs. */
+typedef struct {
+    float *start;    /* [B,H,chunks,s,dv] values where chunks start */
+    int32_t *owner;  /* [B,H,chunks+1,s] there and at the end: the token whose key a slot has; -1: it had it before; -2: dead, -3: always was */
+    int32_t *kept;   /* [B,H,n,2k+1] slots kept by writing, by reading, -1 where fewer; the slot opened, or -1 */
+    float *prob;     /* [B,H,n,2k] their probabilities */
+} nsmi_slots_saved;
+/* What can be seen: [B,H,n,s], and slot (opened, -1: none) and recycled [B,H,n]; as after each token. */
+typedef struct { float *write, *read, *usage; uint8_t *alive, *pruned, *recycled; int32_t *slot; } nsmi_slots_trace;
+/* Gradients that come (NULL: none), and where they go: += ; dalpha, dkey, dvalue may be NULL. */
+typedef struct {
+    const float *o, *mass, *key, *value;
+    float *dq, *dk, *dv, *dbeta, *dalpha, *dscalar, *dkey, *dvalue;
+} nsmi_slots_grad;
+
+/* Attention over the last w tokens, t itself among them: softmax over j of gamma[h] q_t . k_j + bias[h, t - j]. */
+typedef struct {
+    int64_t batch, tokens, heads, keys, values; /* B, n, H, dk, dv */
+    int64_t window;                             /* w */
+    const int64_t *seen;                        /* [B] tokens before these; NULL: none */
+} nsmi_window;
+typedef struct {
+    const float *q, *k, *v;      /* [B,n,H,dk], [B,n,H,dk], [B,n,H,dv] */
+    const float *gamma, *bias;   /* [H], [H,w] */
+    const float *past_k, *past_v; /* [B,w-1,H,dk], [B,w-1,H,dv]: the tokens before these, oldest first; NULL: none */
+} nsmi_window_in;
+/* Where gradients go: += ; the last two may be NULL. */
+typedef struct { float *dq, *dk, *dv, *dgamma, *dbias, *dpast_k, *dpast_v; } nsmi_window_grad;
+
+/* Unit vectors turned by a phase: pairs (m, M + m), m < M = pairs, by phase * pi/2 * 10^(-1.5 m / max(1, M-1)). */
+enum { NSMI_CLOCK_PAIRS = 256 };
+typedef struct {
+    int64_t batch, tokens, heads, size, pairs;
+    int64_t row, rows;        /* start is [B,rows,H], this clock's row */
+    double *start;            /* phase before the first token, and then as after the last; NULL: */
+    const float *start_float; /* the same in float, left as it is; NULL: 0 */
+    const int32_t *length;    /* [B] tokens that are there; NULL: n */
+} nsmi_clock;
+
+/* y = g m rms(o) w + (1 - g) near, g = sigmoid(gate), rms(o) = o / sqrt(mean(o^2) + 1e-5): o, near, gate [n,H,E], m [n,H], w [H,E]. */
+typedef struct { const float *o, *mass, *near, *gate; } nsmi_mix;
+/* o, mass, near, gate: = beta (it) + gradient; w +=; any may be NULL. */
+typedef struct { float *o, *mass, *near, *gate, *w; float beta[4]; } nsmi_mix_grad;
 
 /* A recurrent layer in one direction: LSTM (Hochreiter and Schmidhuber 1997; gates i, f, g, o) or GRU (Cho et al.,
  * arXiv:1406.1078; gates r, z, n).  Row b has length[b] <= n steps (NULL: n); those behind leave the state as it is, and y 0. */
@@ -331,6 +392,29 @@ struct nsm_backend {
     /* dout [B, n, H, E]; ds1 [B, H, D, E] or NULL. */
     void (*recurrence_back)(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, const float *states,
                             const float *dout, const float *ds1, const nsmi_recurrence_grads *to);
+
+    /* ---- the state memory ---- */
+    /* o [B,n,H,dv] what a token reads, mass [B,n,H] 1 - null share, 0 behind the length; key, value: the slots at the end.
+     * saved, trace: NULL, not wanted.  scratch: slots_room() floats. */
+    int64_t (*slots_room)(nsm_device *d, const nsmi_slots *c, bool decay, bool back);
+    void (*slots)(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_state *st, float *scratch, float *o,
+                  float *mass, float *key, float *value, const nsmi_slots_saved *saved, const nsmi_slots_trace *trace);
+    void (*slots_back)(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_saved *saved, float *scratch,
+                       const nsmi_slots_grad *g);
+    /* y [B,n,H,dv]; lse [B,n,H] log of the sum of exponentials (NULL: not wanted).  scratch: window_room() floats. */
+    int64_t (*window_room)(nsm_device *d, const nsmi_window *c, bool back);
+    void (*window)(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in, float *scratch, float *y, float *lse);
+    void (*window_back)(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in, const float *lse, const float *dy,
+                        float *scratch, const nsmi_window_grad *g);
+    /* y = x / sqrt(|x|^2 + 1e-6), turned; x, y [B,n,H,D], rate [B,n,H]: phase_t = phase_(t-1) + rate_t, kept in phase [B,n,H]; by [B,n,H]
+     * 1 / the root.  Without pairs rate and phase are NULL.  back: scratch [B,n,H]; dx = beta dx + it, drate, dstart [B,rows,H] +=, or NULL. */
+    void (*clock)(nsm_device *d, const nsmi_clock *c, const float *x, const float *rate, double *phase, float *by, float *y);
+    void (*clock_back)(nsm_device *d, const nsmi_clock *c, const double *phase, const float *by, const float *y, const float *dy,
+                       float *scratch, float beta, float *dx, float *drate, float *dstart);
+    void (*memory_mix)(nsm_device *d, int64_t tokens, int64_t heads, int64_t size, const float *o, const float *mass,
+                       const float *near, const float *gate, const float *w, float *y);
+    void (*memory_mix_back)(nsm_device *d, int64_t tokens, int64_t heads, int64_t size, const nsmi_mix *x, const float *w,
+                            const float *dy, const nsmi_mix_grad *g);
 };
 
 #ifdef __cplusplus

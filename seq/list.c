@@ -2,8 +2,8 @@
 #include "config.h"
 #include "seq/internal.h"
 
-#define MIXERS(X)                                                                \
-    X(transformer) X(lstm) X(gru)                                                \
+#define MIXERS(X)                                                                         \
+    X(transformer) X(nsm) X(lstm) X(gru)                                                  \
     X(linear_transformer) X(retnet) X(gla) X(deltanet) X(gated_deltanet) X(gsa) X(mamba2)
 
 #define DECLARE(name) extern const nsm_mixer_type nsmi_mixer_##name;

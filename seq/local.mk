@@ -7,3 +7,5 @@ libnsmall_la_SOURCES += %D%/backbone.c
 libnsmall_la_SOURCES += %D%/carried.h %D%/linear_transformer.c %D%/retnet.c %D%/gla.c %D%/deltanet.c %D%/gsa.c %D%/mamba2.c
 nobase_pkginclude_HEADERS += %D%/rnn.h
 libnsmall_la_SOURCES += %D%/rnn.c
+nobase_pkginclude_HEADERS += %D%/memory.h
+libnsmall_la_SOURCES += %D%/memory.c %D%/memory_parts.h

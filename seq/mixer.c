@@ -67,8 +67,8 @@ int nsm_mixer_check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, c
     return nsmi_failed(ctx) ? nsm_error(ctx) : check(ctx, type, key, value, &number);
 }
 
-/* "key=value key=value", blanks or commas between. */
-static int read_options(nsm_mixer *m, const char *text)
+/* "key=value key=value", blanks or commas between.  live: no other keys; apply: else they are only checked. */
+static int read_options(nsm_mixer *m, const char *text, bool live, bool apply)
 {
     nsm_ctx *ctx = m->module.ctx;
     char key[KEY_BYTES], value[VALUE_BYTES];
@@ -80,10 +80,18 @@ static int read_options(nsm_mixer *m, const char *text)
         snprintf(key, sizeof key, "%.*s", (int)n, p);
         snprintf(value, sizeof value, "%.*s", (int)v, p + n + 1);
         if (check(ctx, m->type, key, value, &number)) return nsm_error(ctx);
-        put(m, find_key(m->type, key), number);
+        const nsm_mixer_key *k = find_key(m->type, key);
+        if (live && !k->live) return nsm_error_set(ctx, NSM_EINVAL, "%s: %s cannot be changed once the mixer is made", m->type->name, key);
+        if (apply) put(m, k, number);
         p += n + 1 + v;
     }
     return NSM_OK;
+}
+
+int nsm_mixer_set(nsm_mixer *m, const char *options)
+{
+    if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
+    return read_options(m, options, true, false) ? nsm_error(m->module.ctx) : read_options(m, options, true, true);
 }
 
 /* ---- making ---- */
@@ -104,7 +112,7 @@ nsm_mixer *nsm_mixer_new(nsm_ctx *ctx, const char *name, const nsm_mixer_config 
     m->layer = config->layer;
     m->layers = config->layers ? config->layers : 1;
     for (const nsm_mixer_key *k = type->keys; k && k->name; k++) put(m, k, k->fallback);
-    if (!read_options(m, config->options)) type->make(m);
+    if (!read_options(m, config->options, false, true)) type->make(m);
     if (!nsmi_failed(ctx)) return m;
     nsm_mixer_free(m);
     return NULL;

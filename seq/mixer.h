@@ -37,6 +37,7 @@ typedef struct {
     double low, high;    /* both allowed */
     const char *choices;
     const char *help;
+    bool live;           /* may be changed in a mixer that is trained: nsm_mixer_set() */
 } nsm_mixer_key;
 
 /* What a system is.  The struct that `bytes` measures begins with an nsm_mixer. */
@@ -83,6 +84,9 @@ typedef struct {
 nsm_mixer *nsm_mixer_new(nsm_ctx *ctx, const char *type, const nsm_mixer_config *config);
 void nsm_mixer_free(nsm_mixer *m); /* NULL is allowed */
 nsm_module *nsm_mixer_module(nsm_mixer *m);
+/* Change keys of a mixer, "tau_new=0.8": those that no parameter's shape depends on.  A state that was made before keeps its
+ * sizes.  Errors: NSM_EINVAL, nothing is changed. */
+int nsm_mixer_set(nsm_mixer *m, const char *options);
 /* Check one "key" and "value" of a type without making anything.  NSM_OK or NSM_EINVAL. */
 int nsm_mixer_check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *value);
 

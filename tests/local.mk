@@ -17,6 +17,7 @@ check_PROGRAMS += %D%/oracle
 %C%_oracle_SOURCES += %D%/oracle_losses.c %D%/oracle_optimizers.c %D%/oracle_primitives.c %D%/oracle_seq.c
 %C%_oracle_SOURCES += %D%/oracle_linear.c
 EXTRA_DIST += %D%/fixtures
+%C%_oracle_SOURCES += %D%/oracle_memory.c
 %C%_oracle_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 endif
 

@@ -14,6 +14,7 @@
 
 extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[], oracle_seq[];
 extern const oracle_kind oracle_linear[];
+extern const oracle_kind oracle_memory[];
 static const oracle_kind *const tables[] = {
     oracle_losses,
     oracle_optimizers,
@@ -21,6 +22,7 @@ static const oracle_kind *const tables[] = {
     oracle_graph,
     oracle_seq,
     oracle_linear,
+    oracle_memory,
     NULL,
 };
 

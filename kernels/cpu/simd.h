@@ -50,6 +50,26 @@ static inline void vf_store_n(float *p, vf v, int64_t n)
 #endif
 }
 
+typedef int32_t vi_u __attribute__((vector_size(4 * W), aligned(4), may_alias));
+static inline vi vi_load(const int32_t *p) { return *(const vi_u *)p; }
+static inline void vi_store(int32_t *p, vi v) { *(vi_u *)p = v; }
+
+/* Bit i: lane i of a mask from a comparison. */
+static inline uint32_t vi_bits(vi mask)
+{
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#elif defined(__SSE2__)
+    return (uint32_t)_mm_movemask_ps((__m128)mask);
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < W; i++) bits |= (uint32_t)(mask[i] & 1) << i;
+    return bits;
+#endif
+}
+
 /* mask lane ? a : b, mask from a comparison of vectors */
 static inline vf vf_pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 

@@ -17,7 +17,7 @@
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;
 
-enum { INPUTS = 6, SIZES = 1 << 20, DIRECTIONS = 4, BIG = 701 };
+enum { INPUTS = 8, SIZES = 1 << 20, DIRECTIONS = 4, BIG = 701 };
 enum { FLOATS = 1, DISTINCT, CONSTANT, INDEX, LABELS, VALUES };
 
 #define N(k) (SIZES + (k)) /* a size that is BIG times as large in the test of threads */
@@ -186,6 +186,28 @@ FUNCTION(y_append, nsm_append(t, x[0], x[1], (const int64_t[]){ 2, 0, 4 }))
 FUNCTION(y_append_behind, nsm_append(t, x[0], x[1], NULL))
 FUNCTION(y_attention_packed, nsm_dot_attention_packed(t, x[0], 4, 2, &(nsm_dot_attention_config){ .causal = true }))
 FUNCTION(y_conv1d, nsm_conv1d(t, x[0], x[1], x[2], true, x[3], NULL, NULL))
+/* All four results of a pool whose slots are all there and all kept: nothing is discrete. */
+static nsm_tensor *y_slots(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *out[4];
+    (void)m;
+    nsm_slots(t, &(nsm_slots_config){ .slots = 3, .learned = 3, .top = 3, .tau_new = 0.9f, .rho = 0.9f }, x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], out);
+    for (int i = 0; i < 4; i++) out[i] = nsm_reshape(t, out[i], 1, (const int64_t[]){ -1 });
+    return nsm_concat(t, out, 4, 0);
+}
+static nsm_tensor *y_slots_comm(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *out[4];
+    (void)m;
+    nsm_slots(t, &(nsm_slots_config){ .slots = 3, .learned = 3, .top = 3, .comm_every = 4 }, x[0], x[1], x[2], x[3], NULL, x[5], x[6], x[7], out);
+    return nsm_concat(t, (nsm_tensor *[]){ nsm_reshape(t, out[0], 1, (const int64_t[]){ -1 }), nsm_reshape(t, out[3], 1, (const int64_t[]){ -1 }) }, 2, 0);
+}
+FUNCTION(y_window, nsm_window_attention(t, x[0], x[1], x[2], x[3], x[4], x[5], x[6], NULL, NULL, NULL))
+FUNCTION(y_window_start, nsm_window_attention(t, x[0], x[0], x[1], x[2], x[3], NULL, NULL, NULL, NULL, NULL))
+FUNCTION(y_clock, nsm_clock(t, x[0], x[1], 2, x[2], 1, NULL))
+FUNCTION(y_unit, nsm_clock(t, x[0], NULL, 0, NULL, 0, NULL))
+FUNCTION(y_memory_mix, nsm_memory_mix(t, x[0], x[1], x[2], x[3], x[4]))
+FUNCTION(y_memory_mix_same, nsm_memory_mix(t, x[0], x[1], x[0], x[2], x[3]))
 FUNCTION(y_conv1d_plain, nsm_conv1d(t, x[0], x[1], NULL, false, NULL, NULL, NULL))
 /* q, k, v and what a recurrence adds to them; the result is o, or the last state. */
 #define RECURRENCE(name, ...) \
@@ -213,6 +235,7 @@ DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLA
 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
 DECLARE(append) DECLARE(rnn)
 DECLARE(conv1d) DECLARE(linear_recurrence)
+DECLARE(slots) DECLARE(window) DECLARE(clock) DECLARE(memory_mix)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
 EVERY_BINARY(DECLARE)
@@ -335,6 +358,16 @@ static const test_case cases[] = {
     CASE(rotary_part, rotary, F(3, N(2), 11), IN(INDEX, 0, 900, 3)),
     CASE(append, append, F(3, 4, 5), F(3, N(2), 5)),
     CASE(append_behind, append, F(N(2), 0, 5), F(N(2), 3, 5)),
+    CASE(slots, slots, IN(FLOATS, -1, 1, N(2), 7, 2, 3), IN(FLOATS, -1, 1, N(2), 7, 2, 3), F(N(2), 7, 2, 4), IN(FLOATS, 0.2, 0.8, N(2), 7, 2),
+         IN(FLOATS, 0.3, 0.9, N(2), 7, 2), IN(FLOATS, 0.5, 1.5, 4, 2), IN(FLOATS, -1, 1, N(2), 2, 3, 3), F(N(2), 2, 3, 4)),
+    CASE(slots_comm, slots, IN(FLOATS, -1, 1, 2, N(5), 1, 3), IN(FLOATS, -1, 1, 2, N(5), 1, 3), F(2, N(5), 1, 5), IN(FLOATS, 0.2, 0.8, 2, N(5), 1),
+         IN(CONSTANT, 0, 1, 1), IN(FLOATS, 0.2, 0.8, 6, 1), IN(FLOATS, -1, 1, 2, 1, 3, 3), F(2, 1, 3, 5)),
+    CASE(window, window, F(2, N(6), 2, 3), F(2, N(6), 2, 3), F(2, N(6), 2, 4), IN(FLOATS, 0.2, 1, 2), F(2, 4), F(2, 3, 2, 3), F(2, 3, 2, 4)),
+    CASE(window_start, window, F(N(2), 9, 1, 5), F(N(2), 9, 1, 2), IN(FLOATS, 0.2, 1, 1), F(1, 70)),
+    CASE(clock, clock, F(2, N(5), 2, 7), F(2, N(5), 2), F(2, 3, 2)),
+    CASE(unit, clock, F(N(2), 5, 2, 3)),
+    CASE(memory_mix, memory_mix, F(2, N(5), 2, 3), F(2, N(5), 2), F(2, N(5), 2, 3), F(2, N(5), 6), F(2, 3)),
+    CASE(memory_mix_same, memory_mix, F(2, 5, 2, 3), F(2, 5, 2), F(2, 5, 6), F(2, 3)),
     CASE(conv1d, conv1d, F(2, N(1), 9), F(9, 1, 4), F(9), F(2, 3, 9)),
     CASE(conv1d, conv1d, F(N(2), 6, 21), F(21, 3), F(21), F(N(2), 2, 21)),
     CASE(conv1d_plain, conv1d, F(N(2), 5, 7), F(7, 1)),

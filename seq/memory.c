@@ -1,0 +1,380 @@
+/* seq/memory.c - The Neural State Machine over sequences, the mixer "nsm".
+ *
+ *   q, k, v   = silu(conv(W x)); q, k to unit length and turned by clocks that the content drives
+ *   slots     : a token opens a state where no key is nearer than tau_new, is written to the topk nearest by the
+ *               delta rule, and reads the topk nearest to q; a null share takes what matches nothing
+ *   window    : exact attention over the last `window` tokens, itself among them
+ *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b)
+ *
+ * Letters: H heads, dk and dv sizes of a key and a value, s states, s0 of them learned, c taps of the
+ * convolutions, M pairs that a clock turns.
+ * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c], w_beta [H, d], b_beta,
+ * log_gamma_w, null_w, log_gamma_r, null_r, log_gamma_a [H], rel_bias [H, window], norm_mem [H, dv], w_gate [H*dv, d],
+ * b_gate, w_out [d, H*dv]; with decay w_alpha [H, d], b_alpha; with clock w_clock [2H, d], b_clock, writing first;
+ * with s0 slot_key [H, s0, dk], slot_val [H, s0, dv]; with comm_every b_comm, log_gamma_c [H].
+ * State: K [H, s, dk], S [H, s, dv], alive, usage, birth [H, s], phase [2, H], tail_q, tail_k, tail_v [c-1, ..], win_k,
+ * win_v [window-1, H, ..]: its size does not depend on the tokens seen.
+ * Cost: O(n s d) time; O(n) memory in training. */
+#include "config.h"
+#include "seq/internal.h"
+#include "seq/memory.h"
+#include "seq/memory_parts.h"
+
+enum { WATCHED = 11 };
+
+typedef struct {
+    nsm_mixer base;
+    int heads, dk, dv, s, s0, topk, window, conv, clock, comm_every;
+    bool decay;
+    float tau_new, beta_min, rho, tau_prune, tau_recycle;
+    nsm_tensor *w[3], *taps[3];                       /* of q, k, v */
+    nsm_tensor *w_beta, *b_beta, *w_alpha, *b_alpha, *w_clock, *b_clock;
+    nsm_tensor *log_gamma_w, *null_w, *log_gamma_r, *null_r, *log_gamma_a, *rel_bias;
+    nsm_tensor *norm_mem, *w_gate, *b_gate, *w_out;
+    nsm_tensor *slot_key, *slot_val, *b_comm, *log_gamma_c;
+    bool watch;
+    nsm_memory_view view;
+} memory;
+
+static const nsm_mixer_key keys[] = {
+    KEY_INT(memory, heads, 4, 1, 65536, "heads, each with a pool of its own"),
+    KEY_INT(memory, dk, 0, 0, 65536, "size of a key (0: width / heads)"),
+    KEY_INT(memory, dv, 0, 0, 65536, "size of a value (0: width / heads)"),
+    KEY_LIVE_INT(memory, s, 64, 1, 1 << 20, "states of a pool"),
+    KEY_INT(memory, s0, 0, 0, 1 << 20, "of them learned: always there"),
+    KEY_LIVE_INT(memory, topk, 8, 1, 1 << 20, "states that a routing keeps"),
+    KEY_INT(memory, window, 16, 1, 1 << 20, "tokens seen exactly, itself among them"),
+    KEY_INT(memory, conv, 4, 1, 32, "taps of the convolutions"),
+    KEY_BOOL(memory, decay, false, "contents fade by what the tokens say"),
+    KEY_INT(memory, clock, -1, -1, 256, "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
+    KEY_INT(memory, comm_every, 0, 0, 1 << 30, "tokens between communication of states (0: never)"),
+    KEY_LIVE_REAL(memory, tau_new, 0.9, -2, 2, "a token less near to every state than this opens one"),
+    KEY_LIVE_REAL(memory, beta_min, 0.1, 0, 1, "... if it is written at least so strongly"),
+    KEY_LIVE_REAL(memory, rho, 0.99, 0, 1, "what usage keeps at every token: how long states last"),
+    KEY_LIVE_REAL(memory, tau_prune, 0.02, 0, 1e30, "a state of less usage is given up"),
+    KEY_LIVE_REAL(memory, tau_recycle, 0.5, 0, 1e30, "a full pool's least used state goes to a token this many times as strong"),
+    KEYS_END
+};
+
+/* ---- parameters ---- */
+static nsm_tensor *normal(memory *m, const char *name, int64_t out, int64_t in)
+{
+    nsm_tensor *w = nsm_module_param(&m->base.module, name, 2, (int64_t[]){ out, in });
+    if (w) nsm_init_normal(w, 0, 1 / sqrtf(3 * (float)in));
+    return w;
+}
+
+static nsm_tensor *by_head(memory *m, const char *name, int64_t count, float value)
+{
+    return nsmi_mixer_fill(&m->base, name, 1, &count, value);
+}
+
+static nsm_tensor *learned(memory *m, const char *name, int64_t size, float deviation)
+{
+    nsm_tensor *w = nsm_module_param(&m->base.module, name, 3, (int64_t[]){ m->heads, m->s0, size });
+    if (w) nsm_init_normal(w, 0, deviation);
+    return w;
+}
+
+static void make_routing(memory *m)
+{
+    int64_t h = m->heads;
+    m->w_beta = normal(m, "w_beta", h, m->base.width);
+    m->b_beta = by_head(m, "b_beta", h, 1);
+    if (m->decay) m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ h, m->base.width }, 0);
+    if (m->decay) m->b_alpha = by_head(m, "b_alpha", h, 6);
+    if (m->clock) m->w_clock = nsmi_mixer_fill(&m->base, "w_clock", 2, (int64_t[]){ 2 * h, m->base.width }, 0);
+    if (m->clock) m->b_clock = by_head(m, "b_clock", 2 * h, -2);
+    m->log_gamma_w = by_head(m, "log_gamma_w", h, logf(4));
+    m->null_w = by_head(m, "null_w", h, 2);
+    m->log_gamma_r = by_head(m, "log_gamma_r", h, logf(4));
+    m->null_r = by_head(m, "null_r", h, 0);
+    m->log_gamma_a = by_head(m, "log_gamma_a", h, logf(8));
+    m->rel_bias = nsmi_mixer_fill(&m->base, "rel_bias", 2, (int64_t[]){ h, m->window }, 0);
+    if (m->s0) m->slot_key = learned(m, "slot_key", m->dk, 1);
+    if (m->s0) m->slot_val = learned(m, "slot_val", m->dv, 0.02f);
+    if (m->comm_every) m->b_comm = by_head(m, "b_comm", h, -3);
+    if (m->comm_every) m->log_gamma_c = by_head(m, "log_gamma_c", h, logf(4));
+}
+
+static int make(nsm_mixer *mixer)
+{
+    static const char *const maps[3] = { "w_q", "w_k", "w_v" }, *const taps[3] = { "conv_q", "conv_k", "conv_v" };
+    memory *m = (memory *)mixer;
+    int own = mixer->width % m->heads ? 0 : mixer->width / m->heads;
+    if (!m->dk) m->dk = own;
+    if (!m->dv) m->dv = own;
+    if (m->clock < 0) m->clock = m->dk / 8;
+    if (!m->dk || !m->dv || 2 * m->clock > m->dk || m->s0 > m->s)
+        return nsm_error_set(mixer->module.ctx, NSM_EINVAL, "nsm: width is %d, heads %d, dk %d, dv %d, clock %d, s %d, s0 %d; want heads that divide "
+                             "the width or dk and dv, 2 clock <= dk, s0 <= s", mixer->width, m->heads, m->dk, m->dv, m->clock, m->s, m->s0);
+    for (int i = 0; i < 3; i++) {
+        int64_t rows = (int64_t)m->heads * (i < 2 ? m->dk : m->dv);
+        float bound = 1 / sqrtf((float)m->conv);
+        m->w[i] = normal(m, maps[i], rows, mixer->width);
+        m->taps[i] = nsm_module_param(&mixer->module, taps[i], 2, (int64_t[]){ rows, m->conv });
+        if (m->taps[i]) nsm_init_uniform(m->taps[i], -bound, bound);
+    }
+    make_routing(m);
+    m->norm_mem = nsmi_mixer_fill(mixer, "norm_mem", 2, (int64_t[]){ m->heads, m->dv }, 1);
+    m->w_gate = normal(m, "w_gate", (int64_t)m->heads * m->dv, mixer->width);
+    m->b_gate = by_head(m, "b_gate", (int64_t)m->heads * m->dv, 0);
+    m->w_out = normal(m, "w_out", mixer->width, (int64_t)m->heads * m->dv);
+    return nsm_error(mixer->module.ctx);
+}
+
+/* ---- token maps ---- */
+/* What gates by head a token has: beta, then alpha, then the clocks' rates, through one product. */
+typedef struct { nsm_tensor *beta, *alpha, *rate[2], *rates; } gates;
+
+static gates gates_of(nsm_tape *tape, memory *m, nsm_tensor *x)
+{
+    nsm_tensor *w[3] = { m->w_beta }, *b[3] = { m->b_beta };
+    int64_t h = m->heads, at = h;
+    int count = 1;
+    gates g = { 0 };
+    if (m->decay) w[count] = m->w_alpha, b[count++] = m->b_alpha;
+    if (m->clock) w[count] = m->w_clock, b[count++] = m->b_clock;
+    nsm_tensor *all = count > 1 ? nsm_linear(tape, x, nsm_concat(tape, w, count, 0), nsm_concat(tape, b, count, 0))
+                                : nsm_linear(tape, x, *w, *b);
+    all = nsm_sigmoid(tape, all);
+    g.beta = count > 1 ? nsm_slice(tape, all, 2, 0, h) : all;
+    if (m->decay) g.alpha = nsm_slice(tape, all, 2, at, h), at += h;
+    if (m->clock) {
+        g.rate[0] = nsm_slice(tape, all, 2, at, h);
+        g.rate[1] = nsm_slice(tape, all, 2, at + h, h);
+        if (m->watch) g.rates = nsm_slice(tape, all, 2, at, 2 * h);
+    }
+    return g;
+}
+
+/* gamma and null of writing and of reading, then kappa and gamma of communication: [4 or 6, H] */
+static nsm_tensor *scalars_of(nsm_tape *tape, memory *m)
+{
+    nsm_tensor *row[6] = { nsm_exp(tape, m->log_gamma_w), m->null_w, nsm_exp(tape, m->log_gamma_r), m->null_r, NULL, NULL };
+    int rows = m->comm_every ? 6 : 4;
+    if (m->comm_every) row[4] = nsm_sigmoid(tape, m->b_comm);
+    if (m->comm_every) row[5] = nsm_exp(tape, m->log_gamma_c);
+    for (int i = 0; i < rows; i++) row[i] = nsm_reshape(tape, row[i], 2, (int64_t[]){ 1, m->heads });
+    return nsm_concat(tape, row, rows, 0);
+}
+
+/* The learned states at the start of a sequence, others zero: x [H, s0, size] -> [B, H, s, size].  x NULL: none. */
+static nsm_tensor *at_start(nsm_tape *tape, memory *m, nsm_tensor *x, int64_t batch, int64_t size)
+{
+    nsm_tensor *rows = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ m->heads, m->s - m->s0, size }, NULL);
+    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ batch, 1, 1, 1 }, NULL);
+    if (!rows || !every) return NULL;
+    nsm_tensor_zero(rows);
+    nsm_tensor_zero(every);
+    return nsm_add(tape, x ? nsm_concat(tape, (nsm_tensor *[]){ x, rows }, 2, 1) : rows, every);
+}
+
+static nsm_tensor *unit_keys(nsm_tape *tape, memory *m)
+{
+    if (!m->s0) return NULL;
+    nsm_tensor *key = nsm_reshape(tape, m->slot_key, 4, (int64_t[]){ 1, m->heads, m->s0, m->dk });
+    key = nsm_clock(tape, key, NULL, 0, NULL, 0, NULL);
+    return key ? nsm_reshape(tape, key, 3, (int64_t[]){ m->heads, m->s0, m->dk }) : NULL;
+}
+
+/* ---- watching ---- */
+static nsm_tensor **watched(memory *m, int i)
+{
+    nsm_memory_view *v = &m->view;
+    nsm_tensor **const all[WATCHED] = { &v->slots.write, &v->slots.read, &v->slots.usage, &v->slots.alive, &v->slots.pruned, &v->slots.recycled,
+                                        &v->slots.slot, &v->birth, &v->seen, &v->beta, &v->gate };
+    return i < WATCHED ? all[i] : i == WATCHED ? &v->rate : NULL;
+}
+
+static void forget(memory *m)
+{
+    for (int i = 0; watched(m, i); i++) {
+        nsm_tensor_free(*watched(m, i));
+        *watched(m, i) = NULL;
+    }
+}
+
+static void make_view(memory *m, int64_t b, int64_t n, int64_t s)
+{
+    nsm_ctx *ctx = m->base.module.ctx;
+    int64_t h = m->heads, dim[4] = { b, h, n, s };
+    static const nsm_type types[7] = { NSM_F32, NSM_F32, NSM_F32, NSM_U8, NSM_U8, NSM_U8, NSM_I32 };
+    forget(m);
+    for (int i = 0; i < 7; i++) {
+        *watched(m, i) = nsm_tensor_new(ctx, types[i], i < 5 ? 4 : 3, dim);
+        if (*watched(m, i)) nsm_tensor_zero(*watched(m, i));
+    }
+    m->view.birth = nsm_tensor_new(ctx, NSM_I64, 3, (int64_t[]){ b, h, s });
+    m->view.seen = nsm_tensor_new(ctx, NSM_I64, 1, &b);
+}
+
+static nsm_tensor *copy_of(const nsm_tensor *x)
+{
+    nsm_tensor *y = x ? nsm_tensor_new(x->ctx, x->type, x->rank, x->dim) : NULL;
+    if (y) nsm_tensor_copy(y, x);
+    return y;
+}
+
+/* What was there before the first token. */
+static void view_start(memory *m, const nsmi_memory_parts *in)
+{
+    int64_t none[1] = { -1 };
+    if (in->birth) nsm_tensor_copy(m->view.birth, in->birth);
+    if (in->seen) nsm_tensor_copy(m->view.seen, in->seen);
+    else if (m->view.seen) nsm_tensor_zero(m->view.seen);
+    if (in->birth || !m->view.birth) return;
+    nsm_ctx *ctx = m->base.module.ctx;
+    for (int64_t i = 0; i < nsm_numel(m->view.birth); i++) ctx->dev.be->to_device(&ctx->dev, sizeof none, none, m->view.birth->i64 + i);
+}
+
+/* ---- forward ---- */
+/* z -> silu(conv(z)), by head; the tail to go on with. */
+static nsm_tensor *convolve(nsm_tape *tape, memory *m, int i, nsm_tensor *x, nsm_tensor *length, const nsmi_memory_parts *in, bool carry,
+                            nsmi_memory_results *out)
+{
+    out->map[i] = nsm_linear(tape, x, m->w[i], NULL);
+    nsm_tensor *y = nsm_conv1d(tape, out->map[i], m->taps[i], NULL, true, in->tail[i], length, carry ? &out->tail[i] : NULL);
+    return nsmi_split_heads(tape, y, m->heads);
+}
+
+int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length, const nsmi_memory_parts *given, nsmi_memory_results *out)
+{
+    static const nsmi_memory_parts nothing = { 0 };
+    memory *m = (memory *)mixer;
+    nsmi_memory_parts in = given ? *given : nothing;
+    nsm_tensor *slots[4], *qkv[3], *gate;
+    memset(out, 0, sizeof *out);
+    if (!in.key && (given || m->s0)) {
+        in.key = at_start(tape, m, unit_keys(tape, m), x->dim[0], m->dk);
+        in.value = at_start(tape, m, m->slot_val, x->dim[0], m->dv);
+    }
+    nsm_slots_config c = { in.key ? (int)in.key->dim[2] : m->s, m->s0, m->topk, m->comm_every, m->tau_new, m->beta_min, m->rho, m->tau_prune,
+                           m->tau_recycle, in.usage, in.alive, in.birth, in.seen, length, NULL };
+    if (m->watch) {
+        make_view(m, x->dim[0], x->dim[1], c.slots);
+        view_start(m, &in);
+        c.trace = &m->view.slots;
+    }
+    gates g = gates_of(tape, m, x);
+    for (int i = 0; i < 3; i++) qkv[i] = convolve(tape, m, i, x, length, &in, given != NULL, out);
+    qkv[0] = nsm_clock(tape, qkv[0], g.rate[1], m->clock, in.phase, 1, length);
+    qkv[1] = nsm_clock(tape, qkv[1], g.rate[0], m->clock, in.phase, 0, length);
+    nsm_slots(tape, &c, qkv[0], qkv[1], qkv[2], g.beta, g.alpha, scalars_of(tape, m), in.key, in.value, slots);
+    nsm_tensor *near = nsm_window_attention(tape, qkv[0], qkv[1], qkv[2], nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k, in.past_v,
+                                            in.seen, length, given ? out->past : NULL);
+    gate = nsm_linear(tape, x, m->w_gate, m->b_gate);
+    out->y = nsm_linear(tape, nsm_memory_mix(tape, slots[0], slots[1], near, gate, m->norm_mem), m->w_out, NULL);
+    out->k = qkv[1];
+    out->v = qkv[2];
+    out->rate[0] = g.rate[0];
+    out->rate[1] = g.rate[1];
+    out->key = slots[2];
+    out->value = slots[3];
+    if (m->watch) {
+        m->view.beta = copy_of(g.beta);
+        m->view.gate = copy_of(gate);
+        m->view.rate = copy_of(g.rates);
+    }
+    return nsm_error(mixer->module.ctx);
+}
+
+static const char *const tails[3] = { "tail_q", "tail_k", "tail_v" };
+
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+{
+    nsmi_memory_results out;
+    nsmi_memory_parts in = { 0 };
+    if (s) {
+        in.key = nsmi_state_read(tape, s, "K");
+        in.value = nsmi_state_read(tape, s, "S");
+        for (int i = 0; i < 3; i++) in.tail[i] = nsmi_state_read(tape, s, tails[i]);
+        in.past_k = nsmi_state_read(tape, s, "win_k");
+        in.past_v = nsmi_state_read(tape, s, "win_v");
+        in.usage = nsm_state_get(s, "usage"); /* these are read and written in place */
+        in.alive = nsm_state_get(s, "alive");
+        in.birth = nsm_state_get(s, "birth");
+        in.phase = nsm_state_get(s, "phase");
+        in.seen = s->seen;
+    }
+    if (nsmi_failed(mixer->module.ctx) || nsmi_memory_run(tape, mixer, x, length, s ? &in : NULL, &out)) return NULL;
+    if (!s) return out.y;
+    nsmi_state_write(s, "K", out.key);
+    nsmi_state_write(s, "S", out.value);
+    for (int i = 0; i < 3; i++) nsmi_state_write(s, tails[i], out.tail[i]);
+    nsmi_state_write(s, "win_k", out.past[0]);
+    nsmi_state_write(s, "win_v", out.past[1]);
+    return out.y;
+}
+
+/* ---- state ---- */
+static int state(nsm_mixer *mixer, nsm_state *s)
+{
+    memory *m = (memory *)mixer;
+    int64_t h = m->heads, slots = m->s, dk = m->dk, dv = m->dv;
+    if (m->s0 > m->s) return nsm_error_set(mixer->module.ctx, NSM_EINVAL, "nsm: s is %d, less than the %d learned states", m->s, m->s0);
+    nsm_state_add(s, "K", NSM_F32, 3, (int64_t[]){ h, slots, dk });
+    nsm_state_add(s, "S", NSM_F32, 3, (int64_t[]){ h, slots, dv });
+    nsm_state_add(s, "alive", NSM_U8, 2, (int64_t[]){ h, slots });
+    nsm_state_add(s, "usage", NSM_F32, 2, (int64_t[]){ h, slots });
+    nsm_state_add(s, "birth", NSM_I64, 2, (int64_t[]){ h, slots });
+    nsm_state_add(s, "phase", NSM_F64, 2, (int64_t[]){ 2, h });
+    for (int i = 0; i < 3; i++) nsm_state_add(s, tails[i], NSM_F32, 2, (int64_t[]){ m->conv - 1, h * (i < 2 ? dk : dv) });
+    nsm_state_add(s, "win_k", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dk });
+    nsm_state_add(s, "win_v", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dv });
+    return nsm_error(mixer->module.ctx);
+}
+
+/* No token has opened a state; the learned ones are alive. */
+static int start(nsm_mixer *mixer, nsm_state *s)
+{
+    memory *m = (memory *)mixer;
+    nsm_ctx *ctx = mixer->module.ctx;
+    nsm_tensor *birth = nsm_state_get(s, "birth"), *alive = nsm_state_get(s, "alive");
+    int64_t count = nsm_numel(birth), slots = birth->dim[2];
+    int64_t *none = nsmi_malloc(ctx, (size_t)count * sizeof *none);
+    uint8_t *there = nsmi_malloc(ctx, (size_t)count);
+    if (none && there) {
+        for (int64_t i = 0; i < count; i++) {
+            none[i] = -1;
+            there[i] = i % slots < m->s0;
+        }
+        nsm_tensor_set(birth, none);
+        nsm_tensor_set(alive, there);
+    }
+    free(none);
+    free(there);
+    if (!m->s0 || nsmi_failed(ctx)) return nsm_error(ctx);
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tape_inference(tape, true);
+    int s_now = m->s;
+    m->s = (int)slots;
+    nsmi_state_write(s, "K", at_start(tape, m, unit_keys(tape, m), s->batch, m->dk));
+    nsmi_state_write(s, "S", at_start(tape, m, m->slot_val, s->batch, m->dv));
+    m->s = s_now;
+    nsm_tape_free(tape);
+    return nsm_error(ctx);
+}
+
+static void clear(nsm_mixer *mixer) { forget((memory *)mixer); }
+
+const nsm_mixer_type nsmi_mixer_nsm = {
+    .name = "nsm", .about = "Neural State Machine: a pool of states, opened, routed to and given up, beside a window", .bytes = sizeof(memory),
+    .keys = keys, .make = make, .clear = clear, .forward = forward, .state = state, .start = start,
+};
+
+/* ---- what can be seen ---- */
+int nsm_memory_watch(nsm_mixer *m, bool on)
+{
+    if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
+    if (m->type != &nsmi_mixer_nsm) return nsm_error_set(m->module.ctx, NSM_EINVAL, "nsm_memory_watch: the mixer is %s, want nsm", m->type->name);
+    ((memory *)m)->watch = on;
+    if (!on) forget((memory *)m);
+    return NSM_OK;
+}
+
+const nsm_memory_view *nsm_memory_seen(const nsm_mixer *m)
+{
+    const memory *me = (const memory *)m;
+    return m && m->type == &nsmi_mixer_nsm && me->view.beta ? &me->view : NULL;
+}
