@@ -279,6 +279,26 @@ nsm_tensor *nsm_clock(nsm_tape *tape, nsm_tensor *x, nsm_tensor *rate, int pairs
  * rms(o) = o / sqrt(mean(o^2) + 1e-5) over a head. */
 nsm_tensor *nsm_memory_mix(nsm_tape *tape, nsm_tensor *o, nsm_tensor *m, nsm_tensor *near, nsm_tensor *gate, nsm_tensor *w);
 
+/* The selective scan (Gu and Dao, arXiv:2312.00752), by channel with N states:
+ *   s_t = exp(d_t a) s_{t-1} + d_t b_t u_t     y_t = (s_t . c_t + skip u_t) silu(z_t)     d = dt + dt_bias, or softplus of it
+ * u, dt [B,n,D], a [D,N] (not above 0, N at most 256), b, c both [B,n,G,N], G a divisor of D, or both [D,N] -> y [B,n,D]. */
+typedef struct {
+    nsm_tensor *skip, *dt_bias; /* [D] (0) */
+    nsm_tensor *z;              /* [B,n,D] (no gate) */
+    bool softplus;
+    nsm_tensor *state;          /* [B,D,N] to begin from (0) */
+    nsm_tensor *length;         /* int32 [B]: tokens of each row; those behind change nothing (n) */
+} nsm_scan_config;
+nsm_tensor *nsm_selective_scan(nsm_tape *tape, nsm_tensor *u, nsm_tensor *dt, nsm_tensor *a, nsm_tensor *b, nsm_tensor *c,
+                               const nsm_scan_config *config, nsm_tensor **state);
+
+/* RWKV-4's sum (Peng et al., arXiv:2305.13048), by channel, with a running maximum: w (not above 0), u [C], k, v [B,n,C] ->
+ *   y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same without v)
+ * state [B,3,C]: numerator and denominator divided by e^top, and top (at the start 0, 0, -1e38).  *next (may be NULL) gets
+ * the state after the last token, through which no gradient passes. */
+nsm_tensor *nsm_wkv(nsm_tape *tape, nsm_tensor *w, nsm_tensor *u, nsm_tensor *k, nsm_tensor *v, nsm_tensor *state, nsm_tensor *length,
+                    nsm_tensor **next);
+
 /* ---- losses ---- */
 typedef enum {
     NSM_LOSS_MEAN,      /* over every value, or by weight in cross entropy */

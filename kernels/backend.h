@@ -121,6 +121,32 @@ typedef struct {            /* += where not NULL; q, k, v, g by token and by H h
     float *q, *k, *v, *g, *beta, *a, *b, *bonus, *s0;
 } nsmi_recurrence_grads;
 
+/* The selective scan of Mamba (Gu and Dao, arXiv:2312.00752): D channels of N states, at most NSMI_SCAN_MOST, in G groups
+ * that share B and C; dt after adding its bias, and softplus if asked:
+ *   s_t = exp(dt_t a) s_{t-1} + dt_t B_t u_t      y_t = (s_t . C_t + skip u_t) silu(z_t) */
+enum { NSMI_SCAN_MOST = 256 };
+typedef struct {
+    int64_t batch, n, channels, states, groups;
+    bool softplus;
+    bool fixed;             /* B and C are the channels' own, [D, N], for all tokens */
+    const int32_t *length;  /* [B], NULL: n.  Tokens behind it change nothing; their y is 0 */
+} nsmi_scan;
+typedef struct {
+    const float *u, *dt;    /* [B, n, D] */
+    const float *a;         /* [D, N], not above 0 */
+    const float *b, *c;     /* [B, n, G, N], or [D, N] */
+    const float *skip, *bias; /* [D], or NULL: 0 */
+    const float *z;         /* [B, n, D], or NULL: no gate */
+    const float *s0;        /* [B, D, N]; NULL: 0 */
+} nsmi_scan_values;
+typedef struct {            /* where not NULL: u, dt, z, s0, and b, c unless fixed, +=; of each row, written: a, skip, bias, fixed b, c: [B, ...] */
+    float *u, *dt, *a, *b, *c, *skip, *bias, *z, *s0;
+} nsmi_scan_grads;
+static inline int64_t nsmi_scan_scratch(const nsmi_scan *s) /* floats that backward needs: a part for every 128 channels */
+{
+    return s->fixed ? 0 : s->batch * s->groups * ((s->channels / s->groups + 127) / 128) * s->n * 2 * s->states;
+}
+
 enum { NSMI_CONV_TAPS = 32 }; /* most of a conv1d */
 
 /* Tokens of row b that are there: length[b], taken as 0..n; all without lengths. */
@@ -392,6 +418,19 @@ struct nsm_backend {
     /* dout [B, n, H, E]; ds1 [B, H, D, E] or NULL. */
     void (*recurrence_back)(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, const float *states,
                             const float *dout, const float *ds1, const nsmi_recurrence_grads *to);
+    /* y [B, n, D], s1 [B, D, N]; states [B, n / NSMI_CHUNK rounded up, N, D]: those before each chunk, for backward; NULL: not kept. */
+    void (*scan)(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, float *y, float *s1, float *states);
+    void (*scan_back)(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, const float *states, const float *dout,
+                      const float *ds1, float *scratch, const nsmi_scan_grads *to); /* ds1 may be NULL */
+    /* RWKV-4's sum, by channel: y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same without v).
+     * w (not above 0), u [C], k, v, y [B, n, C]; s0, s1 [B, 3, C] = numerator and denominator divided by e^top, and top;
+     * states [B, n / NSMI_CHUNK rounded up, 3, C]: those before each chunk; NULL: not kept. */
+    void (*wkv)(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
+                const float *k, const float *v, const float *s0, float *y, float *s1, float *states);
+    /* dw, du [B, C] written; dk, dv, ds0 +=, may be NULL. */
+    void (*wkv_back)(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
+                     const float *k, const float *v, const float *states, const float *dout, float *dw, float *du, float *dk,
+                     float *dv, float *ds0);
 
     /* ---- the state memory ---- */
     /* o [B,n,H,dv] what a token reads, mass [B,n,H] 1 - null share, 0 behind the length; key, value: the slots at the end.

@@ -4,6 +4,7 @@ NSM_CPU_SOURCES += %D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/
 NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/decay.h %D%/cpu/recurrence.c
 NSM_CPU_SOURCES += %D%/cpu/rnn.c
 NSM_CPU_SOURCES += %D%/cpu/slots.c %D%/cpu/memory.c
+NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/decay.h %D%/cpu/recurrence.c %D%/cpu/scan.c
 
 libnsmall_la_SOURCES += %D%/backend.h %D%/philox.h %D%/update.h %D%/cpu/backend.c
 libnsmall_la_LIBADD += libnsmcpu_generic.la

@@ -19,6 +19,8 @@
     X(attention) X(rotary) X(append) X(rnn)                                                          \
     X(conv1d) X(linear_recurrence)                                                                   \
     X(slots) X(window) X(clock) X(memory_mix)
+    X(attention) X(rotary) X(append)                                                                 \
+    X(conv1d) X(linear_recurrence) X(selective_scan) X(wkv)
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;
 #define ADDRESS(name) &nsmi_op_##name,

@@ -207,3 +207,141 @@ nsm_tensor *nsm_linear_recurrence(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, 
     if (state) *state = out[1];
     return out[0];
 }
+
+/* The sum over the first axis of wide [B, size], to the gradient of input i. */
+static void sum_rows(nsm_node *n, int i, int64_t batch, int64_t size, const float *wide)
+{
+    float beta, *dx = wide ? nsm_node_dx_beta(n, i, &beta) : NULL;
+    if (dx) BE(n)->sum_to(DEV(n), (const int64_t[5]){ 1, 1, 1, batch, size }, wide, (nsmi_strides){ { 0, 0, 0, 0, 1 } }, beta, dx);
+}
+
+static float *rows_of(nsm_node *n, int i, int64_t batch) { return nsmi_needs(n, i) ? nsmi_floats(n, batch * nsm_numel(n->in[i])) : NULL; }
+
+static int64_t chunks_of(int64_t n) { return (n + NSMI_CHUNK - 1) / NSMI_CHUNK; }
+
+/* ---- the selective scan: in = u, dt, a, b, c, skip, dt_bias, z, state, length; i[0] softplus; out = y, the last state ---- */
+enum { SU, SDT, SA, SB, SC, SSKIP, SBIAS, SZ, SSTATE, SLENGTH };
+
+static bool scan_plan(const nsm_node *n, nsmi_scan *s)
+{
+    const nsm_tensor *u = n->in[SU], *a = n->in[SA], *b = n->in[SB];
+    if (u->rank != 3 || a->rank != 2 || (b->rank != 4 && b->rank != 2)) return false;
+    *s = (nsmi_scan){ u->dim[0], u->dim[1], u->dim[2], a->dim[1], b->rank == 4 ? b->dim[2] : 1, n->i[0] != 0, b->rank == 2,
+                      n->in[SLENGTH] ? n->in[SLENGTH]->i32 : NULL };
+    if (s->batch < 1 || s->n < 1 || s->channels < 1 || s->states < 1 || s->states > NSMI_SCAN_MOST || s->groups < 1 || s->channels % s->groups ||
+        !IS(n->in[SDT], s->batch, s->n, s->channels) || !IS(a, s->channels, s->states) || !IS(n->in[SZ], s->batch, s->n, s->channels))
+        return false;
+    bool shared = s->fixed ? IS(b, s->channels, s->states) && IS(n->in[SC], s->channels, s->states)
+                           : IS(b, s->batch, s->n, s->groups, s->states) && IS(n->in[SC], s->batch, s->n, s->groups, s->states);
+    return shared && IS(n->in[SSKIP], s->channels) && IS(n->in[SBIAS], s->channels) && IS(n->in[SSTATE], s->batch, s->channels, s->states) &&
+           is_length(n->in[SLENGTH], s->batch);
+}
+
+static void selective_scan_shape(nsm_node *n)
+{
+    nsmi_scan s;
+    if (!are_floats(n, SU, SSTATE) || !scan_plan(n, &s)) {
+        nsmi_bad_shape(n, "want u, dt, z [B,n,D], a [D,N], b and c [B,n,G,N] or both [D,N], skip, dt_bias [D], state [B,D,N], length int32 [B]; "
+                          "N at most 256, G a divisor of D");
+        return;
+    }
+    OUT(n, 0, s.batch, s.n, s.channels);
+    OUT(n, 1, s.batch, s.channels, s.states);
+}
+
+static nsmi_scan_values scan_values(const nsm_node *n)
+{
+    return (nsmi_scan_values){ X(SU), X(SDT), X(SA), X(SB), X(SC), values(n->in[SSKIP]), values(n->in[SBIAS]), values(n->in[SZ]),
+                               values(n->in[SSTATE]) };
+}
+
+static void selective_scan_forward(nsm_node *n)
+{
+    nsmi_scan s;
+    scan_plan(n, &s);
+    nsm_tensor *states = n->recorded ? SAVE(n, 0, s.batch, chunks_of(s.n), s.states, s.channels) : NULL;
+    if (nsmi_failed(n->ctx)) return;
+    nsmi_scan_values in = scan_values(n);
+    BE(n)->scan(DEV(n), &s, &in, Y(0), Y(1), states ? states->f32 : NULL);
+}
+
+static void selective_scan_backward(nsm_node *n)
+{
+    nsmi_scan s;
+    scan_plan(n, &s);
+    nsmi_scan_values in = scan_values(n);
+    nsmi_scan_grads to = { DX(SU), DX(SDT), rows_of(n, SA, s.batch), s.fixed ? rows_of(n, SB, s.batch) : DX(SB),
+                           s.fixed ? rows_of(n, SC, s.batch) : DX(SC), rows_of(n, SSKIP, s.batch), rows_of(n, SBIAS, s.batch), DX(SZ), DX(SSTATE) };
+    float *scratch = nsmi_floats(n, nsmi_scan_scratch(&s)), *dout = DY(0);
+    if (!dout) dout = nsmi_floats(n, nsm_numel(n->out[0]));
+    if (nsmi_failed(n->ctx)) return;
+    if (!DY(0)) BE(n)->zero(DEV(n), (size_t)nsm_numel(n->out[0]) * sizeof(float), dout);
+    BE(n)->scan_back(DEV(n), &s, &in, n->saved[0]->f32, dout, DY(1), scratch, &to);
+    int64_t size = s.channels * s.states;
+    sum_rows(n, SA, s.batch, size, to.a);
+    if (s.fixed) sum_rows(n, SB, s.batch, size, to.b);
+    if (s.fixed) sum_rows(n, SC, s.batch, size, to.c);
+    sum_rows(n, SSKIP, s.batch, s.channels, to.skip);
+    sum_rows(n, SBIAS, s.batch, s.channels, to.bias);
+}
+
+const nsm_op nsmi_op_selective_scan = { "nsm_selective_scan", selective_scan_shape, selective_scan_forward, selective_scan_backward, 5,
+                                        NSM_READS_IN(SU) | NSM_READS_IN(SDT) | NSM_READS_IN(SA) | NSM_READS_IN(SB) | NSM_READS_IN(SC) |
+                                        NSM_READS_IN(SSKIP) | NSM_READS_IN(SBIAS) | NSM_READS_IN(SZ) | NSM_READS_IN(SLENGTH), false };
+nsm_tensor *nsm_selective_scan(nsm_tape *tape, nsm_tensor *u, nsm_tensor *dt, nsm_tensor *a, nsm_tensor *b, nsm_tensor *c,
+                               const nsm_scan_config *config, nsm_tensor **state)
+{
+    static const nsm_scan_config none = { 0 };
+    const nsm_scan_config *k = config ? config : &none;
+    nsm_tensor *out[2] = { NULL, NULL };
+    nsm_apply_many(tape, &nsmi_op_selective_scan, &(nsm_args){
+        .in = { u, dt, a, b, c, k->skip, k->dt_bias, k->z, k->state, k->length }, .i = { k->softplus } }, out, 2);
+    if (state) *state = out[1];
+    return out[0];
+}
+
+/* ---- RWKV-4's sum: in = w, u, k, v, state, length; out = y, the last state ---- */
+enum { WW, WU, WK, WV, WSTATE, WLENGTH };
+
+static void wkv_shape(nsm_node *n)
+{
+    const nsm_tensor *k = n->in[WK];
+    if (!are_floats(n, WW, WSTATE) || k->rank != 3 || k->dim[0] < 1 || k->dim[1] < 1 || !IS(n->in[WV], k->dim[0], k->dim[1], k->dim[2]) ||
+        !IS(n->in[WW], k->dim[2]) || !IS(n->in[WU], k->dim[2]) || !IS(n->in[WSTATE], k->dim[0], 3, k->dim[2]) || !is_length(n->in[WLENGTH], k->dim[0])) {
+        nsmi_bad_shape(n, "want w, u [C], k, v [B,n,C], state [B,3,C], length int32 [B]");
+        return;
+    }
+    nsm_node_out(n, 0, NSM_F32, 3, k->dim);
+    OUT(n, 1, k->dim[0], 3, k->dim[2]);
+}
+
+static const int32_t *wkv_length(const nsm_node *n) { return n->in[WLENGTH] ? n->in[WLENGTH]->i32 : NULL; }
+
+static void wkv_forward(nsm_node *n)
+{
+    const int64_t *dim = n->in[WK]->dim;
+    nsm_tensor *states = n->recorded ? SAVE(n, 0, dim[0], chunks_of(dim[1]), 3, dim[2]) : NULL;
+    if (nsmi_failed(n->ctx)) return;
+    BE(n)->wkv(DEV(n), dim[0], dim[1], dim[2], wkv_length(n), X(WW), X(WU), X(WK), X(WV), X(WSTATE), Y(0), Y(1), states ? states->f32 : NULL);
+}
+
+static void wkv_backward(nsm_node *n)
+{
+    const int64_t *dim = n->in[WK]->dim;
+    float *dw = nsmi_floats(n, dim[0] * dim[2]), *du = nsmi_floats(n, dim[0] * dim[2]), *dk = DX(WK), *dv = DX(WV), *ds = DX(WSTATE);
+    if (nsmi_failed(n->ctx) || !DY(0)) return;
+    BE(n)->wkv_back(DEV(n), dim[0], dim[1], dim[2], wkv_length(n), X(WW), X(WU), X(WK), X(WV), n->saved[0]->f32, DY(0), dw, du, dk, dv, ds);
+    sum_rows(n, WW, dim[0], dim[2], dw);
+    sum_rows(n, WU, dim[0], dim[2], du);
+}
+
+const nsm_op nsmi_op_wkv = { "nsm_wkv", wkv_shape, wkv_forward, wkv_backward, 5,
+                             NSM_READS_IN(WW) | NSM_READS_IN(WU) | NSM_READS_IN(WK) | NSM_READS_IN(WV) | NSM_READS_IN(WLENGTH), false };
+nsm_tensor *nsm_wkv(nsm_tape *tape, nsm_tensor *w, nsm_tensor *u, nsm_tensor *k, nsm_tensor *v, nsm_tensor *state, nsm_tensor *length,
+                    nsm_tensor **next)
+{
+    nsm_tensor *out[2] = { NULL, NULL };
+    nsm_apply_many(tape, &nsmi_op_wkv, &(nsm_args){ .in = { w, u, k, v, state, length } }, out, 2);
+    if (next) *next = out[1];
+    return out[0];
+}

@@ -225,6 +225,10 @@ static nsm_tensor *y_recurrence_state(nsm_tape *t, nsm_tensor *const *x, const n
     nsm_linear_recurrence(t, x[0], x[1], x[2], &(nsm_recurrence_config){ .g = x[3], .beta = x[4], .length = x[5] }, &state);
     return state;
 }
+FUNCTION(y_scan, nsm_selective_scan(t, x[0], x[1], x[2], x[3], x[4], NULL, NULL))
+FUNCTION(y_scan_softplus, nsm_selective_scan(t, x[0], x[1], x[2], x[3], x[4], &(nsm_scan_config){ .softplus = true, .state = x[5] }, NULL))
+FUNCTION(y_scan_gate, nsm_selective_scan(t, x[0], x[0], x[1], x[2], x[2], &(nsm_scan_config){ .softplus = true, .skip = x[3], .dt_bias = x[4], .z = x[5] }, NULL))
+FUNCTION(y_wkv, nsm_wkv(t, x[0], x[1], x[2], x[3], x[4], x[5], NULL))
 
 DECLARE(leaky_relu) DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
 DECLARE(dropout) DECLARE(activate) DECLARE(activate_relu) DECLARE(activate_none) DECLARE(matmul) DECLARE(bmm)
@@ -234,7 +238,7 @@ DECLARE(concat) DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(sp
 DECLARE(spmm_max) DECLARE(segment) DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention) DECLARE(rotary)
 DECLARE(append) DECLARE(rnn)
-DECLARE(conv1d) DECLARE(linear_recurrence)
+DECLARE(conv1d) DECLARE(linear_recurrence) DECLARE(selective_scan) DECLARE(wkv)
 DECLARE(slots) DECLARE(window) DECLARE(clock) DECLARE(memory_mix)
 EVERY_UNARY(DECLARE)
 EVERY_POSITIVE(DECLARE)
@@ -371,6 +375,12 @@ static const test_case cases[] = {
     CASE(conv1d, conv1d, F(2, N(1), 9), F(9, 1, 4), F(9), F(2, 3, 9)),
     CASE(conv1d, conv1d, F(N(2), 6, 21), F(21, 3), F(21), F(N(2), 2, 21)),
     CASE(conv1d_plain, conv1d, F(N(2), 5, 7), F(7, 1)),
+    CASE(scan, selective_scan, R(2, N(2), 6), BETA(2, N(2), 6), LOG(6, 3), R(2, N(2), 2, 3), R(2, N(2), 2, 3)),
+    CASE(scan_softplus, selective_scan, R(2, 70, 19), R(2, 70, 19), LOG(19, 3), R(2, 70, 1, 3), R(2, 70, 1, 3), R(2, 19, 3)),
+    CASE(scan_softplus, selective_scan, R(N(1), 9, 130), R(N(1), 9, 130), LOG(130, 2), R(130, 2), R(130, 2)),
+    CASE(scan_gate, selective_scan, R(2, 66, 5), LOG(5, 3), R(5, 3), R(5), R(5), F(2, 66, 5)),
+    CASE(wkv, wkv, LOG(5), R(5), F(2, 70, 5), F(2, 70, 5), IN(FLOATS, 0.3, 1, 2, 3, 5), IN(INDEX, 0, 71, 2)),
+    CASE(wkv, wkv, LOG(21), R(21), F(2, N(2), 21), F(2, N(2), 21), IN(FLOATS, 0.3, 1, 2, 3, 21)),
     CASE(recurrence, linear_recurrence, R(N(1), 7, 2, 3), R(N(1), 7, 2, 3), R(N(1), 7, 2, 4), R(N(1), 2, 3, 4)),
     CASE(recurrence, linear_recurrence, R(2, N(2), 4, 3), R(2, N(2), 2, 3), R(2, N(2), 1, 2), R(2, 4, 3, 2)),
     CASE(recurrence_decay, linear_recurrence, R(1, N(2), 2, 3), R(1, N(2), 2, 3), R(1, N(2), 2, 4), LOG(1, N(2), 2), R(1, 2, 3, 4)),
