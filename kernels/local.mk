@@ -3,6 +3,8 @@ NSM_CPU_SOURCES = %D%/cpu/cpu.h %D%/cpu/simd.h %D%/cpu/random.h %D%/cpu/rows.h %
 NSM_CPU_SOURCES += %D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/cpu/tile.h %D%/cpu/attend.c
 NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/decay.h %D%/cpu/recurrence.c
 NSM_CPU_SOURCES += %D%/cpu/rnn.c
+NSM_CPU_SOURCES = %D%/cpu/cpu.h %D%/cpu/simd.h %D%/cpu/random.h %D%/cpu/rows.h %D%/cpu/dense.c %D%/cpu/gemm.c %D%/cpu/elementwise.c %D%/cpu/norm.c %D%/cpu/loss.c \
+	%D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/cpu/tile.h %D%/cpu/attend.c %D%/cpu/rnn.c
 NSM_CPU_SOURCES += %D%/cpu/slots.c %D%/cpu/memory.c
 NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/decay.h %D%/cpu/recurrence.c %D%/cpu/scan.c
 

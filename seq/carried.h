@@ -57,6 +57,9 @@ nsm_tensor *nsmi_linear_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, 
 nsm_tensor *nsmi_slot_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, nsm_tensor *s, nsm_tensor *f, float scale,
                                 nsm_tensor *length, nsm_tensor *state[2]);
 
+/* A layer of seq/rwkv.c's v7; *first: a first layer leaves its values here, a later one takes them. */
+nsm_tensor *nsmi_rwkv7(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor **first, nsm_tensor *length, nsm_state *s);
+
 /* The largest divisor of n that is at most `most`: sizes of heads where none is given. */
 static inline int nsmi_divisor(int n, int most)
 {

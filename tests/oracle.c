@@ -13,8 +13,8 @@
 #include "tests/fixture.h"
 
 extern const oracle_kind oracle_losses[], oracle_optimizers[], oracle_primitives[], oracle_graph[], oracle_seq[];
-extern const oracle_kind oracle_linear[];
 extern const oracle_kind oracle_memory[];
+extern const oracle_kind oracle_linear[], oracle_scan[];
 static const oracle_kind *const tables[] = {
     oracle_losses,
     oracle_optimizers,
@@ -23,6 +23,7 @@ static const oracle_kind *const tables[] = {
     oracle_seq,
     oracle_linear,
     oracle_memory,
+    oracle_scan,
     NULL,
 };
 

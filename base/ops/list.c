@@ -17,10 +17,8 @@
     X(spmm) X(spmm_weights) X(spmm_max) X(segment) X(segment_softmax) X(sddmm) X(sparse_linear)      \
     X(gat_attention) X(gatv2_attention)                                                              \
     X(attention) X(rotary) X(append) X(rnn)                                                          \
-    X(conv1d) X(linear_recurrence)                                                                   \
+    X(conv1d) X(linear_recurrence) X(selective_scan) X(wkv)                                          \
     X(slots) X(window) X(clock) X(memory_mix)
-    X(attention) X(rotary) X(append)                                                                 \
-    X(conv1d) X(linear_recurrence) X(selective_scan) X(wkv)
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;
 #define ADDRESS(name) &nsmi_op_##name,

@@ -28,6 +28,8 @@ static const struct { const char *type, *options; } more[] = {
     { "deltanet", "heads=3 gate=true negative=true" },
     { "gated_deltanet", "heads=2 v_heads=4 head_dim=6 conv_size=3" },
     { "gsa", "heads=4 kv_heads=2 slots=7" },
+    { "mamba", "states=5 rank=3 bias=true expand=1.5" },
+    { "rwkv6", "heads=3 mix_rank=3 decay_rank=5" },
     { "mamba2", "heads=6 groups=2 states=9 dt_low=0.01 dt_high=0.5" },
     { "lstm", "hidden=40" },
     { "gru", "hidden=17" },
