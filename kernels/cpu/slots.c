@@ -141,12 +141,46 @@ static int64_t keep_few(float *c, int64_t wide, int64_t k, int32_t *slot, float 
         uint32_t found;
         while (!(found = vi_bits(vf_load(c + at) == best)) && at + W < wide) at += W;
         if (!found) return count;
-        at += __builtin_ctz(found);
-        slot[count] = (int32_t)at;
+        int32_t lane = __builtin_ctz(found);
+        slot[count] = (int32_t)at + lane;
         cosine[count] = best;
-        c[at] = -INFINITY;
+        vf_store(c + at, vf_pick(vi_lanes() == lane, vf_set(-INFINITY), vf_load(c + at)));
     }
     return k;
+}
+
+/* Two choices of at most 64 side by side, in registers and without a branch: one waits while the other goes on. */
+enum { NARROW = 64 / W };
+
+typedef struct { vf c[NARROW]; } few;
+
+static inline __attribute__((always_inline)) bool take_largest(few *f, const int nv, int32_t *slot, float *cosine)
+{
+    vf best = f->c[0];
+    uint64_t found = 0;
+#pragma GCC unroll 16
+    for (int v = 1; v < nv; v++) best = vf_max(f->c[v], best);
+    VF_FOLD(best, vf_max); /* in every lane */
+#pragma GCC unroll 16
+    for (int v = 0; v < nv; v++) found |= (uint64_t)vi_bits(f->c[v] == best) << (v * W);
+    int32_t at = __builtin_ctzll(found | (uint64_t)1 << 63);
+    *slot = at;
+    *cosine = best[0];
+#pragma GCC unroll 16
+    for (int v = 0; v < nv; v++) f->c[v] = vf_pick(vi_lanes() == at - v * W, vf_set(-INFINITY), f->c[v]);
+    return *cosine > -INFINITY;
+}
+
+static inline __attribute__((always_inline)) void keep_both(const float *a, const float *b, const int nv, int64_t k, route *x, route *y)
+{
+    few f, g;
+    for (int v = 0; v < nv; v++) f.c[v] = vf_load(a + v * W);
+    for (int v = 0; v < nv; v++) g.c[v] = vf_load(b + v * W);
+    x->count = y->count = 0;
+    for (int64_t i = 0; i < k; i++) {
+        x->count += take_largest(&f, nv, x->slot + i, x->cosine + i);
+        y->count += take_largest(&g, nv, y->slot + i, y->cosine + i);
+    }
 }
 
 /* A number whose order as an integer is that of x. */
@@ -208,10 +242,20 @@ static inline void soften(route *r, float gamma, float null)
     r->mass = total * by;
 }
 
-static void keep(route *r, float *c, int64_t wide, int64_t k, float gamma, float null)
+static void keep(float *a, float *b, int64_t wide, int64_t k, route *x, route *y)
 {
-    r->count = k <= FEW ? keep_few(c, wide, k, r->slot, r->cosine) : keep_many(c, wide, k, r->slot, r->cosine);
-    soften(r, gamma, null);
+    if (k <= FEW && wide == 64) {
+        keep_both(a, b, NARROW, k, x, y);
+    } else if (k <= FEW && wide <= 32) {
+        for (int64_t i = wide; i < 32; i++) a[i] = b[i] = -INFINITY;
+        keep_both(a, b, NARROW / 2, k, x, y);
+    } else if (k <= FEW) {
+        x->count = keep_few(a, wide, k, x->slot, x->cosine);
+        y->count = keep_few(b, wide, k, y->slot, y->cosine);
+    } else {
+        x->count = keep_many(a, wide, k, x->slot, x->cosine);
+        y->count = keep_many(b, wide, k, y->slot, y->cosine);
+    }
 }
 
 static inline float *route_rooms(route *r, int64_t k, float *room)
@@ -241,7 +285,7 @@ typedef struct {
 static int64_t pool_floats(const nsmi_slots *c)
 {
     int64_t wide = nsmi_blocks(c->slots, W) * W;
-    return (c->keys + 5) * wide + 2 * route_floats(c->top) + (c->comm_every ? 2 * c->slots * c->slots + c->slots * c->values : 0);
+    return (c->keys + 5) * wide + 64 + 2 * route_floats(c->top) + (c->comm_every ? 2 * c->slots * c->slots + c->slots * c->values : 0);
 }
 
 static void pool_rooms(pool *s, float *room)
@@ -250,8 +294,8 @@ static void pool_rooms(pool *s, float *room)
     s->table = room;
     s->usage = room + s->p.c->keys * wide;
     s->with_k = s->usage + wide;
-    s->with_q = s->with_k + wide;
-    s->alive = (int32_t *)(s->with_q + wide);
+    s->with_q = s->with_k + wide + 32; /* keep() fills short rows up */
+    s->alive = (int32_t *)(s->with_q + wide + 32);
     s->owner = s->alive + wide;
     room = route_rooms(&s->write, s->p.c->top, (float *)(s->owner + wide));
     s->comm = route_rooms(&s->read, s->p.c->top, room);
@@ -335,11 +379,17 @@ static float fade(pool *s, uint8_t *pruned)
     return vf_top(best);
 }
 
+/* The usage of slots that may be given up, else infinity; all are alive. */
+static inline vf may_go(const pool *s, int64_t i)
+{
+    vi own = vi_lanes() + (int32_t)i;
+    return vf_pick((own >= (int32_t)s->p.c->learned) & (own < (int32_t)s->p.c->slots), vf_load(s->usage + i), vf_set(INFINITY));
+}
+
 /* The slot for a novel token: the lowest dead one, else the least used one that may be given up. */
 static int64_t choose_slot(pool *s, float beta)
 {
     const nsmi_slots *c = s->p.c;
-    s->recycled = false;
     for (int64_t i = 0; i < c->slots; i += W) {
         uint32_t dead = ~vi_bits(vi_load(s->alive + i)) & ((1u << W) - 1u);
         if (dead) {
@@ -347,11 +397,16 @@ static int64_t choose_slot(pool *s, float beta)
             if (slot < c->slots) return slot;
         }
     }
-    int64_t least = -1;
-    for (int64_t i = c->learned; i < c->slots; i++)
-        if (least < 0 || s->usage[i] < s->usage[least]) least = i;
-    s->recycled = least >= 0 && s->usage[least] < c->tau_recycle * beta;
-    return s->recycled ? least : -1;
+    vf least = vf_set(INFINITY);
+    for (int64_t i = 0; i < s->p.wide; i += W) least = vf_min(may_go(s, i), least);
+    float most = -vf_top(-least);
+    for (int64_t i = 0; i < s->p.wide; i += W) {
+        uint32_t found = vi_bits(may_go(s, i) == most) * (uint32_t)(most < INFINITY);
+        if (!found) continue;
+        s->recycled = most < c->tau_recycle * beta;
+        return s->recycled ? i + __builtin_ctz(found) : -1;
+    }
+    return -1;
 }
 
 static void open_slot(pool *s, int64_t slot, int64_t t, float beta, const float *k, const float *q)
@@ -444,8 +499,9 @@ static void one_token(pool *s, int64_t t, float *o, float *mass, const nsmi_slot
         s->opened = (int32_t)choose_slot(s, beta);
         if (s->opened >= 0) open_slot(s, s->opened, t, beta, k, q);
     }
-    keep(&s->write, s->with_k, s->p.wide, c->top, in->scalar[h], in->scalar[heads + h]);
-    keep(&s->read, s->with_q, s->p.wide, c->top, in->scalar[2 * heads + h], in->scalar[3 * heads + h]);
+    keep(s->with_k, s->with_q, s->p.wide, c->top, &s->write, &s->read);
+    soften(&s->write, in->scalar[h], in->scalar[heads + h]);
+    soften(&s->read, in->scalar[2 * heads + h], in->scalar[3 * heads + h]);
     write_and_read(s, in->alpha ? in->alpha[scalar] : 1, beta * s->write.mass, in->v + scalar * c->values, o + scalar * c->values);
     mass[scalar] = s->read.mass;
     count_usage(s, &s->write, beta);
@@ -508,7 +564,9 @@ typedef struct {
     float *rows;            /* [C, s or k, dv] what a token's write replaced */
     float *reset;           /* [C, dv] what the slot held that a token opened */
     float *miss, *u;        /* [C, dv] v - e;  [dv] */
-    float *address, *daddress; /* [k] */
+    float *address, *daddress, *dcosine; /* [k] */
+    const float **key;         /* [k] keys of the slots that a routing kept, and where their gradients go */
+    float **dkey, *nowhere;    /* [dk]: of no one */
     float *drow;            /* [dv] */
     float *comm;
     int32_t *owner, *former; /* [s]; [C] the owner of the slot that a token opened, before */
@@ -521,24 +579,28 @@ static int64_t rows_of(const nsmi_slots *c, bool decay) { return decay ? c->slot
 static int64_t back_floats(const nsmi_slots *c, bool decay)
 {
     int64_t s = c->slots, dv = nsmi_blocks(c->values, W) * W;
-    return 2 * s * dv + c->chunk * (rows_of(c, decay) + 2) * dv + 2 * dv + 2 * nsmi_blocks(c->top, W) * W +
+    return 2 * s * dv + c->chunk * (rows_of(c, decay) + 2) * dv + 2 * dv + 7 * nsmi_blocks(c->top, 16) * 16 + c->keys +
            (c->comm_every ? (2 * s + 1) * s + s * dv : 0) + s + c->chunk + c->chunks;
 }
 
 static void back_rooms(back *k, float *room)
 {
     const nsmi_slots *c = k->p.c;
-    int64_t s = c->slots, dv = nsmi_blocks(c->values, W) * W, top = nsmi_blocks(c->top, W) * W;
-    k->value = room;
+    int64_t s = c->slots, dv = nsmi_blocks(c->values, W) * W, top = nsmi_blocks(c->top, 16) * 16;
+    k->key = (const float **)room;
+    k->dkey = (float **)(room + 2 * top);
+    k->address = room + 4 * top;
+    k->daddress = k->address + top;
+    k->dcosine = k->daddress + top;
+    k->value = k->dcosine + top;
     k->dvalue = k->value + s * dv;
     k->rows = k->dvalue + s * dv;
     k->reset = k->rows + c->chunk * rows_of(c, k->p.in->alpha) * dv;
     k->miss = k->reset + c->chunk * dv;
     k->u = k->miss + c->chunk * dv;
     k->drow = k->u + dv;
-    k->address = k->drow + dv;
-    k->daddress = k->address + top;
-    k->comm = k->daddress + top;
+    k->nowhere = k->drow + dv;
+    k->comm = k->nowhere + c->keys;
     k->owner = (int32_t *)(k->comm + (c->comm_every ? (2 * s + 1) * s + s * dv : 0));
     k->former = k->owner + s;
     k->first = k->former + c->chunk;
@@ -622,19 +684,24 @@ static void route_back(back *k, const noted *r, const float *address, const floa
     for (int64_t i = 0; i < r->count; i++) h += r->prob[i] * (r->unit * (da[i] - address[i] * along) + dm);
     k->dscalar[which + 1] -= (1 - r->mass) * h;
     for (int64_t i = 0; i < r->count; i++) {
-        float dl = r->prob[i] * (r->unit * (da[i] - address[i] * along) + dm - h), by = gamma * dl;
-        const float *key = key_of(&k->p, k->owner[r->slot[i]], r->slot[i]);
-        float *dkey = dkey_of(k, k->owner[r->slot[i]], r->slot[i]);
-        vf cosine = vf_set(0);
-        VF_EACH(e, lanes, c->keys, {
-            vf x = vf_get(key + e, lanes);
-            vf y = vf_get(z + e, lanes);
-            cosine += x * y;
-            vf_put(dz + e, vf_get(dz + e, lanes) + by * x, lanes);
-            if (dkey) vf_put(dkey + e, vf_get(dkey + e, lanes) + by * y, lanes);
-        });
-        k->dscalar[which] += dl * vf_sum(cosine);
+        int32_t slot = r->slot[i], owner = k->owner[slot];
+        k->dcosine[i] = r->prob[i] * (r->unit * (da[i] - address[i] * along) + dm - h);
+        k->key[i] = key_of(&k->p, owner, slot);
+        k->dkey[i] = dkey_of(k, owner, slot);
+        if (!k->dkey[i]) k->dkey[i] = k->nowhere;
     }
+    vf dgamma = vf_set(0);
+    VF_EACH(e, lanes, c->keys, {
+        vf x = vf_get(z + e, lanes);
+        vf sum = vf_set(0);
+        for (int64_t i = 0; i < r->count; i++) {
+            sum += k->dcosine[i] * vf_get(k->key[i] + e, lanes);
+            vf_put(k->dkey[i] + e, vf_get(k->dkey[i] + e, lanes) + gamma * k->dcosine[i] * x, lanes);
+        }
+        dgamma += x * sum;
+        vf_put(dz + e, vf_get(dz + e, lanes) + gamma * sum, lanes);
+    });
+    k->dscalar[which] += vf_sum(dgamma);
 }
 
 static void read_back(back *k, int64_t t)
