@@ -79,5 +79,7 @@ void case_rotate(kernels *k);
 void case_rnn(kernels *k);
 void case_conv1d(kernels *k);
 void case_linear_recurrence(kernels *k);
+void case_scan(kernels *k);
+void case_wkv(kernels *k);
 
 #endif

@@ -150,7 +150,15 @@ static void recurrence_token(const recurrence_shape *s, const recurrence_problem
     }
 }
 
-/* The gradients by difference are test_ops' business; here: the same bits, nothing that is not a number. */
+/* Every gradient must be a number, and the same for any number of threads; test_ops holds them to difference quotients. */
+static void all_finite(kernels *k, const char *what, const reals *x, int count)
+{
+    for (int i = 0; i < count; i++) {
+        result_digest(k, x[i]);
+        for (int64_t j = 0; j < x[i].n; j++) ck_assert_msg(isfinite(x[i].h[j]), "%s: gradient %d is not finite", what, i);
+    }
+}
+
 static void recurrence_back(kernels *k, const recurrence_shape *s, const recurrence_problem *p, reals states)
 {
     int64_t rows = s->batch * s->n, by = s->fade == NSMI_FADE_KEYS ? s->dk : s->fade == NSMI_FADE_VALUES ? s->dv : 1;
@@ -161,10 +169,7 @@ static void recurrence_back(kernels *k, const recurrence_shape *s, const recurre
     for (int i = 0; i < 9; i++) to[i] = reals_random(k, count[i], -1, 1);
     nsmi_recurrence_grads g = { to[0].d, to[1].d, to[2].d, s->fade ? to[3].d : NULL, to[4].d, to[5].d, to[6].d, to[7].d, to[8].d };
     k->be->recurrence_back(k->d, &p->r, &p->in, states.d, dout.d, ds1.d, &g);
-    for (int i = 0; i < 9; i++) {
-        result_digest(k, to[i]);
-        for (int64_t j = 0; j < count[i]; j++) ck_assert_msg(isfinite(to[i].h[j]), "recurrence_back: gradient %d is not finite", i);
-    }
+    all_finite(k, "recurrence_back", to, 9);
 }
 
 static void recurrence_run(kernels *k, const recurrence_shape *s)
@@ -190,4 +195,112 @@ static void recurrence_run(kernels *k, const recurrence_shape *s)
 void case_linear_recurrence(kernels *k)
 {
     for (size_t i = 0; i < sizeof recurrences / sizeof *recurrences; i++) recurrence_run(k, &recurrences[i]);
+}
+
+/* ---- scans by channel ---- */
+typedef struct { int64_t batch, n, channels, states, groups; bool softplus, fixed, gate, state, length; double slow; } scan_shape;
+
+static const scan_shape scans[] = {
+    { 1, 1, 1, 1, 1, false, false, false, true, false, 1 },   { 2, 65, 34, 5, 2, true, false, true, true, true, 1 },
+    { 1, 130, 200, 16, 1, true, false, true, true, false, 1 }, { 2, 64, 17, 3, 1, true, true, false, false, true, 1 },
+    { 1, 300, 20, 4, 1, false, false, true, true, false, 1e-6 }, { 1, 70, 20, 4, 1, false, false, true, true, false, 90 },
+};
+
+typedef struct { reals u, dt, a, b, c, skip, bias, z, s0; ints length; nsmi_scan s; nsmi_scan_values in; } scan_problem;
+
+static scan_problem scan_new(kernels *k, const scan_shape *s)
+{
+    int64_t all = s->batch * s->n * s->channels, size = s->channels * s->states;
+    int64_t shared = s->fixed ? size : s->batch * s->n * s->groups * s->states;
+    scan_problem p = { reals_random(k, all, -1, 1), reals_random(k, all, s->softplus ? -2 : 0.01, 1), reals_random(k, size, -2 * s->slow, -0.1 * s->slow),
+                       reals_random(k, shared, -1, 1), reals_random(k, shared, -1, 1), reals_random(k, s->channels, -1, 1),
+                       reals_random(k, s->channels, -0.01, 0.01), reals_random(k, all, -2, 2), reals_random(k, s->batch * size, -1, 1),
+                       ints_random(k, s->batch, 0, s->n + 1),
+                       { s->batch, s->n, s->channels, s->states, s->groups, s->softplus, s->fixed, NULL }, { 0 } };
+    p.s.length = s->length ? p.length.d : NULL;
+    p.in = (nsmi_scan_values){ p.u.d, p.dt.d, p.a.d, p.b.d, p.c.d, p.skip.d, p.bias.d, s->gate ? p.z.d : NULL, s->state ? p.s0.d : NULL };
+    return p;
+}
+
+/* One channel of one row in turn. */
+static void scan_channel(const scan_shape *s, const scan_problem *p, int64_t b, int64_t d, double *state, double *y)
+{
+    int64_t n = s->length ? p->length.h[b] : s->n, g = d / (s->channels / s->groups);
+    for (int64_t t = 0; t < n; t++) {
+        int64_t at = (b * s->n + t) * s->channels + d, row = s->fixed ? d * s->states : ((b * s->n + t) * s->groups + g) * s->states;
+        double dt = (double)p->dt.h[at] + (double)p->bias.h[d], u = (double)p->u.h[at], sum = (double)p->skip.h[d] * u;
+        if (s->softplus) dt = log1p(exp(dt));
+        for (int64_t i = 0; i < s->states; i++) {
+            state[i] = exp(dt * (double)p->a.h[d * s->states + i]) * state[i] + dt * (double)p->b.h[row + i] * u;
+            sum += state[i] * (double)p->c.h[row + i];
+        }
+        double z = (double)p->z.h[at];
+        y[at] = s->gate ? sum * z / (1 + exp(-z)) : sum;
+    }
+}
+
+static void scan_run(kernels *k, const scan_shape *s)
+{
+    scan_problem p = scan_new(k, s);
+    int64_t all = p.u.n, size = s->channels * s->states, chunks = (s->n + NSMI_CHUNK - 1) / NSMI_CHUNK;
+    reals y = reals_blank(k, all), s1 = reals_blank(k, p.s0.n), states = reals_blank(k, s->batch * chunks * size), ds1 = reals_random(k, p.s0.n, -1, 1);
+    reals dout = reals_random(k, all, -1, 1), scratch = reals_blank(k, nsmi_scan_scratch(&p.s));
+    double *wy = wanted(k, all), *ws = s->state ? wanted_from(k, p.s0, 1) : wanted(k, s1.n);
+    for (int64_t i = 0; i < s->batch * s->channels; i++) scan_channel(s, &p, i / s->channels, i % s->channels, ws + i * s->states, wy);
+    k->be->scan(k->d, &p.s, &p.in, y.d, s1.d, NULL);
+    result(k, "scan", y, wy, 1e-5);
+    result(k, "scan: state", s1, ws, 1e-5);
+    k->be->scan(k->d, &p.s, &p.in, y.d, s1.d, states.d);
+    result(k, "scan, states kept", y, wy, 1e-5);
+    int64_t rows = s->batch * size, by_row = s->fixed ? s->batch : 1;
+    reals g[9] = { reals_random(k, all, -1, 1), reals_random(k, all, -1, 1), reals_blank(k, rows), reals_random(k, by_row * p.b.n, -1, 1),
+                   reals_random(k, by_row * p.c.n, -1, 1), reals_blank(k, s->batch * s->channels), reals_blank(k, s->batch * s->channels),
+                   reals_random(k, all, -1, 1), reals_random(k, rows, -1, 1) };
+    k->be->scan_back(k->d, &p.s, &p.in, states.d, dout.d, ds1.d, scratch.d,
+                     &(nsmi_scan_grads){ g[0].d, g[1].d, g[2].d, g[3].d, g[4].d, g[5].d, g[6].d, s->gate ? g[7].d : NULL, g[8].d });
+    all_finite(k, "scan_back", g, 9);
+}
+
+void case_scan(kernels *k)
+{
+    for (size_t i = 0; i < sizeof scans / sizeof *scans; i++) scan_run(k, &scans[i]);
+}
+
+/* RWKV-4's sum, over keys that overflow without the running maximum. */
+static void wkv_run(kernels *k, int64_t batch, int64_t n, int64_t channels, double large)
+{
+    int64_t all = batch * n * channels, chunks = (n + NSMI_CHUNK - 1) / NSMI_CHUNK;
+    reals w = reals_random(k, channels, -3, 0), u = reals_random(k, channels, -1, 1), key = reals_random(k, all, -large, large);
+    reals v = reals_random(k, all, -1, 1), s0 = reals_random(k, batch * 3 * channels, 0.1, 1), y = reals_blank(k, all), s1 = reals_blank(k, s0.n);
+    reals states = reals_blank(k, batch * chunks * 3 * channels), dout = reals_random(k, all, -1, 1);
+    ints length = ints_random(k, batch, 0, n + 1);
+    double *want = wanted(k, all);
+    for (int64_t i = 0; i < batch * channels; i++) {
+        int64_t b = i / channels, c = i % channels;
+        double num = (double)s0.h[(b * 3) * channels + c], den = (double)s0.h[(b * 3 + 1) * channels + c], top = (double)s0.h[(b * 3 + 2) * channels + c];
+        for (int64_t t = 0; t < length.h[b]; t++) {
+            int64_t at = (b * n + t) * channels + c;
+            double kt = (double)key.h[at], vt = (double)v.h[at], own = kt + (double)u.h[c], p = fmax(top, own), next = fmax(top + (double)w.h[c], kt);
+            want[at] = (exp(top - p) * num + exp(own - p) * vt) / (exp(top - p) * den + exp(own - p));
+            num = exp(top + (double)w.h[c] - next) * num + exp(kt - next) * vt;
+            den = exp(top + (double)w.h[c] - next) * den + exp(kt - next);
+            top = next;
+        }
+    }
+    k->be->wkv(k->d, batch, n, channels, length.d, w.d, u.d, key.d, v.d, s0.d, y.d, s1.d, NULL);
+    result(k, "wkv", y, want, 1e-5);
+    k->be->wkv(k->d, batch, n, channels, length.d, w.d, u.d, key.d, v.d, s0.d, y.d, s1.d, states.d);
+    result(k, "wkv, states kept", y, want, 1e-5);
+    result_digest(k, s1);
+    reals g[5] = { reals_blank(k, batch * channels), reals_blank(k, batch * channels), reals_random(k, all, -1, 1), reals_random(k, all, -1, 1),
+                   reals_random(k, s0.n, -1, 1) };
+    k->be->wkv_back(k->d, batch, n, channels, length.d, w.d, u.d, key.d, v.d, states.d, dout.d, g[0].d, g[1].d, g[2].d, g[3].d, g[4].d);
+    all_finite(k, "wkv_back", g, 5);
+}
+
+void case_wkv(kernels *k)
+{
+    wkv_run(k, 1, 1, 1, 1);
+    wkv_run(k, 3, 65, 17, 3);
+    wkv_run(k, 2, 300, 40, 200);
 }
