@@ -219,13 +219,14 @@ static nsm_tensor *copy_of(const nsm_tensor *x)
 /* What was there before the first token. */
 static void view_start(memory *m, const nsmi_memory_parts *in)
 {
-    int64_t none[1] = { -1 };
+    int64_t count = m->view.birth ? nsm_numel(m->view.birth) : 0;
     if (in->birth) nsm_tensor_copy(m->view.birth, in->birth);
     if (in->seen) nsm_tensor_copy(m->view.seen, in->seen);
     else if (m->view.seen) nsm_tensor_zero(m->view.seen);
-    if (in->birth || !m->view.birth) return;
-    nsm_ctx *ctx = m->base.module.ctx;
-    for (int64_t i = 0; i < nsm_numel(m->view.birth); i++) ctx->dev.be->to_device(&ctx->dev, sizeof none, none, m->view.birth->i64 + i);
+    int64_t *none = in->birth || !count ? NULL : nsmi_malloc(m->base.module.ctx, (size_t)count * sizeof *none);
+    for (int64_t i = 0; none && i < count; i++) none[i] = -1;
+    if (none) nsm_tensor_set(m->view.birth, none);
+    free(none);
 }
 
 /* ---- forward ---- */

@@ -37,6 +37,9 @@ static bool save_copy(nsm_node *n, int k, const nsm_tensor *t)
     return !nsmi_failed(n->ctx);
 }
 
+/* Scratch of as many floats as the kernel's own answer was; a backend without the kernel leaves an error there. */
+static float *room_of(nsm_node *n, int64_t floats) { return nsmi_failed(n->ctx) ? NULL : nsmi_floats(n, floats); }
+
 /* ---- slots: in = q, k, v, beta, alpha, scalar, key, value, usage, alive, birth, seen;
  * i = {slots, learned, top, comm_every}, f = {tau_new, beta_min, rho, tau_prune, tau_recycle}, p = {length, trace} ---- */
 enum { Q, K, V, BETA, ALPHA, SCALAR, KEY, VALUE, USAGE, ALIVE, BIRTH, SEEN };
@@ -127,7 +130,7 @@ static void slots_forward(nsm_node *n)
     c.length = length ? length->i32 : NULL;
     if (n->in[USAGE]) st = (nsmi_slots_state){ n->in[USAGE]->f32, n->in[ALIVE]->u8, n->in[BIRTH]->i64 };
     if (t) trace = (nsmi_slots_trace){ t->write->f32, t->read->f32, t->usage->f32, t->alive->u8, t->pruned->u8, t->recycled->u8, t->slot->i32 };
-    float *scratch = nsmi_floats(n, BE(n)->slots_room(DEV(n), &c, in.alpha != NULL, false));
+    float *scratch = room_of(n, BE(n)->slots_room(DEV(n), &c, in.alpha != NULL, false));
     if (!scratch || !save_copy(n, SEEN_COPY, n->in[SEEN]) || !save_copy(n, LENGTH_COPY, length) || !slots_saved(n, &c, &saved)) return;
     BE(n)->slots(DEV(n), &c, &in, &st, scratch, Y(O), Y(MASS), Y(KEY_OUT), Y(VALUE_OUT), n->recorded ? &saved : NULL, t ? &trace : NULL);
 }
@@ -139,7 +142,7 @@ static void slots_backward(nsm_node *n)
     nsmi_slots_saved saved;
     c.seen = n->saved[SEEN_COPY] ? n->saved[SEEN_COPY]->i64 : NULL;
     c.length = n->saved[LENGTH_COPY] ? n->saved[LENGTH_COPY]->i32 : NULL;
-    float *scratch = nsmi_floats(n, BE(n)->slots_room(DEV(n), &c, in.alpha != NULL, true));
+    float *scratch = room_of(n, BE(n)->slots_room(DEV(n), &c, in.alpha != NULL, true));
     nsmi_slots_grad g = { DY(O), DY(MASS), DY(KEY_OUT), DY(VALUE_OUT), gradient_or_room(n, Q), gradient_or_room(n, K), gradient_or_room(n, V),
                           gradient_or_room(n, BETA), gradient_or_room(n, ALPHA), gradient_or_room(n, SCALAR),
                           n->in[KEY] ? DX(KEY) : NULL, n->in[VALUE] ? DX(VALUE) : NULL };
@@ -205,7 +208,7 @@ static void window_forward(nsm_node *n)
 {
     nsmi_window c = window_of(n, n->in[WINDOW_SEEN]);
     nsmi_window_in in = window_in(n);
-    float *scratch = nsmi_floats(n, BE(n)->window_room(DEV(n), &c, false));
+    float *scratch = room_of(n, BE(n)->window_room(DEV(n), &c, false));
     nsm_tensor *lse = n->recorded ? SAVE(n, 0, c.batch, c.tokens, c.heads) : NULL;
     if (!scratch || !save_copy(n, 1, n->in[WINDOW_SEEN])) return;
     BE(n)->window(DEV(n), &c, &in, scratch, Y(0), lse ? lse->f32 : NULL);
@@ -219,7 +222,7 @@ static void window_backward(nsm_node *n)
 {
     nsmi_window c = window_of(n, n->saved[1]);
     nsmi_window_in in = window_in(n);
-    float *scratch = nsmi_floats(n, BE(n)->window_room(DEV(n), &c, true));
+    float *scratch = room_of(n, BE(n)->window_room(DEV(n), &c, true));
     nsmi_window_grad g = { gradient_or_room(n, Q), gradient_or_room(n, K), gradient_or_room(n, V), gradient_or_room(n, GAMMA),
                            gradient_or_room(n, BIAS), n->in[PAST_K] ? DX(PAST_K) : NULL, n->in[PAST_V] ? DX(PAST_V) : NULL };
     if (!nsmi_failed(n->ctx) && DY(0)) BE(n)->window_back(DEV(n), &c, &in, n->saved[0]->f32, DY(0), scratch, &g);
