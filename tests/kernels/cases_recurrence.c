@@ -155,7 +155,8 @@ static void all_finite(kernels *k, const char *what, const reals *x, int count)
 {
     for (int i = 0; i < count; i++) {
         result_digest(k, x[i]);
-        for (int64_t j = 0; j < x[i].n; j++) ck_assert_msg(isfinite(x[i].h[j]), "%s: gradient %d is not finite", what, i);
+        for (int64_t j = 0; !k->d->trouble && j < x[i].n; j++) /* trouble: no such kernel, told at the end */
+            if (!isfinite(x[i].h[j])) ck_abort_msg("%s: gradient %d is not finite", what, i);
     }
 }
 
