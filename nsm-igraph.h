@@ -13,8 +13,8 @@ extern "C" {
 nsm_graph *nsm_graph_from_igraph(nsm_ctx *ctx, const igraph_t *from, const igraph_vector_t *weight);
 
 /* An igraph, directed, with edges in the order they were given to g; `to` is initialised here and
- * destroyed by the caller when this returns NSM_OK.  Nodes of a bipartite graph: the destinations, then the
- * sources.  igraph's own errors leave NSM_ENOMEM. */
+ * destroyed by the caller when this returns NSM_OK.  Nodes of a bipartite graph: the destinations,
+ * then the sources.  igraph's own errors leave NSM_ENOMEM. */
 int nsm_graph_to_igraph(const nsm_graph *g, igraph_t *to);
 
 #ifdef __cplusplus

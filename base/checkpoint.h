@@ -1,4 +1,5 @@
-/* base/checkpoint.h - Checkpoints: everything a run needs to go on, bit for bit, in one sealed file.
+/* base/checkpoint.h - Checkpoints: everything a run needs to go on, bit for bit, in one sealed
+ * file.
  *
  * A file of kind "checkpoint", version 1, inside:
  *
@@ -7,11 +8,11 @@
  *   optimizer/state/<dotted name>.<state>
  *   ema/<dotted name>                  averages of the trained tensors
  *   random                             attributes seed, offset
- *   run                                the caller's own: numbers and short words are attributes, texts
- *                                      and arrays stand as arrays, by their names
+ *   run                                the caller's own: numbers and short words are attributes,
+ *                                      texts and arrays stand as arrays, by their names
  *
- * No path, host, time, duration or thread count is in it: equal runs give equal bytes.  It is written
- * beside its place and renamed, so a killed program leaves the old file or the new one. */
+ * No path, host, time, duration or thread count is in it: equal runs give equal bytes.  It is
+ * written beside its place and renamed, so a killed program leaves the old file or the new one. */
 #ifndef NSM_CHECKPOINT_H
 #define NSM_CHECKPOINT_H
 #include "base/module.h"
@@ -23,7 +24,8 @@ extern "C" {
 typedef enum {
     NSM_FIELD_INT,    /* value: int64_t * */
     NSM_FIELD_DOUBLE, /* double *; NaN and infinities are kept */
-    NSM_FIELD_TEXT,   /* char **, of malloc() or NULL (saved as ""); loading frees and replaces it */
+    /* char **, of malloc() or NULL (saved as ""); loading frees and replaces it */
+    NSM_FIELD_TEXT,
     NSM_FIELD_INTS,   /* int64_t **, count of them; likewise */
     NSM_FIELD_FLOATS  /* float **, count of them; likewise */
 } nsm_field_type;
@@ -53,7 +55,8 @@ int nsm_checkpoint_save(nsm_ctx *ctx, const char *path, const nsm_checkpoint *co
 
 /* Fill contents from a file, all of it or, on error, nothing.
  * Errors: NSM_EIO, NSM_ENOMEM; NSM_EFORMAT the file is damaged or not a checkpoint; something is
- * missing, is there without a place in the module, or is not of the wanted type or shape, by name. */
+ * missing, is there without a place in the module, or is not of the wanted type or shape, by
+ * name. */
 int nsm_checkpoint_load(nsm_ctx *ctx, const char *path, const nsm_checkpoint *contents);
 
 /* ---- the checkpoints of a run: <folder>/checkpoint-<step>.h5 ---- */
@@ -63,7 +66,8 @@ int nsm_checkpoint_rotate(nsm_ctx *ctx, const char *folder, int64_t step, int ke
                           const nsm_checkpoint *contents);
 
 /* The path, to be freed, of the newest whole checkpoint, damaged ones passed over; NULL without an
- * error if there are none at all.  step may be NULL.  Errors: NSM_EFORMAT all are damaged; NSM_EIO. */
+ * error if there are none at all.  step may be NULL.  Errors: NSM_EFORMAT all are damaged;
+ * NSM_EIO. */
 char *nsm_checkpoint_newest(nsm_ctx *ctx, const char *folder, int64_t *step);
 
 #ifdef __cplusplus

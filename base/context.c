@@ -63,7 +63,8 @@ static void open_backend(nsm_ctx *ctx, const char *name)
         return;
     }
     if (!strcmp(name, "cuda"))
-        snprintf(text, sizeof text, "backend cuda: not in this build, which was configured without CUDA");
+        snprintf(text, sizeof text,
+                 "backend cuda: not in this build, which was configured without CUDA");
     else
         snprintf(text, sizeof text, "there is no backend \"%.64s\" in this build", name);
     unusable(ctx, NSM_EDEVICE, text);
@@ -94,8 +95,14 @@ void nsm_ctx_free(nsm_ctx *ctx)
     free(ctx);
 }
 
-const char *nsm_ctx_backend(const nsm_ctx *ctx) { return ctx && ctx->dev.be ? ctx->dev.be->name : "none"; }
-const char *nsm_ctx_isa(const nsm_ctx *ctx) { return ctx && ctx->dev.isa_name ? ctx->dev.isa_name : "none"; }
+const char *nsm_ctx_backend(const nsm_ctx *ctx)
+{
+    return ctx && ctx->dev.be ? ctx->dev.be->name : "none";
+}
+const char *nsm_ctx_isa(const nsm_ctx *ctx)
+{
+    return ctx && ctx->dev.isa_name ? ctx->dev.isa_name : "none";
+}
 int nsm_ctx_threads(const nsm_ctx *ctx) { return ctx ? ctx->dev.threads : 0; }
 
 /* ---- errors ---- */
@@ -151,7 +158,8 @@ void nsmi_device_trouble(nsm_ctx *ctx, const char *who)
 bool nsmi_fails_now(nsm_ctx *ctx)
 {
     ctx->allocations++;
-    bool now = ctx->fail_at && (ctx->allocations == ctx->fail_at || (ctx->fail_on && ctx->allocations > ctx->fail_at));
+    bool now = ctx->fail_at && (ctx->allocations == ctx->fail_at ||
+                                (ctx->fail_on && ctx->allocations > ctx->fail_at));
     if (now) nsm_error_set(ctx, NSM_ENOMEM, "out of memory");
     return now;
 }
@@ -186,7 +194,8 @@ void *nsmi_calloc(nsm_ctx *ctx, size_t count, size_t bytes)
 {
     if (nsmi_fails_now(ctx)) return NULL;
     void *p = calloc(count ? count : 1, bytes ? bytes : 1);
-    if (!p) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
+    if (!p)
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
     return on_huge_pages(p, p ? count * bytes : 0);
 }
 
@@ -195,7 +204,8 @@ void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes)
     size_t all;
     if (nsmi_fails_now(ctx)) return NULL;
     void *q = __builtin_mul_overflow(count, bytes, &all) ? NULL : realloc(p, all ? all : 1);
-    if (!q) nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
+    if (!q)
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu x %zu bytes were wanted", count, bytes);
     return q;
 }
 

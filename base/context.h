@@ -44,7 +44,8 @@ typedef struct nsm_ctx nsm_ctx;
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
 typedef struct {
     const char *backend; /* "cpu", "cuda" (the environment's NSM_BACKEND, else "cpu") */
-    int threads;         /* of the CPU backend (the environment's NSM_THREADS, else the cores this process may use) */
+    /* of the CPU backend (the environment's NSM_THREADS, else the cores this process may use) */
+    int threads;
     uint64_t seed;       /* of the random generator (0) */
 } nsm_ctx_config;
 
@@ -66,7 +67,8 @@ nsm_memory nsm_ctx_memory(const nsm_ctx *ctx);
 void nsm_ctx_trim(nsm_ctx *ctx); /* give what is kept for reuse back to the system */
 
 /* ---- errors ---- */
-int nsm_error(const nsm_ctx *ctx);                 /* the sticky code, NSM_OK if none; NULL: NSM_ENOMEM */
+/* the sticky code, NSM_OK if none; NULL: NSM_ENOMEM */
+int nsm_error(const nsm_ctx *ctx);
 const char *nsm_error_message(const nsm_ctx *ctx); /* its sentence, "" if none */
 const char *nsm_error_name(int code);              /* "NSM_ESHAPE" */
 const char *nsm_error_text(int code);              /* "shapes or types do not agree" */
@@ -86,7 +88,8 @@ void nsm_random_set(nsm_ctx *ctx, nsm_random state);
 nsm_random nsm_random_take(nsm_ctx *ctx, int64_t n);
 uint32_t nsm_random_u32(nsm_random from, uint64_t i);           /* draw i of a reserved block */
 float nsm_random_uniform(nsm_random from, uint64_t i);          /* in [0, 1) */
-uint64_t nsm_random_below(nsm_ctx *ctx, uint64_t n);            /* in [0, n), takes one draw; n > 0 */
+/* in [0, n), takes one draw; n > 0 */
+uint64_t nsm_random_below(nsm_ctx *ctx, uint64_t n);
 
 #ifdef __cplusplus
 }

@@ -188,8 +188,9 @@ static bool same_file(nsmi_h5 *h)
 {
     struct stat a, b;
     int *handle = NULL;
-    return H5Fget_vfd_handle(h->file, H5P_DEFAULT, (void **)&handle) >= 0 && handle && !fstat(*handle, &a) &&
-           !fstat(h->fd, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_size == b.st_size;
+    return H5Fget_vfd_handle(h->file, H5P_DEFAULT, (void **)&handle) >= 0 && handle &&
+           !fstat(*handle, &a) && !fstat(h->fd, &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino && a.st_size == b.st_size;
 }
 
 static void open_file(nsmi_h5 *h)
@@ -223,7 +224,8 @@ nsmi_h5 *nsmi_h5_open_foreign(nsm_ctx *ctx, const char *path)
     h->foreign = true;
     struct stat st;
     if (stat(path, &st) || !S_ISREG(st.st_mode))
-        nsm_error_set(ctx, NSM_EIO, "%s: %s", path, errno ? strerror(errno) : "is not a regular file");
+        nsm_error_set(ctx, NSM_EIO, "%s: %s", path,
+                      errno ? strerror(errno) : "is not a regular file");
     else
         open_file(h);
     if (!nsmi_failed(ctx)) return h;
@@ -231,7 +233,10 @@ nsmi_h5 *nsmi_h5_open_foreign(nsm_ctx *ctx, const char *path)
     return NULL;
 }
 
-int nsmi_h5_kind(nsm_ctx *ctx, const char *path, char kind[16]) { return nsmi_seal_kind(ctx, path, kind); }
+int nsmi_h5_kind(nsm_ctx *ctx, const char *path, char kind[16])
+{
+    return nsmi_seal_kind(ctx, path, kind);
+}
 
 /* Close libhdf5's side; false when what it still had to write did not go through. */
 static bool close_hdf5(nsmi_h5 *h)
@@ -258,7 +263,8 @@ void nsmi_h5_close(nsmi_h5 *h)
 int nsmi_h5_commit(nsm_ctx *ctx, nsmi_h5 *h)
 {
     if (!h) return nsm_error(ctx);
-    if (!close_hdf5(h)) nsm_error_set(ctx, NSM_EIO, "%s: cannot write: %s", h->path, strerror(errno));
+    if (!close_hdf5(h))
+        nsm_error_set(ctx, NSM_EIO, "%s: cannot write: %s", h->path, strerror(errno));
     nsmi_draft_commit(ctx, h->draft, h->kind);
     h->draft = NULL;
     nsmi_h5_close(h);
@@ -289,7 +295,8 @@ static bool stands(nsmi_h5 *h, const char *path)
             memcpy(part, path, (size_t)(end - path));
             part[end - path] = 0;
             if (H5Lexists(h->file, part, H5P_DEFAULT) <= 0) return false;
-            if (H5Lget_info(h->file, part, &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD) return false;
+            if (H5Lget_info(h->file, part, &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD)
+                return false;
         }
         if (!*end) return true;
     }
@@ -316,7 +323,8 @@ static int make_groups(nsmi_h5 *h, const char *path, bool whole)
         if (end > path && (*end || whole)) {
             memcpy(part, path, (size_t)(end - path));
             part[end - path] = 0;
-            if (!stands(h, part) && !make_group(h, part)) return fail(h, NSM_EIO, part, "cannot be made");
+            if (!stands(h, part) && !make_group(h, part))
+                return fail(h, NSM_EIO, part, "cannot be made");
         }
         if (!*end) return NSM_OK;
     }
@@ -354,7 +362,8 @@ static hid_t make_array(nsmi_h5 *h, const char *path, hid_t file, int rank, cons
     }
     if (rank == 0) rank = 1;
     chunk_shape(rank, size, H5Tget_size(file), chunk);
-    hid_t create = H5Pcreate(H5P_DATASET_CREATE), links = link_plist(), space = H5Screate_simple(rank, size, most);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE), links = link_plist(),
+          space = H5Screate_simple(rank, size, most);
     H5Pset_chunk(create, rank, chunk);
     H5Pset_fletcher32(create);
     H5Pset_obj_track_times(create, 0);
@@ -366,8 +375,8 @@ static hid_t make_array(nsmi_h5 *h, const char *path, hid_t file, int rank, cons
     return set;
 }
 
-static int write_array(nsmi_h5 *h, const char *path, hid_t file, hid_t memory, int rank, const int64_t *dim,
-                       const void *data)
+static int write_array(nsmi_h5 *h, const char *path, hid_t file, hid_t memory, int rank,
+                       const int64_t *dim, const void *data)
 {
     bool empty = false;
     for (int i = 0; i < rank; i++) empty |= !dim[i];
@@ -386,18 +395,20 @@ static bool storable(nsm_type type, int rank, const int64_t *dim)
     return ok;
 }
 
-int nsmi_h5_write(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, const void *data)
+int nsmi_h5_write(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                  const void *data)
 {
     if (refused(h)) return code_of(h);
     guard g = enter();
-    int e = storable(type, rank, dim) ? write_array(h, path, file_type(type), memory_type(type), rank, dim, data)
-                                      : fail(h, NSM_EINVAL, path, "this type or shape cannot be stored");
+    int e = storable(type, rank, dim)
+                ? write_array(h, path, file_type(type), memory_type(type), rank, dim, data)
+                : fail(h, NSM_EINVAL, path, "this type or shape cannot be stored");
     leave(g);
     return e;
 }
 
-static void write_slab(nsmi_h5 *h, const char *path, hid_t set, nsm_type type, int rank, const int64_t *dim,
-                       int64_t first, int64_t rows, const void *data)
+static void write_slab(nsmi_h5 *h, const char *path, hid_t set, nsm_type type, int rank,
+                       const int64_t *dim, int64_t first, int64_t rows, const void *data)
 {
     hsize_t start[NSM_MAX_RANK] = { (hsize_t)first }, size[NSM_MAX_RANK];
     for (int i = 0; i < rank; i++) size[i] = (hsize_t)(i ? dim[i] : rows);
@@ -409,8 +420,8 @@ static void write_slab(nsmi_h5 *h, const char *path, hid_t set, nsm_type type, i
     if (memory >= 0) H5Sclose(memory);
 }
 
-int nsmi_h5_write_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, int64_t first,
-                       int64_t rows, const void *data)
+int nsmi_h5_write_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                       int64_t first, int64_t rows, const void *data)
 {
     if (refused(h)) return code_of(h);
     guard g = enter();
@@ -419,7 +430,8 @@ int nsmi_h5_write_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, co
     } else {
         int64_t values = rows;
         for (int i = 1; i < rank; i++) values = values && dim[i] ? values * dim[i] : 0;
-        hid_t set = first ? H5Dopen2(h->file, path, H5P_DEFAULT) : make_array(h, path, file_type(type), rank, dim);
+        hid_t set = first ? H5Dopen2(h->file, path, H5P_DEFAULT)
+                          : make_array(h, path, file_type(type), rank, dim);
         if (set < 0) fail(h, NSM_EIO, path, "cannot be opened");
         if (set >= 0 && values) write_slab(h, path, set, type, rank, dim, first, rows, data);
         if (set >= 0 && H5Dclose(set) < 0) fail(h, NSM_EIO, path, "cannot be written");
@@ -438,7 +450,8 @@ int nsmi_h5_write_strings(nsmi_h5 *h, const char *path, int64_t count, char *con
     }
     char *all = nsmi_calloc(h->ctx, (size_t)count ? (size_t)count : 1, width);
     if (!all) return nsm_error(h->ctx);
-    for (int64_t i = 0; i < count; i++) memcpy(all + (size_t)i * width, string[i], strlen(string[i]));
+    for (int64_t i = 0; i < count; i++)
+        memcpy(all + (size_t)i * width, string[i], strlen(string[i]));
     guard g = enter();
     hid_t type = string_type(width);
     write_array(h, path, type, type, 1, &count, all);
@@ -453,10 +466,12 @@ int nsmi_h5_write_text(nsmi_h5 *h, const char *path, const char *text)
     return nsmi_h5_write_strings(h, path, 1, &(char *){ (char *)text });
 }
 
-static int put(nsmi_h5 *h, const char *path, const char *name, hid_t file, hid_t memory, const void *value)
+static int put(nsmi_h5 *h, const char *path, const char *name, hid_t file, hid_t memory,
+               const void *value)
 {
     hid_t space = H5Screate(H5S_SCALAR);
-    hid_t a = H5Acreate_by_name(h->file, or_root(path), name, file, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t a = H5Acreate_by_name(h->file, or_root(path), name, file, space, H5P_DEFAULT, H5P_DEFAULT,
+                                H5P_DEFAULT);
     if (a < 0 || H5Awrite(a, memory, value) < 0)
         fail(h, NSM_EIO, path, "attribute %.64s cannot be written", name);
     if (a >= 0) H5Aclose(a);
@@ -490,7 +505,8 @@ int nsmi_h5_put_text(nsmi_h5 *h, const char *path, const char *name, const char 
     size_t bytes = strlen(text);
     guard g = enter();
     hid_t type = string_type(bytes ? bytes : 1);
-    if (bytes > NSMI_H5_MAX_TEXT) fail(h, NSM_EINVAL, path, "attribute %.64s is too long: %zu bytes", name, bytes);
+    if (bytes > NSMI_H5_MAX_TEXT)
+        fail(h, NSM_EINVAL, path, "attribute %.64s is too long: %zu bytes", name, bytes);
     else put(h, path, name, type, type, text);
     H5Tclose(type);
     leave(g);
@@ -545,8 +561,10 @@ static herr_t list_one(hid_t group, const char *name, const H5L_info_t *info, vo
 {
     listing *l = user;
     (void)group;
-    if (info->type != H5L_TYPE_HARD) return fail(l->h, NSM_EFORMAT, name, "is a link that leads elsewhere"), -1;
-    if (l->count == MAX_LINKS) return fail(l->h, NSM_EFORMAT, name, "stands in a group of too many"), -1;
+    if (info->type != H5L_TYPE_HARD)
+        return fail(l->h, NSM_EFORMAT, name, "is a link that leads elsewhere"), -1;
+    if (l->count == MAX_LINKS)
+        return fail(l->h, NSM_EFORMAT, name, "stands in a group of too many"), -1;
     if (l->count == l->room) {
         int64_t room = l->room ? l->room * 2 : 16;
         char **more = nsmi_realloc(l->h->ctx, l->name, (size_t)room, sizeof *more);
@@ -622,20 +640,23 @@ static int check_storage(nsmi_h5 *h, const char *path, const array *a)
     int64_t ratio = 1, need = 0;
     bool ok = create >= 0 && H5Pget_external_count(create) == 0;
     H5D_layout_t layout = ok ? H5Pget_layout(create) : H5D_LAYOUT_ERROR;
-    ok = ok && (layout == H5D_CHUNKED || (h->foreign && (layout == H5D_CONTIGUOUS || layout == H5D_COMPACT)));
+    ok = ok && (layout == H5D_CHUNKED ||
+                (h->foreign && (layout == H5D_CONTIGUOUS || layout == H5D_COMPACT)));
     int filters = ok ? H5Pget_nfilters(create) : 0;
     for (int i = 0; ok && i < filters; i++) {
         unsigned flags, config, values[8];
         size_t n = 8;
         H5Z_filter_t f = H5Pget_filter2(create, (unsigned)i, &flags, &n, values, 0, NULL, &config);
         if (f == H5Z_FILTER_DEFLATE) ratio = DEFLATE_RATIO;
-        ok = f == H5Z_FILTER_FLETCHER32 || (h->foreign && (f == H5Z_FILTER_DEFLATE || f == H5Z_FILTER_SHUFFLE));
+        ok = f == H5Z_FILTER_FLETCHER32 ||
+             (h->foreign && (f == H5Z_FILTER_DEFLATE || f == H5Z_FILTER_SHUFFLE));
     }
     if (create >= 0) H5Pclose(create);
     if (!ok) return fail(h, NSM_EFORMAT, path, "is stored in a way that is not allowed");
     int64_t stored = (int64_t)H5Dget_storage_size(a->set);
     if (!nsmi_mul(a->count, (int64_t)a->bytes, &need) || need / ratio > stored)
-        return fail(h, NSM_EFORMAT, path, "has a shape for more bytes than the %lld it holds", (long long)stored);
+        return fail(h, NSM_EFORMAT, path, "has a shape for more bytes than the %lld it holds",
+                    (long long)stored);
     return NSM_OK;
 }
 
@@ -650,7 +671,8 @@ static int open_array(nsmi_h5 *h, const char *path, array *a)
     if (a->space < 0 || a->type < 0) return fail(h, NSM_EFORMAT, path, "cannot be read");
     a->kind = known_type(a->type);
     if (a->kind == -2)
-        return fail(h, NSM_EFORMAT, path, "is of a type that is none of float32, int32, int64, uint8, fixed string");
+        return fail(h, NSM_EFORMAT, path,
+                    "is of a type that is none of float32, int32, int64, uint8, fixed string");
     hsize_t dim[H5S_MAX_RANK];
     a->rank = H5Sget_simple_extent_ndims(a->space);
     if (a->rank < 1 || a->rank > NSM_MAX_RANK || H5Sget_simple_extent_dims(a->space, dim, NULL) < 0)
@@ -681,17 +703,19 @@ int nsmi_h5_shape(nsmi_h5 *h, const char *path, int *type, int *rank, int64_t di
 }
 
 /* A scalar of the caller's (rank 0) stands in the file as [1]. */
-static int check_shape(nsmi_h5 *h, const char *path, const array *a, int type, int rank, const int64_t *dim)
+static int check_shape(nsmi_h5 *h, const char *path, const array *a, int type, int rank,
+                       const int64_t *dim)
 {
     static const int64_t one = 1;
     if (rank == 0) { rank = 1; dim = &one; }
     if (a->kind != type)
         return fail(h, NSM_EFORMAT, path, "is %s, want %s", type_word(a->kind), type_word(type));
-    if (a->rank != rank) return fail(h, NSM_EFORMAT, path, "has %d dimensions, want %d", a->rank, rank);
+    if (a->rank != rank)
+        return fail(h, NSM_EFORMAT, path, "has %d dimensions, want %d", a->rank, rank);
     for (int i = 0; i < rank; i++)
         if (dim[i] >= 0 && dim[i] != a->dim[i])
-            return fail(h, NSM_EFORMAT, path, "dimension %d is %lld, want %lld", i, (long long)a->dim[i],
-                        (long long)dim[i]);
+            return fail(h, NSM_EFORMAT, path, "dimension %d is %lld, want %lld", i,
+                        (long long)a->dim[i], (long long)dim[i]);
     return NSM_OK;
 }
 
@@ -713,7 +737,8 @@ void *nsmi_h5_read(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_
     return NULL;
 }
 
-int nsmi_h5_read_into(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, void *out)
+int nsmi_h5_read_into(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                      void *out)
 {
     if (refused(h)) return code_of(h);
     array a;
@@ -726,8 +751,8 @@ int nsmi_h5_read_into(nsmi_h5 *h, const char *path, nsm_type type, int rank, con
     return nsm_error(h->ctx);
 }
 
-static void read_slab(nsmi_h5 *h, const char *path, const array *a, hid_t memory, int64_t first, int64_t rows,
-                      void *out)
+static void read_slab(nsmi_h5 *h, const char *path, const array *a, hid_t memory, int64_t first,
+                      int64_t rows, void *out)
 {
     hsize_t start[NSM_MAX_RANK] = { (hsize_t)first }, size[NSM_MAX_RANK];
     for (int i = 0; i < a->rank; i++) size[i] = (hsize_t)(i ? a->dim[i] : rows);
@@ -738,16 +763,16 @@ static void read_slab(nsmi_h5 *h, const char *path, const array *a, hid_t memory
     if (space >= 0) H5Sclose(space);
 }
 
-int nsmi_h5_read_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_t *dim, int64_t first,
-                      int64_t rows, void *out)
+int nsmi_h5_read_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_t *dim,
+                      int64_t first, int64_t rows, void *out)
 {
     if (refused(h)) return code_of(h);
     array a;
     guard g = enter();
     if (!open_array(h, path, &a) && !check_shape(h, path, &a, type, rank, dim)) {
         if (first < 0 || rows < 0 || first > a.dim[0] - rows)
-            fail(h, NSM_EINVAL, path, "rows %lld and %lld more of %lld", (long long)first, (long long)rows,
-                 (long long)a.dim[0]);
+            fail(h, NSM_EINVAL, path, "rows %lld and %lld more of %lld", (long long)first,
+                 (long long)rows, (long long)a.dim[0]);
         else if (rows && a.count)
             read_slab(h, path, &a, memory_type(type), first, rows, out);
         for (int i = 0; i < rank; i++) dim[i] = a.dim[i];
@@ -806,8 +831,8 @@ char *nsmi_h5_read_text(nsmi_h5 *h, const char *path)
 /* ---- reading attributes ---- */
 
 /* Open a scalar attribute of a class; -1 with an error.  *bytes: its size. */
-static hid_t open_attribute(nsmi_h5 *h, const char *path, const char *name, H5T_class_t class, const char *word,
-                            hid_t *type)
+static hid_t open_attribute(nsmi_h5 *h, const char *path, const char *name, H5T_class_t class,
+                            const char *word, hid_t *type)
 {
     hid_t a = -1, space = -1;
     *type = -1;
@@ -819,8 +844,9 @@ static hid_t open_attribute(nsmi_h5 *h, const char *path, const char *name, H5T_
     }
     space = H5Aget_space(a);
     *type = H5Aget_type(a);
-    if (space < 0 || *type < 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(*type) != class ||
-        H5Tget_size(*type) > 2 * NSMI_H5_MAX_TEXT || (class == H5T_STRING && H5Tis_variable_str(*type) != 0))
+    if (space < 0 || *type < 0 || H5Sget_simple_extent_npoints(space) != 1 ||
+        H5Tget_class(*type) != class || H5Tget_size(*type) > 2 * NSMI_H5_MAX_TEXT ||
+        (class == H5T_STRING && H5Tis_variable_str(*type) != 0))
         fail(h, NSM_EFORMAT, path, "attribute %.64s is not %s", name, word);
     if (space >= 0) H5Sclose(space);
     if (!nsmi_failed(h->ctx)) return a;
@@ -833,8 +859,8 @@ static hid_t open_attribute(nsmi_h5 *h, const char *path, const char *name, H5T_
 static bool get_number(nsmi_h5 *h, const char *path, const char *name, bool real, void *value)
 {
     hid_t type;
-    hid_t a = open_attribute(h, path, name, real ? H5T_FLOAT : H5T_INTEGER, real ? "a real number" : "an integer",
-                             &type);
+    hid_t a = open_attribute(h, path, name, real ? H5T_FLOAT : H5T_INTEGER,
+                             real ? "a real number" : "an integer", &type);
     if (a < 0) return false;
     if (H5Aread(a, real ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT64, value) < 0)
         fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
@@ -843,15 +869,16 @@ static bool get_number(nsmi_h5 *h, const char *path, const char *name, bool real
     return !nsmi_failed(h->ctx);
 }
 
-int nsmi_h5_get_int(nsmi_h5 *h, const char *path, const char *name, int64_t low, int64_t high, int64_t *value)
+int nsmi_h5_get_int(nsmi_h5 *h, const char *path, const char *name, int64_t low, int64_t high,
+                    int64_t *value)
 {
     int64_t v = 0;
     if (refused(h)) return code_of(h);
     guard g = enter();
     bool read = get_number(h, path, name, false, &v);
     if (read && (v < low || v > high))
-        fail(h, NSM_EFORMAT, path, "attribute %.64s is %lld, outside %lld..%lld", name, (long long)v, (long long)low,
-             (long long)high);
+        fail(h, NSM_EFORMAT, path, "attribute %.64s is %lld, outside %lld..%lld", name,
+             (long long)v, (long long)low, (long long)high);
     else if (read) *value = v;
     leave(g);
     return nsm_error(h->ctx);
@@ -878,7 +905,8 @@ char *nsmi_h5_get_text(nsmi_h5 *h, const char *path, const char *name)
     hid_t a = open_attribute(h, path, name, H5T_STRING, "a text of fixed length", &type);
     if (a >= 0) {
         text = nsmi_calloc(h->ctx, 1, H5Tget_size(type) + 1);
-        if (text && H5Aread(a, type, text) < 0) fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
+        if (text && H5Aread(a, type, text) < 0)
+            fail(h, NSM_EFORMAT, path, "attribute %.64s cannot be read", name);
         H5Tclose(type);
         H5Aclose(a);
     }
@@ -898,17 +926,20 @@ static bool chunk_at(int fd, const void *raw, void *block, size_t bytes, int64_t
 
 /* Versions of libhdf5 differ in whether a chunk's address counts the seal.  Compare the bytes: the
  * first chunk that stands in one of the two places only decides (if none does, either is right). */
-static int find_base(nsmi_h5 *h, const char *path, hid_t set, const nsmi_h5_rows *r, size_t bytes, int64_t *base)
+static int find_base(nsmi_h5 *h, const char *path, hid_t set, const nsmi_h5_rows *r, size_t bytes,
+                     int64_t *base)
 {
     char *raw = nsmi_malloc(h->ctx, 2 * bytes), *block = raw ? raw + bytes : NULL;
     bool decided = false;
     for (int64_t k = 0; raw && k < r->chunks && !decided && !nsmi_failed(h->ctx); k++) {
         hsize_t start[2] = { (hsize_t)(k * r->rows_per_chunk), 0 };
         uint32_t mask = 0;
-        if (H5Dread_chunk(set, H5P_DEFAULT, start, &mask, raw) < 0) fail(h, NSM_EFORMAT, path, "cannot be read");
+        if (H5Dread_chunk(set, H5P_DEFAULT, start, &mask, raw) < 0)
+            fail(h, NSM_EFORMAT, path, "cannot be read");
         bool plain = chunk_at(h->fd, raw, block, bytes, r->offset[k]);
         bool moved = chunk_at(h->fd, raw, block, bytes, r->offset[k] + NSMI_SEAL_BYTES);
-        if (!plain && !moved) fail(h, NSM_EFORMAT, path, "chunk %lld is not where it should be", (long long)k);
+        if (!plain && !moved)
+            fail(h, NSM_EFORMAT, path, "chunk %lld is not where it should be", (long long)k);
         decided = plain != moved;
         *base = moved && !plain ? NSMI_SEAL_BYTES : 0;
     }
@@ -936,11 +967,13 @@ static int map_rows(nsmi_h5 *h, const char *path, const array *a, nsmi_h5_rows *
         hsize_t start[2] = { (hsize_t)(k * r->rows_per_chunk), 0 }, size = 0;
         unsigned mask = 0;
         haddr_t at = HADDR_UNDEF;
-        if (H5Dget_chunk_info_by_coord(a->set, start, &mask, &at, &size) < 0 || at == HADDR_UNDEF || size != bytes)
+        if (H5Dget_chunk_info_by_coord(a->set, start, &mask, &at, &size) < 0 || at == HADDR_UNDEF ||
+            size != bytes)
             return fail(h, NSM_EFORMAT, path, "chunk %lld is not there", (long long)k);
         r->offset[k] = (int64_t)at;
     }
-    if (nsmi_failed(h->ctx) || find_base(h, path, a->set, r, bytes, &base)) return nsm_error(h->ctx);
+    if (nsmi_failed(h->ctx) || find_base(h, path, a->set, r, bytes, &base))
+        return nsm_error(h->ctx);
     for (int64_t k = 0; k < r->chunks; k++) r->offset[k] += base;
     return NSM_OK;
 }
@@ -952,7 +985,8 @@ int nsmi_h5_map_rows(nsmi_h5 *h, const char *path, nsmi_h5_rows *rows)
     array a;
     guard g = enter();
     int64_t any[2] = { -1, -1 };
-    if (!open_array(h, path, &a) && !check_shape(h, path, &a, NSM_F32, 2, any)) map_rows(h, path, &a, rows);
+    if (!open_array(h, path, &a) && !check_shape(h, path, &a, NSM_F32, 2, any))
+        map_rows(h, path, &a, rows);
     close_array(&a);
     leave(g);
     if (nsmi_failed(h->ctx)) {

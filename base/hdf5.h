@@ -24,22 +24,27 @@ typedef struct nsmi_h5 nsmi_h5;
 enum { NSMI_H5_VERSION = 1, NSMI_H5_MAX_TEXT = 60000, NSMI_H5_MAX_NAME = 255 };
 
 /* ---- writing ---- */
-nsmi_h5 *nsmi_h5_create(nsm_ctx *ctx, const char *path, const char *kind); /* kind: at most 15 letters */
+/* kind: at most 15 letters */
+nsmi_h5 *nsmi_h5_create(nsm_ctx *ctx, const char *path, const char *kind);
 /* Seal, flush, rename.  Frees h, also on error, when the old file stays as it was.  Give it h NULL
  * or an erroneous ctx and it returns the error. */
 int nsmi_h5_commit(nsm_ctx *ctx, nsmi_h5 *h);
 
 int nsmi_h5_group(nsmi_h5 *h, const char *path);
-int nsmi_h5_write(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, const void *data);
-/* The same in pieces: rows [first, first + rows) along the first dimension; first 0 makes the array. */
-int nsmi_h5_write_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, int64_t first,
-                       int64_t rows, const void *data);
+int nsmi_h5_write(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                  const void *data);
+/* The same in pieces: rows [first, first + rows) along the first dimension; first 0 makes the
+ * array. */
+int nsmi_h5_write_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                       int64_t first, int64_t rows, const void *data);
 int nsmi_h5_write_strings(nsmi_h5 *h, const char *path, int64_t count, char *const *string);
-int nsmi_h5_write_text(nsmi_h5 *h, const char *path, const char *text); /* of any length: one string, [1] */
+/* of any length: one string, [1] */
+int nsmi_h5_write_text(nsmi_h5 *h, const char *path, const char *text);
 /* Attributes of the group or array at path ("" or "/": the root). */
 int nsmi_h5_put_int(nsmi_h5 *h, const char *path, const char *name, int64_t value);
 int nsmi_h5_put_float(nsmi_h5 *h, const char *path, const char *name, double value);
-int nsmi_h5_put_text(nsmi_h5 *h, const char *path, const char *name, const char *text); /* <= NSMI_H5_MAX_TEXT bytes */
+/* <= NSMI_H5_MAX_TEXT bytes */
+int nsmi_h5_put_text(nsmi_h5 *h, const char *path, const char *name, const char *text);
 
 /* ---- reading ---- */
 nsmi_h5 *nsmi_h5_open(nsm_ctx *ctx, const char *path, const char *kind);
@@ -60,20 +65,23 @@ int nsmi_h5_shape(nsmi_h5 *h, const char *path, int *type, int *rank, int64_t di
 /* Read all of an array, into new memory (free()) or into out.  type and rank must be the array's;
  * a dim that is not -1 must be too, one that is -1 is filled in. */
 void *nsmi_h5_read(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_t *dim);
-int nsmi_h5_read_into(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim, void *out);
+int nsmi_h5_read_into(nsmi_h5 *h, const char *path, nsm_type type, int rank, const int64_t *dim,
+                      void *out);
 /* Rows [first, first + rows) along the first dimension; dim as above. */
-int nsmi_h5_read_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_t *dim, int64_t first,
-                      int64_t rows, void *out);
+int nsmi_h5_read_rows(nsmi_h5 *h, const char *path, nsm_type type, int rank, int64_t *dim,
+                      int64_t first, int64_t rows, void *out);
 char **nsmi_h5_read_strings(nsmi_h5 *h, const char *path, int64_t *count); /* *count -1: any */
 char *nsmi_h5_read_text(nsmi_h5 *h, const char *path);
-int nsmi_h5_get_int(nsmi_h5 *h, const char *path, const char *name, int64_t low, int64_t high, int64_t *value);
+int nsmi_h5_get_int(nsmi_h5 *h, const char *path, const char *name, int64_t low, int64_t high,
+                    int64_t *value);
 int nsmi_h5_get_float(nsmi_h5 *h, const char *path, const char *name, double *value); /* finite */
 char *nsmi_h5_get_text(nsmi_h5 *h, const char *path, const char *name);
 void nsmi_h5_free_strings(char **string, int64_t count);
 
 /* Where the rows of a plain two-dimensional float array stand in the file, to be read without
- * libhdf5, by any thread: row r is row_bytes from offset[r / rows_per_chunk] + (r % rows_per_chunk) *
- * row_bytes.  The file was verified when it was opened.  Fails on other layouts (foreign files). */
+ * libhdf5, by any thread: row r is row_bytes from offset[r / rows_per_chunk] + (r % rows_per_chunk)
+ * * row_bytes.  The file was verified when it was opened.  Fails on other layouts (foreign
+ * files). */
 typedef struct {
     int fd;               /* h's own: open until h is closed */
     int64_t rows, row_bytes, rows_per_chunk, chunks;

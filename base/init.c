@@ -102,7 +102,8 @@ int nsm_init_orthogonal(nsm_tensor *t, float gain)
         for (int64_t i = 0; i < all; i++) v[i] = host[i];
         orthonormal_rows(v, n, m);
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < cols; c++) host[r * cols + c] = (float)(gain * (rows <= cols ? v[r * m + c] : v[c * m + r]));
+            for (int64_t c = 0; c < cols; c++)
+                host[r * cols + c] = (float)(gain * (rows <= cols ? v[r * m + c] : v[c * m + r]));
         nsm_tensor_set(t, host);
     }
     free(host);

@@ -28,14 +28,18 @@ struct nsm_ctx {
 };
 
 /* ---- host memory: every allocation of the library, so that tests can fail each in turn ---- */
-void *nsmi_malloc(nsm_ctx *ctx, size_t bytes);             /* NULL and NSM_ENOMEM when out; 0 bytes is allowed */
+/* NULL and NSM_ENOMEM when out; 0 bytes is allowed */
+void *nsmi_malloc(nsm_ctx *ctx, size_t bytes);
 void *nsmi_calloc(nsm_ctx *ctx, size_t count, size_t bytes); /* checks the product */
-void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes); /* p stays valid on failure */
+/* p stays valid on failure */
+void *nsmi_realloc(nsm_ctx *ctx, void *p, size_t count, size_t bytes);
 char *nsmi_strdup(nsm_ctx *ctx, const char *s);
 char *nsmi_format(nsm_ctx *ctx, const char *format, ...) NSM_PRINTF(2, 3); /* a new string */
-bool nsmi_fails_now(nsm_ctx *ctx);                         /* counts an allocation; leaves NSM_ENOMEM */
+/* counts an allocation; leaves NSM_ENOMEM */
+bool nsmi_fails_now(nsm_ctx *ctx);
 
-/* Zeros on the host that are there until the tape is reset; a steady step finds the room of the last one. */
+/* Zeros on the host that are there until the tape is reset; a steady step finds the room of the
+ * last one. */
 void *nsmi_tape_room(nsm_tape *tape, size_t bytes);
 
 /* ---- device memory, from the context's cache ---- */
@@ -75,8 +79,12 @@ void nsmi_bad_shape(nsm_node *n, const char *what);
 bool nsmi_needs(nsm_node *n, int i); /* input i is given and wants a gradient */
 
 /* nsm_node_out with dims in the call. */
-#define OUT(n, k, ...) nsm_node_out(n, k, NSM_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
-#define SAVE(n, k, ...) nsm_node_save(n, k, NSM_F32, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define OUT(n, k, ...) \
+    nsm_node_out(n, k, NSM_F32, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), \
+                 (const int64_t[]){ __VA_ARGS__ })
+#define SAVE(n, k, ...) \
+    nsm_node_save(n, k, NSM_F32, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), \
+                  (const int64_t[]){ __VA_ARGS__ })
 
 /* Every op of the library, NULL last: the gradient test walks it (base/ops/list.c). */
 extern const nsm_op *const nsmi_ops[];

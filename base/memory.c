@@ -133,8 +133,8 @@ void *nsmi_device_alloc(nsm_ctx *ctx, size_t bytes)
     if (b) ctx->reused++;
     else b = take_new(c, rounded);
     if (!b) {
-        nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu bytes were wanted, %lld are in use", bytes,
-                      (long long)c->sum.used_bytes);
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory: %zu bytes were wanted, %lld are in use",
+                      bytes, (long long)c->sum.used_bytes);
         return NULL;
     }
     if (++c->count > c->buckets * 2) grow_table(c);

@@ -1,7 +1,8 @@
-/* base/metrics.h - Scores of predictions: host arrays in, double arithmetic, scikit-learn's numbers.
+/* base/metrics.h - Scores of predictions: host arrays in, double arithmetic, scikit-learn's
+ * numbers.
  *
- * What returns a double returns NaN on error.  Errors of all: NSM_EINVAL there is nothing to score, a
- * class is out of range, or the score is not defined (only one class is present; no positive);
+ * What returns a double returns NaN on error.  Errors of all: NSM_EINVAL there is nothing to score,
+ * a class is out of range, or the score is not defined (only one class is present; no positive);
  * NSM_ENUMBER a number is not finite, with its place; NSM_ENOMEM.
  * Letters: n samples, C classes; truth and guess hold classes 0 .. C-1. */
 #ifndef NSM_METRICS_H
@@ -23,7 +24,8 @@ double nsm_accuracy(nsm_ctx *ctx, int64_t n, const int32_t *truth, const int32_t
 /* matrix [C, C]: row truth, column guess. */
 int nsm_confusion(nsm_ctx *ctx, int64_t n, const int32_t *truth, const int32_t *guess, int classes,
                   int64_t *matrix);
-/* Scores of each class from such a matrix, [C] each; any may be NULL.  0 where they would be 0/0. */
+/* Scores of each class from such a matrix, [C] each; any may be NULL.  0 where they would be
+ * 0/0. */
 typedef struct { double *precision, *recall, *f1; int64_t *support; } nsm_class_scores;
 int nsm_score_classes(nsm_ctx *ctx, int classes, const int64_t *matrix, nsm_class_scores out);
 double nsm_f1(nsm_ctx *ctx, nsm_average average, int64_t n, const int32_t *truth,
@@ -46,7 +48,8 @@ double nsm_average_precision(nsm_ctx *ctx, int64_t n, const uint8_t *truth, cons
 
 /* ---- ranks ---- */
 typedef enum {
-    NSM_TIES_WORST, /* behind all its equals, so that a constant score earns nothing (label ranking's rule) */
+    /* behind all its equals, so that a constant score earns nothing (label ranking's rule) */
+    NSM_TIES_WORST,
     NSM_TIES_MEAN   /* in the middle of them (OGB's rule) */
 } nsm_ties;
 /* rank[i]: the place, from 1, of candidate truth[i] among score [n, candidates]. */

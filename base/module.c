@@ -35,8 +35,14 @@ static nsm_tensor *add(nsm_module *m, const char *name, int rank, const int64_t 
     return t;
 }
 
-nsm_tensor *nsm_module_param(nsm_module *m, const char *name, int rank, const int64_t *dim) { return add(m, name, rank, dim, false); }
-nsm_tensor *nsm_module_buffer(nsm_module *m, const char *name, int rank, const int64_t *dim) { return add(m, name, rank, dim, true); }
+nsm_tensor *nsm_module_param(nsm_module *m, const char *name, int rank, const int64_t *dim)
+{
+    return add(m, name, rank, dim, false);
+}
+nsm_tensor *nsm_module_buffer(nsm_module *m, const char *name, int rank, const int64_t *dim)
+{
+    return add(m, name, rank, dim, true);
+}
 
 int nsm_module_child(nsm_module *m, const char *name, nsm_module *child)
 {
@@ -64,7 +70,9 @@ static int walk(nsm_module *m, char *name, size_t at, nsm_visit visit, void *use
     for (int i = 0; i < m->children; i++) {
         int wrote = snprintf(name + at, NAME_BYTES - at, "%s.", m->child[i].name);
         if (wrote < 0 || (size_t)wrote >= NAME_BYTES - at)
-            return nsm_error_set(m->ctx, NSM_EINVAL, "nsm_module_walk: a dotted name is longer than %d bytes", NAME_BYTES);
+            return nsm_error_set(m->ctx, NSM_EINVAL,
+                                 "nsm_module_walk: a dotted name is longer than %d bytes",
+                                 NAME_BYTES);
         int code = walk(m->child[i].module, name, at + (size_t)wrote, visit, user);
         if (code) return code;
     }

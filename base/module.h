@@ -31,7 +31,8 @@ void nsm_module_clear(nsm_module *m); /* free what init and the calls below made
  * the tensor, owned by the module, or NULL. */
 nsm_tensor *nsm_module_param(nsm_module *m, const char *name, int rank, const int64_t *dim);
 nsm_tensor *nsm_module_buffer(nsm_module *m, const char *name, int rank, const int64_t *dim);
-int nsm_module_child(nsm_module *m, const char *name, nsm_module *child); /* child NULL: an error stands already */
+/* child NULL: an error stands already */
+int nsm_module_child(nsm_module *m, const char *name, nsm_module *child);
 
 /* Call visit for every tensor, depth first in the order of making, with its dotted name. */
 typedef int (*nsm_visit)(void *user, const char *name, nsm_tensor *t, bool buffer);

@@ -62,7 +62,8 @@ typedef struct {
     double initial_accumulator;   /* ADAGRAD: where the sum starts (0) */
     double momentum_decay;        /* NADAM (0.004) * */
     bool maximize;                /* go uphill */
-    double max_norm;              /* gradients together are scaled to at most this norm (no limit) */
+    /* gradients together are scaled to at most this norm (no limit) */
+    double max_norm;
     int accumulate;               /* backward passes that make one step (1) */
     bool accumulate_sum;          /* add them (their mean) */
     bool unchecked;               /* let NaN and infinite gradients through (error) */
@@ -96,10 +97,12 @@ const int64_t *nsm_optimizer_counts(const nsm_optimizer *o, int64_t *count);
 int nsm_optimizer_restore(nsm_optimizer *o, int64_t steps, const int64_t *counts, int64_t count);
 
 const char *nsm_optimizer_name(nsm_optimizer_kind kind); /* "adamw" */
-int nsm_optimizer_find(const char *name);                /* the kind of a name, -1 if there is none */
+/* the kind of a name, -1 if there is none */
+int nsm_optimizer_find(const char *name);
 
 /* ---- exponential moving average of the weights ----
- * e = w at the start, then at each update e = decay e + (1 - decay) w.  For what is trained only. */
+ * e = w at the start, then at each update e = decay e + (1 - decay) w.  For what is trained
+ * only. */
 typedef struct nsm_ema nsm_ema;
 
 /* Errors: NSM_EINVAL decay is outside [0, 1]; NSM_ENOMEM. */
@@ -110,7 +113,8 @@ int nsm_ema_update(nsm_ema *ema); /* after each step; NSM_EINVAL: the averages a
 /* Exchange weights and averages: once to evaluate, once more to train on. */
 int nsm_ema_swap(nsm_ema *ema);
 bool nsm_ema_swapped(const nsm_ema *ema);
-int nsm_ema_walk(nsm_ema *ema, nsm_visit visit, void *user); /* the averages, by the weights' names */
+/* the averages, by the weights' names */
+int nsm_ema_walk(nsm_ema *ema, nsm_visit visit, void *user);
 
 #ifdef __cplusplus
 }

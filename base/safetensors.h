@@ -1,7 +1,8 @@
 /* base/safetensors.h - Weights in and out as safetensors, the format of published models.
  *
  *   8 bytes         N, little-endian
- *   N bytes         JSON: {"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets"}, ..}
+ *   N bytes         JSON: {"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets"},
+ *   ..}
  *   the rest        the tensors, little-endian, row-major
  *
  * A reader takes what the format allows and nothing else: N at most 100 MB and within the file, no
@@ -22,7 +23,8 @@ enum { NSM_SAFETENSORS_RANK = 8 };
 typedef struct nsm_safetensors nsm_safetensors;
 typedef struct {
     const char *name;
-    const char *dtype; /* "F64" "F32" "F16" "BF16" "I64" "I32" "I16" "I8" "U64" "U32" "U16" "U8" "BOOL" */
+    /* "F64" "F32" "F16" "BF16" "I64" "I32" "I16" "I8" "U64" "U32" "U16" "U8" "BOOL" */
+    const char *dtype;
     int rank;
     int64_t dim[NSM_SAFETENSORS_RANK];
     int64_t count, bytes;
@@ -36,8 +38,10 @@ nsm_safetensors *nsm_safetensors_open(nsm_ctx *ctx, const char *path);
 void nsm_safetensors_free(nsm_safetensors *s); /* NULL is allowed */
 
 int64_t nsm_safetensors_count(const nsm_safetensors *s);
-const nsm_safetensors_entry *nsm_safetensors_at(const nsm_safetensors *s, int64_t i); /* by name, ascending */
-const nsm_safetensors_entry *nsm_safetensors_find(const nsm_safetensors *s, const char *name); /* NULL, no error, if none */
+/* by name, ascending */
+const nsm_safetensors_entry *nsm_safetensors_at(const nsm_safetensors *s, int64_t i);
+/* NULL, no error, if none */
+const nsm_safetensors_entry *nsm_safetensors_find(const nsm_safetensors *s, const char *name);
 /* The file's own strings; of several files the first that has the key.  NULL, no error, if none. */
 const char *nsm_safetensors_metadata(const nsm_safetensors *s, const char *key);
 
@@ -56,7 +60,8 @@ typedef struct {
 } nsm_safetensors_array;
 typedef struct { const char *key, *value; } nsm_safetensors_text;
 
-/* Arrays are written in this order.  Errors: NSM_EINVAL a name or key comes twice; NSM_EIO; NSM_ENOMEM. */
+/* Arrays are written in this order.  Errors: NSM_EINVAL a name or key comes twice; NSM_EIO;
+ * NSM_ENOMEM. */
 int nsm_safetensors_write(nsm_ctx *ctx, const char *path, const nsm_safetensors_array *array,
                           int64_t arrays, const nsm_safetensors_text *text, int64_t texts);
 
@@ -77,7 +82,8 @@ typedef struct {
 
 /* Fill a module's tensors and buffers, float32 from any type; dims of 1 are ignored.  Everything is
  * checked before anything is changed.  options may be NULL.
- * Errors: those of open; NSM_EFORMAT a tensor is missing, is extra or has another shape, by name. */
+ * Errors: those of open; NSM_EFORMAT a tensor is missing, is extra or has another shape, by
+ * name. */
 int nsm_safetensors_load(nsm_module *m, const char *path, const nsm_safetensors_options *options);
 int nsm_safetensors_save(nsm_module *m, const char *path, const nsm_safetensors_options *options);
 

@@ -134,8 +134,8 @@ static int create_temporary(nsm_ctx *ctx, nsmi_draft *d)
     size_t folder = folder_length(d->path);
     for (int try = 0; try < 1000; try++) {
         free(d->temporary);
-        d->temporary = nsmi_format(ctx, "%.*s.%s.draft-%ld-%d", (int)folder, d->path, d->path + folder,
-                                   (long)getpid(), try);
+        d->temporary = nsmi_format(ctx, "%.*s.%s.draft-%ld-%d", (int)folder, d->path,
+                                   d->path + folder, (long)getpid(), try);
         if (!d->temporary) return nsm_error(ctx);
         d->fd = open(d->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (d->fd < 0 && errno == EEXIST) continue;
@@ -222,7 +222,8 @@ int nsmi_draft_commit(nsm_ctx *ctx, nsmi_draft *d, const char *kind)
         nsm_error_set(ctx, NSM_EIO, "%s: cannot write: %s", d->path, strerror(errno));
     if (!nsmi_failed(ctx)) {
         if (!flush_folder(ctx, d->path))
-            nsm_error_set(ctx, NSM_EIO, "%s: cannot flush its folder: %s", d->path, strerror(errno));
+            nsm_error_set(ctx, NSM_EIO, "%s: cannot flush its folder: %s", d->path,
+                          strerror(errno));
         close(d->fd);
         d->fd = -1; /* the temporary's name is free: nothing to remove */
     }
@@ -260,22 +261,26 @@ static int read_seal(nsm_ctx *ctx, int fd, const char *path, const struct stat *
     ssize_t got = read_all(fd, seal, NSMI_SEAL_BYTES, 0);
     if (got < 0) return nsm_error_set(ctx, NSM_EIO, "%s: %s", path, strerror(errno));
     if (looks_like_hdf5(seal))
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is an HDF5 file without nsm's seal (nsm import hdf5 reads it)",
+        return nsm_error_set(ctx, NSM_EFORMAT,
+                             "%s: is an HDF5 file without nsm's seal (nsm import hdf5 reads it)",
                              path);
     if (memcmp(seal, magic, sizeof magic))
         return nsm_error_set(ctx, NSM_EFORMAT, "%s: is not an nsm file", path);
     if (got < NSMI_SEAL_BYTES)
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is cut short: %lld bytes", path, (long long)got);
+        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is cut short: %lld bytes", path,
+                             (long long)got);
     self_digest(seal, self);
     if (memcmp(self, seal + SELF_AT, sizeof self) || seal[KIND_AT + NSMI_KIND_BYTES - 1])
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is damaged: its seal does not agree with itself", path);
+        return nsm_error_set(ctx, NSM_EFORMAT,
+                             "%s: is damaged: its seal does not agree with itself", path);
     if (get_le(seal + 8, 4) != NSMI_SEAL_VERSION || get_le(seal + 12, 4) != NSMI_SEAL_BYTES)
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: has format version %llu, this program reads %d", path,
-                             (unsigned long long)get_le(seal + 8, 4), NSMI_SEAL_VERSION);
+        return nsm_error_set(ctx, NSM_EFORMAT, "%s: has format version %llu, this program reads %d",
+                             path, (unsigned long long)get_le(seal + 8, 4), NSMI_SEAL_VERSION);
     uint64_t want = get_le(seal + LENGTH_AT, 8), have = (uint64_t)st->st_size - NSMI_SEAL_BYTES;
     if (want != have)
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is damaged: %llu bytes long, sealed with %llu", path,
-                             (unsigned long long)st->st_size, (unsigned long long)(want + NSMI_SEAL_BYTES));
+        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is damaged: %llu bytes long, sealed with %llu",
+                             path, (unsigned long long)st->st_size,
+                             (unsigned long long)(want + NSMI_SEAL_BYTES));
     return NSM_OK;
 }
 
@@ -285,10 +290,13 @@ static int verify(nsm_ctx *ctx, int fd, const char *path, const struct stat *st,
     uint64_t length = 0;
     if (read_seal(ctx, fd, path, st, seal)) return nsm_error(ctx);
     if (kind && strcmp((const char *)seal + KIND_AT, kind))
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is a %s, not a %s", path, (const char *)seal + KIND_AT, kind);
+        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is a %s, not a %s", path,
+                             (const char *)seal + KIND_AT, kind);
     if (digest(ctx, fd, path, found, &length)) return nsm_error(ctx);
-    if (length + NSMI_SEAL_BYTES != (uint64_t)st->st_size || memcmp(found, seal + DIGEST_AT, sizeof found))
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: is damaged: its content does not agree with its digest", path);
+    if (length + NSMI_SEAL_BYTES != (uint64_t)st->st_size ||
+        memcmp(found, seal + DIGEST_AT, sizeof found))
+        return nsm_error_set(ctx, NSM_EFORMAT,
+                             "%s: is damaged: its content does not agree with its digest", path);
     return NSM_OK;
 }
 
@@ -311,7 +319,8 @@ int nsmi_seal_kind(nsm_ctx *ctx, const char *path, char kind[NSMI_KIND_BYTES])
     unsigned char seal[NSMI_SEAL_BYTES];
     int fd = open_regular(ctx, path, &st);
     if (fd < 0) return nsm_error(ctx);
-    if (read_seal(ctx, fd, path, &st, seal) == NSM_OK) memcpy(kind, seal + KIND_AT, NSMI_KIND_BYTES);
+    if (read_seal(ctx, fd, path, &st, seal) == NSM_OK)
+        memcpy(kind, seal + KIND_AT, NSMI_KIND_BYTES);
     close(fd);
     return nsm_error(ctx);
 }

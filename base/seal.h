@@ -2,8 +2,8 @@
  * damaged.  Internal, not installed.
  *
  * A draft is written under a temporary name in the folder of its path and renamed at the end.
- * While its writer lives the temporary is locked; what a dead writer left is removed by the next draft
- * of the same path.
+ * While its writer lives the temporary is locked; what a dead writer left is removed by the next
+ * draft of the same path.
  *
  * A seal is the first 512 bytes of a file, numbers little-endian:
  *     0  magic "\x89NSM\r\n\x1a\n"      8  version, 4 bytes     12  512, 4 bytes
@@ -27,8 +27,8 @@ int nsmi_draft_fd(const nsmi_draft *d);                /* ... or here */
 int nsmi_draft_commit(nsm_ctx *ctx, nsmi_draft *d, const char *kind);
 void nsmi_draft_abort(nsmi_draft *d); /* remove the temporary; NULL is allowed */
 
-/* Open a sealed file for reading, verified in full.  kind NULL: any.  Returns a descriptor, or -1 with
- * an error that says what is wrong, and what the file is if it is of another kind. */
+/* Open a sealed file for reading, verified in full.  kind NULL: any.  Returns a descriptor, or -1
+ * with an error that says what is wrong, and what the file is if it is of another kind. */
 int nsmi_seal_open(nsm_ctx *ctx, const char *path, const char *kind);
 /* The kind that the seal of a file names; only the seal is verified. */
 int nsmi_seal_kind(nsm_ctx *ctx, const char *path, char kind[NSMI_KIND_BYTES]);

@@ -9,7 +9,8 @@
 enum { CHUNK_WORK = 2048 }; /* edges + rows that one thread takes at a time */
 
 /* order (nnz) by key: stable; count is scratch [keys + 1].  from NULL: 0, 1, 2, ... */
-static void counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const int32_t *from, int32_t *to, int64_t *count)
+static void counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const int32_t *from,
+                          int32_t *to, int64_t *count)
 {
     memset(count, 0, (size_t)(keys + 1) * sizeof *count);
     for (int64_t k = 0; k < nnz; k++) count[key[k] + 1]++;
@@ -93,7 +94,8 @@ static void free_part(nsm_ctx *ctx, nsm_csr_part *p)
 static bool add_transpose(nsm_ctx *ctx, nsm_csr *m, const int64_t *ptr, const int32_t *idx)
 {
     int64_t *tptr = nsmi_calloc(ctx, (size_t)m->cols + 2, sizeof *tptr);
-    int32_t *tidx = nsmi_malloc(ctx, (size_t)m->nnz * sizeof *tidx), *tpos = nsmi_malloc(ctx, (size_t)m->nnz * sizeof *tpos);
+    int32_t *tidx = nsmi_malloc(ctx, (size_t)m->nnz * sizeof *tidx),
+            *tpos = nsmi_malloc(ctx, (size_t)m->nnz * sizeof *tpos);
     bool ok = tptr && tidx && tpos;
     if (ok) {
         /* counts one place to the right, so that filling leaves tptr as the row starts */
@@ -116,8 +118,10 @@ static bool add_transpose(nsm_ctx *ctx, nsm_csr *m, const int64_t *ptr, const in
 static nsm_csr *start(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz)
 {
     if (nsmi_failed(ctx)) return NULL;
-    if (rows < 0 || cols < 0 || nnz < 0 || rows > INT32_MAX || cols > INT32_MAX || nnz > INT32_MAX) {
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_csr_new: %lld rows, %lld columns, %lld entries: each must be 0..2^31-1",
+    if (rows < 0 || cols < 0 || nnz < 0 || rows > INT32_MAX || cols > INT32_MAX ||
+        nnz > INT32_MAX) {
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_csr_new: %lld rows, %lld columns, %lld entries: each must be 0..2^31-1",
                       (long long)rows, (long long)cols, (long long)nnz);
         return NULL;
     }
@@ -126,26 +130,29 @@ static nsm_csr *start(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz)
     return m;
 }
 
-static bool check_indices(nsm_ctx *ctx, const char *what, int64_t nnz, const int32_t *index, int64_t limit)
+static bool check_indices(nsm_ctx *ctx, const char *what, int64_t nnz, const int32_t *index,
+                          int64_t limit)
 {
     for (int64_t k = 0; k < nnz; k++)
         if (index[k] < 0 || index[k] >= limit) {
-            nsm_error_set(ctx, NSM_EINVAL, "nsm_csr_new: %s of entry %lld is %d, want 0..%lld", what, (long long)k, index[k],
-                          (long long)limit - 1);
+            nsm_error_set(ctx, NSM_EINVAL, "nsm_csr_new: %s of entry %lld is %d, want 0..%lld",
+                          what, (long long)k, index[k], (long long)limit - 1);
             return false;
         }
     return true;
 }
 
-nsm_csr *nsm_csr_new(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz, const int32_t *row, const int32_t *col,
-                     bool without_transpose)
+nsm_csr *nsm_csr_new(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz, const int32_t *row,
+                     const int32_t *col, bool without_transpose)
 {
     nsm_csr *m = start(ctx, rows, cols, nnz);
     if (!m) return NULL;
     int64_t most = rows > cols ? rows : cols;
     int64_t *count = nsmi_malloc(ctx, (size_t)(most + 2) * sizeof *count);
-    int32_t *by_col = nsmi_malloc(ctx, (size_t)nnz * sizeof *by_col), *order = nsmi_malloc(ctx, (size_t)nnz * sizeof *order);
-    bool ok = count && by_col && order && check_indices(ctx, "row", nnz, row, rows) && check_indices(ctx, "column", nnz, col, cols);
+    int32_t *by_col = nsmi_malloc(ctx, (size_t)nnz * sizeof *by_col),
+            *order = nsmi_malloc(ctx, (size_t)nnz * sizeof *order);
+    bool ok = count && by_col && order && check_indices(ctx, "row", nnz, row, rows) &&
+              check_indices(ctx, "column", nnz, col, cols);
     if (ok) {
         counting_sort(nnz, cols, col, NULL, by_col, count);
         counting_sort(nnz, rows, row, by_col, order, count);
@@ -164,15 +171,16 @@ nsm_csr *nsm_csr_new(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz, cons
     return NULL;
 }
 
-nsm_csr *nsm_csr_from_rows(nsm_ctx *ctx, int64_t rows, int64_t cols, const int64_t *ptr, const int32_t *idx,
-                           bool without_transpose)
+nsm_csr *nsm_csr_from_rows(nsm_ctx *ctx, int64_t rows, int64_t cols, const int64_t *ptr,
+                           const int32_t *idx, bool without_transpose)
 {
     nsm_csr *m = start(ctx, rows, cols, rows >= 0 ? ptr[rows] : -1);
     if (!m) return NULL;
     bool ok = ptr[0] == 0;
     for (int64_t r = 0; ok && r < rows; r++) ok = ptr[r] <= ptr[r + 1] && ptr[r + 1] <= m->nnz;
     if (!ok) nsm_error_set(ctx, NSM_EINVAL, "nsm_csr_from_rows: ptr does not rise from 0");
-    ok = ok && check_indices(ctx, "column", m->nnz, idx, cols) && fill_part(ctx, &m->fwd, rows, cols, ptr, idx, NULL) &&
+    ok = ok && check_indices(ctx, "column", m->nnz, idx, cols) &&
+         fill_part(ctx, &m->fwd, rows, cols, ptr, idx, NULL) &&
          (without_transpose || add_transpose(ctx, m, ptr, idx));
     if (ok) return m;
     nsm_csr_free(m);

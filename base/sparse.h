@@ -20,7 +20,8 @@ typedef struct {
     int32_t *pos;      /* [nnz] where the entry's value stands; NULL: at its own place */
     int64_t chunks;
     int64_t *chunk;    /* [chunks + 1] first row of each */
-    int64_t longs, pieces; /* rows of more than NSM_PIECE entries; the pieces of NSM_PIECE they are cut into */
+    /* rows of more than NSM_PIECE entries; the pieces of NSM_PIECE they are cut into */
+    int64_t longs, pieces;
     int32_t *long_row;     /* [longs] which rows they are */
     int64_t *long_piece;   /* [longs + 1] first piece of each */
 } nsm_csr_part;
@@ -35,8 +36,8 @@ struct nsm_csr {
 };
 
 /* Build from coordinates (row[k], col[k]), k < nnz, in any order, repeats allowed and kept: each
- * is an entry of its own.  Entries are sorted by row, then column, then k.  Copies; the caller frees.
- * without_transpose leaves bwd empty (for inference and for sampling).
+ * is an entry of its own.  Entries are sorted by row, then column, then k.  Copies; the caller
+ * frees. without_transpose leaves bwd empty (for inference and for sampling).
  * Errors: NSM_EINVAL an index is out of range (named with its k) or a size is; NSM_ENOMEM. */
 nsm_csr *nsm_csr_new(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz, const int32_t *row,
                      const int32_t *col, bool without_transpose);

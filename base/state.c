@@ -9,7 +9,8 @@ nsm_state *nsm_state_new(nsm_ctx *ctx, int64_t batch)
 {
     if (nsmi_failed(ctx)) return NULL;
     if (batch < 1) {
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_state_new: batch is %lld, want 1 or more", (long long)batch);
+        nsm_error_set(ctx, NSM_EINVAL, "nsm_state_new: batch is %lld, want 1 or more",
+                      (long long)batch);
         return NULL;
     }
     nsm_state *s = nsmi_calloc(ctx, 1, sizeof *s);
@@ -38,7 +39,8 @@ void nsm_state_free(nsm_state *s)
     free(s);
 }
 
-static nsm_tensor *add(nsm_state *s, const char *name, nsm_type type, int rank, const int64_t *dim, bool grows)
+static nsm_tensor *add(nsm_state *s, const char *name, nsm_type type, int rank, const int64_t *dim,
+                       bool grows)
 {
     if (!s || nsmi_failed(s->ctx)) return NULL;
     int64_t all[NSM_MAX_RANK + 2] = { s->batch, 0 };
@@ -58,19 +60,23 @@ static nsm_tensor *add(nsm_state *s, const char *name, nsm_type type, int rank, 
     return t;
 }
 
-nsm_tensor *nsm_state_add(nsm_state *s, const char *name, nsm_type type, int rank, const int64_t *dim)
+nsm_tensor *nsm_state_add(nsm_state *s, const char *name, nsm_type type, int rank,
+                          const int64_t *dim)
 {
     return add(s, name, type, rank, dim, false);
 }
 
-nsm_tensor *nsm_state_add_growing(nsm_state *s, const char *name, nsm_type type, int rank, const int64_t *dim)
+nsm_tensor *nsm_state_add_growing(nsm_state *s, const char *name, nsm_type type, int rank,
+                                  const int64_t *dim)
 {
     return add(s, name, type, rank, dim, true);
 }
 
 int nsm_state_child(nsm_state *s, const char *name, nsm_state *child)
 {
-    void *more = s && child && !nsmi_failed(s->ctx) ? nsmi_realloc(s->ctx, s->child, (size_t)s->children + 1, sizeof *s->child) : NULL;
+    void *more = s && child && !nsmi_failed(s->ctx)
+                     ? nsmi_realloc(s->ctx, s->child, (size_t)s->children + 1, sizeof *s->child)
+                     : NULL;
     if (more) s->child = more;
     char *copy = more ? nsmi_strdup(s->ctx, name) : NULL;
     if (!copy) {
@@ -108,7 +114,8 @@ static int grow(nsm_state *s, nsm_state_part *p, int64_t room)
     if (!wide) return nsm_error(s->ctx);
     nsm_tensor_zero(wide);
     for (int64_t b = 0; b < s->batch && s->tokens; b++)
-        be->copy(&s->ctx->dev, token * (size_t)s->tokens, (char *)p->tensor->data + token * (size_t)(b * p->tensor->dim[1]),
+        be->copy(&s->ctx->dev, token * (size_t)s->tokens,
+                 (char *)p->tensor->data + token * (size_t)(b * p->tensor->dim[1]),
                  (char *)wide->data + token * (size_t)(b * room));
     nsm_tensor_free(p->tensor);
     p->tensor = wide;
@@ -139,7 +146,8 @@ int nsm_state_advance(nsm_state *s, int64_t n, const nsm_tensor *length)
         seen = nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *seen);
         more = nsmi_malloc(s->ctx, (size_t)s->batch * sizeof *more);
     }
-    if (seen && more && !nsm_tensor_get(s->seen, seen) && (!length || !nsm_tensor_get(length, more))) {
+    if (seen && more && !nsm_tensor_get(s->seen, seen) &&
+        (!length || !nsm_tensor_get(length, more))) {
         for (int64_t b = 0; b < s->batch; b++) {
             seen[b] += length ? more[b] : n;
             if (seen[b] > most) most = seen[b];
@@ -167,9 +175,10 @@ static bool alike(const nsm_state *a, const nsm_state *b)
     bool ok = a->batch == b->batch && a->parts == b->parts && a->children == b->children;
     for (int i = 0; ok && i < a->parts; i++) {
         const nsm_tensor *x = a->part[i].tensor, *y = b->part[i].tensor;
-        ok = !strcmp(a->part[i].name, b->part[i].name) && x->type == y->type && x->rank == y->rank &&
-             a->part[i].grows == b->part[i].grows;
-        for (int k = 0; ok && k < x->rank; k++) ok = x->dim[k] == y->dim[k] || (k == 1 && a->part[i].grows);
+        ok = !strcmp(a->part[i].name, b->part[i].name) && x->type == y->type &&
+             x->rank == y->rank && a->part[i].grows == b->part[i].grows;
+        for (int k = 0; ok && k < x->rank; k++)
+            ok = x->dim[k] == y->dim[k] || (k == 1 && a->part[i].grows);
     }
     for (int i = 0; ok && i < a->children; i++) ok = alike(a->child[i].state, b->child[i].state);
     return ok;
@@ -184,9 +193,11 @@ static void copy(nsm_state *to, const nsm_state *from)
     for (int i = 0; i < to->parts; i++) {
         nsm_state_part *p = &to->part[i];
         const nsm_tensor *x = from->part[i].tensor;
-        size_t all = row_bytes(p, false), have = row_bytes(&from->part[i], false), used = all < have ? all : have;
+        size_t all = row_bytes(p, false), have = row_bytes(&from->part[i], false),
+               used = all < have ? all : have;
         for (int64_t b = 0; b < to->batch && used; b++)
-            be->copy(&to->ctx->dev, used, (const char *)x->data + have * (size_t)b, (char *)p->tensor->data + all * (size_t)b);
+            be->copy(&to->ctx->dev, used, (const char *)x->data + have * (size_t)b,
+                     (char *)p->tensor->data + all * (size_t)b);
     }
     for (int i = 0; i < to->children; i++) copy(to->child[i].state, from->child[i].state);
 }
@@ -194,7 +205,9 @@ static void copy(nsm_state *to, const nsm_state *from)
 int nsm_state_copy(nsm_state *to, const nsm_state *from)
 {
     if (!to || !from || nsmi_failed(to->ctx)) return to ? nsm_error(to->ctx) : NSM_EINVAL;
-    if (!alike(to, from)) return nsm_error_set(to->ctx, NSM_ESHAPE, "nsm_state_copy: the states are not of the same make");
+    if (!alike(to, from))
+        return nsm_error_set(to->ctx, NSM_ESHAPE,
+                             "nsm_state_copy: the states are not of the same make");
     if (to != from) copy(to, from);
     return nsm_error(to->ctx);
 }
@@ -204,14 +217,18 @@ int nsm_state_reorder(nsm_state *s, const int32_t *row)
     if (!s || nsmi_failed(s->ctx)) return s ? nsm_error(s->ctx) : NSM_EINVAL;
     for (int64_t b = 0; b < s->batch; b++)
         if (row[b] < 0 || row[b] >= s->batch)
-            return nsm_error_set(s->ctx, NSM_EINVAL, "nsm_state_reorder: row %lld is %d, want 0..%lld", (long long)b, row[b],
-                                 (long long)s->batch - 1);
+            return nsm_error_set(s->ctx, NSM_EINVAL,
+                                 "nsm_state_reorder: row %lld is %d, want 0..%lld", (long long)b,
+                                 row[b], (long long)s->batch - 1);
     for (int i = 0; i < s->parts; i++) {
-        nsm_tensor *from = s->part[i].tensor, *to = nsm_tensor_new(s->ctx, from->type, from->rank, from->dim);
+        nsm_tensor *from = s->part[i].tensor,
+                   *to = nsm_tensor_new(s->ctx, from->type, from->rank, from->dim);
         size_t bytes = row_bytes(&s->part[i], false);
         if (!to) return nsm_error(s->ctx);
         for (int64_t b = 0; b < s->batch && bytes; b++)
-            s->ctx->dev.be->copy(&s->ctx->dev, bytes, (const char *)from->data + bytes * (size_t)row[b], (char *)to->data + bytes * (size_t)b);
+            s->ctx->dev.be->copy(&s->ctx->dev, bytes,
+                                 (const char *)from->data + bytes * (size_t)row[b],
+                                 (char *)to->data + bytes * (size_t)b);
         if (from == s->seen) s->seen = to;
         s->part[i].tensor = to;
         nsm_tensor_free(from);
@@ -225,7 +242,9 @@ int64_t nsm_state_bytes(const nsm_state *s)
     size_t bytes = 0;
     for (int i = 0; s && i < s->parts; i++)
         if (s->part[i].tensor != s->seen)
-            bytes += (size_t)s->batch * (s->part[i].grows ? row_bytes(&s->part[i], true) * (size_t)s->tokens : row_bytes(&s->part[i], false));
+            bytes += (size_t)s->batch * (s->part[i].grows
+                                             ? row_bytes(&s->part[i], true) * (size_t)s->tokens
+                                             : row_bytes(&s->part[i], false));
     int64_t all = (int64_t)bytes;
     for (int i = 0; s && i < s->children; i++) all += nsm_state_bytes(s->child[i].state);
     return all;

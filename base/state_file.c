@@ -27,9 +27,11 @@ static size_t bytes_of(const nsm_tensor *t, const int64_t *dim)
 }
 
 /* Rows of `row` bytes from one pitch to another, to or from the device. */
-static void move_rows(const nsm_state *s, const nsm_state_part *p, const int64_t *dim, char *host, bool to_device)
+static void move_rows(const nsm_state *s, const nsm_state_part *p, const int64_t *dim, char *host,
+                      bool to_device)
 {
-    size_t row = bytes_of(p->tensor, dim) / (size_t)s->batch, pitch = bytes_of(p->tensor, p->tensor->dim) / (size_t)s->batch;
+    size_t row = bytes_of(p->tensor, dim) / (size_t)s->batch,
+           pitch = bytes_of(p->tensor, p->tensor->dim) / (size_t)s->batch;
     for (int64_t b = 0; b < s->batch && row; b++) {
         char *device = (char *)p->tensor->data + pitch * (size_t)b, *at = host + row * (size_t)b;
         if (to_device) s->ctx->dev.be->to_device(&s->ctx->dev, row, at, device);
@@ -43,7 +45,8 @@ static void save(const nsm_state *s, nsmi_h5 *h, const char *group)
         const nsm_state_part *p = &s->part[i];
         int64_t dim[NSM_MAX_RANK];
         file_shape(p, s->tokens, dim);
-        char *path = path_in(s->ctx, group, p->name), *host = nsmi_malloc(s->ctx, bytes_of(p->tensor, dim));
+        char *path = path_in(s->ctx, group, p->name),
+             *host = nsmi_malloc(s->ctx, bytes_of(p->tensor, dim));
         if (path && host) {
             move_rows(s, p, dim, host, false);
             nsmi_h5_write(h, path, p->tensor->type, p->tensor->rank, dim, host);
@@ -95,10 +98,16 @@ static read_part *load(nsm_state *s, nsmi_h5 *h, const char *group, read_part *l
         char *path = r ? path_in(s->ctx, group, p->name) : NULL;
         int64_t dim[NSM_MAX_RANK];
         file_shape(p, tokens, dim);
-        if (r) *r = (read_part){ list, s, i, path ? nsmi_h5_read(h, path, p->tensor->type, p->tensor->rank, dim) : NULL };
+        if (r)
+            *r = (read_part){ list, s, i,
+                              path ? nsmi_h5_read(h, path, p->tensor->type, p->tensor->rank, dim)
+                                   : NULL };
         if (r) list = r;
-        if (i == 0 && r && r->host) tokens = most_tokens(s, r->host); /* "tokens" is the first part */
-        if (tokens < 0) nsm_error_set(s->ctx, NSM_EFORMAT, "%s: %s counts fewer than no tokens", nsmi_h5_path(h), path);
+        /* "tokens" is the first part */
+        if (i == 0 && r && r->host) tokens = most_tokens(s, r->host);
+        if (tokens < 0)
+            nsm_error_set(s->ctx, NSM_EFORMAT, "%s: %s counts fewer than no tokens",
+                          nsmi_h5_path(h), path);
         free(path);
     }
     for (int i = 0; i < s->children && !nsmi_failed(s->ctx); i++) {

@@ -53,7 +53,10 @@ static void *carve(nsm_tape *t, size_t bytes)
     }
 }
 
-void *nsmi_tape_room(nsm_tape *t, size_t bytes) { return nsmi_failed(t->ctx) ? NULL : carve(t, bytes); }
+void *nsmi_tape_room(nsm_tape *t, size_t bytes)
+{
+    return nsmi_failed(t->ctx) ? NULL : carve(t, bytes);
+}
 
 static bool push(nsm_ctx *ctx, void ***list, int64_t *count, int64_t *room, void *item)
 {
@@ -131,7 +134,8 @@ static nsm_tensor *make(nsm_tape *t, nsm_type type, int rank, const int64_t *dim
     return push(t->ctx, (void ***)&t->made, &t->tensors, &t->tensor_room, x) ? x : NULL;
 }
 
-static bool count_bytes(nsm_ctx *ctx, const char *who, nsm_type type, int rank, const int64_t *dim, size_t *bytes)
+static bool count_bytes(nsm_ctx *ctx, const char *who, nsm_type type, int rank, const int64_t *dim,
+                        size_t *bytes)
 {
     int64_t count = 1;
     bool ok = rank >= 0 && rank <= NSM_MAX_RANK;
@@ -144,10 +148,13 @@ static bool count_bytes(nsm_ctx *ctx, const char *who, nsm_type type, int rank, 
     return true;
 }
 
-nsm_tensor *nsm_tape_tensor(nsm_tape *t, nsm_type type, int rank, const int64_t *dim, const void *host)
+nsm_tensor *nsm_tape_tensor(nsm_tape *t, nsm_type type, int rank, const int64_t *dim,
+                            const void *host)
 {
     size_t bytes;
-    if (!t || nsmi_failed(t->ctx) || !count_bytes(t->ctx, "nsm_tape_tensor", type, rank, dim, &bytes)) return NULL;
+    if (!t || nsmi_failed(t->ctx) ||
+        !count_bytes(t->ctx, "nsm_tape_tensor", type, rank, dim, &bytes))
+        return NULL;
     nsm_tensor *x = make(t, type, rank, dim);
     if (x) x->data = nsmi_device_alloc(t->ctx, bytes);
     if (!x || !x->data) return NULL;
@@ -158,7 +165,8 @@ nsm_tensor *nsm_tape_tensor(nsm_tape *t, nsm_type type, int rank, const int64_t 
 nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim)
 {
     size_t bytes;
-    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes)) return NULL;
+    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes))
+        return NULL;
     nsm_tensor *y = make(n->tape, type, rank, dim);
     if (y) y->data = nsmi_device_alloc(n->ctx, bytes);
     return n->out[k] = y;
@@ -167,7 +175,8 @@ nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int6
 nsm_tensor *nsm_node_save(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim)
 {
     size_t bytes;
-    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes)) return NULL;
+    if (nsmi_failed(n->ctx) || !count_bytes(n->ctx, n->op->name, type, rank, dim, &bytes))
+        return NULL;
     nsm_tensor *y = make(n->tape, type, rank, dim);
     if (y) y->data = nsmi_device_alloc(n->ctx, bytes);
     return n->saved[k] = y;
@@ -193,7 +202,10 @@ static void free_scratch(nsm_tape *t)
     while (t->scratches) nsmi_device_free(t->ctx, t->scratch[--t->scratches]);
 }
 
-nsm_random nsm_node_random(nsm_node *n, int64_t draws) { return n->random = nsm_random_take(n->ctx, draws); }
+nsm_random nsm_node_random(nsm_node *n, int64_t draws)
+{
+    return n->random = nsm_random_take(n->ctx, draws);
+}
 
 nsm_tensor *nsm_reshape(nsm_tape *t, nsm_tensor *x, int rank, const int64_t *dim)
 {
@@ -212,7 +224,8 @@ nsm_tensor *nsm_reshape(nsm_tape *t, nsm_tensor *x, int rank, const int64_t *dim
     }
     if (!ok || have != want) {
         char a[96];
-        nsm_error_set(t->ctx, NSM_ESHAPE, "nsm_reshape: %s does not hold the %lld values of the new shape of rank %d",
+        nsm_error_set(t->ctx, NSM_ESHAPE,
+                      "nsm_reshape: %s does not hold the %lld values of the new shape of rank %d",
                       nsm_shape_text(x, a), (long long)have, rank);
         return NULL;
     }
@@ -244,11 +257,16 @@ static bool check_inputs(nsm_node *n)
             continue;
         }
         if (x->ctx != n->ctx)
-            nsm_error_set(n->ctx, NSM_EINVAL, "%s: input %d belongs to another context", n->op->name, i);
+            nsm_error_set(n->ctx, NSM_EINVAL, "%s: input %d belongs to another context",
+                          n->op->name, i);
         else if (!x->data)
-            nsm_error_set(n->ctx, NSM_EINVAL, "%s: the value of input %d was given back; use nsm_tape_keep", n->op->name, i);
+            nsm_error_set(n->ctx, NSM_EINVAL,
+                          "%s: the value of input %d was given back; use nsm_tape_keep",
+                          n->op->name, i);
         else if (x->csr && !(n->op->sparse && i == 0))
-            nsm_error_set(n->ctx, NSM_ESHAPE, "%s: input %d is a sparse matrix, which this op does not take", n->op->name, i);
+            nsm_error_set(n->ctx, NSM_ESHAPE,
+                          "%s: input %d is a sparse matrix, which this op does not take",
+                          n->op->name, i);
         else
             continue;
         return false;
@@ -309,7 +327,10 @@ static void release_if_done(nsm_tensor *x)
     if (x->held == 0 && (x->flags & DROPPED) && !(x->flags & KEEP)) give_back(x);
 }
 
-void nsm_tape_keep(nsm_tape *t, nsm_tensor *x) { if (t && x && x->owner == t) nsmi_root(x)->flags |= KEEP; }
+void nsm_tape_keep(nsm_tape *t, nsm_tensor *x)
+{
+    if (t && x && x->owner == t) nsmi_root(x)->flags |= KEEP;
+}
 
 void nsm_tape_drop(nsm_tape *t, nsm_tensor *x)
 {
@@ -335,7 +356,8 @@ float *nsm_node_dx_beta(nsm_node *n, int i, float *beta)
 float *nsm_node_dx(nsm_node *n, int i)
 {
     float beta, *dx = nsm_node_dx_beta(n, i, &beta);
-    if (dx && beta == 0) n->ctx->dev.be->zero(&n->ctx->dev, (size_t)nsm_numel(n->in[i]) * sizeof(float), dx);
+    if (dx && beta == 0)
+        n->ctx->dev.be->zero(&n->ctx->dev, (size_t)nsm_numel(n->in[i]) * sizeof(float), dx);
     return dx;
 }
 
@@ -391,9 +413,11 @@ int nsm_tape_backward(nsm_tape *t, nsm_tensor *loss)
     if (!t) return NSM_EINVAL;
     if (!nsmi_failed(t->ctx) && loss && (nsm_numel(loss) != 1 || loss->type != NSM_F32)) {
         char a[96];
-        nsm_error_set(t->ctx, NSM_ESHAPE, "nsm_tape_backward: the loss is %s, want one number", nsm_shape_text(loss, a));
+        nsm_error_set(t->ctx, NSM_ESHAPE, "nsm_tape_backward: the loss is %s, want one number",
+                      nsm_shape_text(loss, a));
     }
-    if (!nsmi_failed(t->ctx) && t->inference) nsm_error_set(t->ctx, NSM_EINVAL, "nsm_tape_backward: the tape is in inference mode");
+    if (!nsmi_failed(t->ctx) && t->inference)
+        nsm_error_set(t->ctx, NSM_EINVAL, "nsm_tape_backward: the tape is in inference mode");
     if (loss) nsm_tape_seed(t, loss, &one);
     const nsm_tensor *root = loss ? nsmi_root(loss) : NULL;
     while (t->nodes > 0) step_back(t, t->node[--t->nodes], root);
@@ -406,7 +430,7 @@ void nsmi_bad_shape(nsm_node *n, const char *what)
     size_t at = 0;
     for (int i = 0; i < NSM_OP_INPUTS && at < sizeof text - 100; i++)
         if (n->in[i])
-            at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %s", at ? ", " : "", nsm_type_name(n->in[i]->type),
-                                   nsm_shape_text(n->in[i], shape));
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %s", at ? ", " : "",
+                                   nsm_type_name(n->in[i]->type), nsm_shape_text(n->in[i], shape));
     nsm_error_set(n->ctx, NSM_ESHAPE, "%s: %s; inputs are %s", n->op->name, what, text);
 }

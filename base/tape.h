@@ -14,7 +14,14 @@
 extern "C" {
 #endif
 
-enum { NSM_OP_INPUTS = 12, NSM_OP_OUTPUTS = 4, NSM_OP_SAVED = 6, NSM_OP_INTS = 10, NSM_OP_FLOATS = 8, NSM_OP_POINTERS = 4 };
+enum {
+    NSM_OP_INPUTS = 12,
+    NSM_OP_OUTPUTS = 4,
+    NSM_OP_SAVED = 6,
+    NSM_OP_INTS = 10,
+    NSM_OP_FLOATS = 8,
+    NSM_OP_POINTERS = 4
+};
 
 typedef struct nsm_tape nsm_tape;
 typedef struct nsm_node nsm_node;
@@ -62,15 +69,20 @@ struct nsm_node {
  * Returns out[0], or NULL if there is an error, earlier or new, or a required input is NULL. */
 nsm_tensor *nsm_apply(nsm_tape *tape, const nsm_op *op, const nsm_args *args);
 /* The same for several outputs: fills out[0..count). */
-int nsm_apply_many(nsm_tape *tape, const nsm_op *op, const nsm_args *args, nsm_tensor **out, int count);
+int nsm_apply_many(nsm_tape *tape, const nsm_op *op, const nsm_args *args, nsm_tensor **out,
+                   int count);
 
 /* -- for the bodies of ops -- */
-nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim); /* in shape() */
-nsm_tensor *nsm_node_save(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim); /* lives until backward is done */
-void *nsm_node_scratch(nsm_node *n, size_t bytes);   /* device memory, given back when this pass of the op ends */
+/* in shape() */
+nsm_tensor *nsm_node_out(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim);
+/* lives until backward is done */
+nsm_tensor *nsm_node_save(nsm_node *n, int k, nsm_type type, int rank, const int64_t *dim);
+/* device memory, given back when this pass of the op ends */
+void *nsm_node_scratch(nsm_node *n, size_t bytes);
 nsm_random nsm_node_random(nsm_node *n, int64_t draws);
 float *nsm_node_dy(nsm_node *n, int k);              /* gradient of output k, NULL if none came */
-float *nsm_node_dx(nsm_node *n, int i);              /* gradient of input i to add to, NULL if it needs none */
+/* gradient of input i to add to, NULL if it needs none */
+float *nsm_node_dx(nsm_node *n, int i);
 /* The same without clearing it first: *beta is 0 when this is the first contribution (write,
  * do not add: memory is uninitialised) and 1 when it must be added to. */
 float *nsm_node_dx_beta(nsm_node *n, int i, float *beta);
@@ -89,13 +101,16 @@ nsm_ctx *nsm_tape_ctx(const nsm_tape *tape);
  * first, any number of times, and pass loss NULL.  Returns NSM_OK or the (sticky) error. */
 int nsm_tape_backward(nsm_tape *tape, nsm_tensor *loss);
 int nsm_tape_seed(nsm_tape *tape, nsm_tensor *y, const float *host_cotangent);
-void nsm_tape_keep(nsm_tape *tape, nsm_tensor *t); /* keep t's value and gradient through backward */
+/* keep t's value and gradient through backward */
+void nsm_tape_keep(nsm_tape *tape, nsm_tensor *t);
 /* The caller is done with t: its memory is given back as soon as no backward reads it. */
 void nsm_tape_drop(nsm_tape *tape, nsm_tensor *t);
 void nsm_tape_reset(nsm_tape *tape);
 
-/* A tensor of the caller's numbers (copied; NULL: uninitialised) that belongs to the tape, as results do. */
-nsm_tensor *nsm_tape_tensor(nsm_tape *tape, nsm_type type, int rank, const int64_t *dim, const void *host);
+/* A tensor of the caller's numbers (copied; NULL: uninitialised) that belongs to the tape, as
+ * results do. */
+nsm_tensor *nsm_tape_tensor(nsm_tape *tape, nsm_type type, int rank, const int64_t *dim,
+                            const void *host);
 /* A view of the same values in another shape (one dim may be -1). */
 nsm_tensor *nsm_reshape(nsm_tape *tape, nsm_tensor *x, int rank, const int64_t *dim);
 

@@ -4,14 +4,15 @@
 
 size_t nsm_type_bytes(nsm_type type)
 {
-    static const size_t bytes[] = { [NSM_F32] = 4, [NSM_BF16] = 2, [NSM_F16] = 2, [NSM_I32] = 4, [NSM_I64] = 8, [NSM_U8] = 1,
-                                    [NSM_F64] = 8 };
+    static const size_t bytes[] = { [NSM_F32] = 4, [NSM_BF16] = 2, [NSM_F16] = 2, [NSM_I32] = 4,
+                                    [NSM_I64] = 8, [NSM_U8] = 1,   [NSM_F64] = 8 };
     return bytes[type];
 }
 
 const char *nsm_type_name(nsm_type type)
 {
-    static const char *const names[] = { "float32", "bfloat16", "float16", "int32", "int64", "uint8", "float64" };
+    static const char *const names[] = { "float32", "bfloat16", "float16", "int32",
+                                         "int64",   "uint8",    "float64" };
     return names[type];
 }
 
@@ -38,7 +39,8 @@ static bool size_of(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim, s
 {
     int64_t n = 1;
     if (rank < 0 || rank > NSM_MAX_RANK) {
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_tensor_new: rank is %d, want 0..%d", rank, NSM_MAX_RANK);
+        nsm_error_set(ctx, NSM_EINVAL, "nsm_tensor_new: rank is %d, want 0..%d", rank,
+                      NSM_MAX_RANK);
         return false;
     }
     for (int i = 0; i < rank; i++) {
@@ -71,7 +73,8 @@ nsm_tensor *nsm_tensor_new(nsm_ctx *ctx, nsm_type type, int rank, const int64_t 
     return NULL;
 }
 
-nsm_tensor *nsm_tensor_from(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim, const void *host)
+nsm_tensor *nsm_tensor_from(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim,
+                            const void *host)
 {
     nsm_tensor *t = nsm_tensor_new(ctx, type, rank, dim);
     if (t) nsm_tensor_set(t, host);
@@ -98,14 +101,20 @@ void nsm_tensor_free(nsm_tensor *t)
     free(t);
 }
 
-static size_t bytes_of(const nsm_tensor *t) { return (size_t)nsm_numel(t) * nsm_type_bytes(t->type); }
+static size_t bytes_of(const nsm_tensor *t)
+{
+    return (size_t)nsm_numel(t) * nsm_type_bytes(t->type);
+}
 
 /* May t's values be touched?  Leaves the error if not. */
 static bool usable(const nsm_tensor *t, const char *who)
 {
     if (!t || nsmi_failed(t->ctx)) return false;
     if (t->data) return true;
-    nsm_error_set(t->ctx, NSM_EINVAL, "%s: the value was given back by nsm_tape_backward or nsm_tape_drop; use nsm_tape_keep", who);
+    nsm_error_set(
+        t->ctx, NSM_EINVAL,
+        "%s: the value was given back by nsm_tape_backward or nsm_tape_drop; use nsm_tape_keep",
+        who);
     return false;
 }
 
@@ -134,7 +143,9 @@ int nsm_tensor_get_grad(const nsm_tensor *t, float *host)
 {
     if (!t || nsmi_failed(t->ctx)) return t ? nsm_error(t->ctx) : NSM_EINVAL;
     const nsm_tensor *root = t->base ? t->base : t;
-    if (root->grad) t->ctx->dev.be->to_host(&t->ctx->dev, (size_t)nsm_numel(t) * sizeof(float), root->grad, host);
+    if (root->grad)
+        t->ctx->dev.be->to_host(&t->ctx->dev, (size_t)nsm_numel(t) * sizeof(float), root->grad,
+                                host);
     else memset(host, 0, (size_t)nsm_numel(t) * sizeof(float));
     return settled(t, "nsm_tensor_get_grad");
 }
@@ -149,18 +160,22 @@ int nsm_tensor_zero(nsm_tensor *t)
 int nsm_tensor_fill(nsm_tensor *t, float value)
 {
     if (!usable(t, "nsm_tensor_fill")) return t ? nsm_error(t->ctx) : NSM_EINVAL;
-    if (t->type != NSM_F32) return nsm_error_set(t->ctx, NSM_EINVAL, "nsm_tensor_fill: type is %s, want float32", nsm_type_name(t->type));
+    if (t->type != NSM_F32)
+        return nsm_error_set(t->ctx, NSM_EINVAL, "nsm_tensor_fill: type is %s, want float32",
+                             nsm_type_name(t->type));
     t->ctx->dev.be->fill(&t->ctx->dev, nsm_numel(t), value, t->f32);
     return NSM_OK;
 }
 
 int nsm_tensor_copy(nsm_tensor *to, const nsm_tensor *from)
 {
-    if (!usable(to, "nsm_tensor_copy") || !usable(from, "nsm_tensor_copy")) return to ? nsm_error(to->ctx) : NSM_EINVAL;
+    if (!usable(to, "nsm_tensor_copy") || !usable(from, "nsm_tensor_copy"))
+        return to ? nsm_error(to->ctx) : NSM_EINVAL;
     if (nsm_numel(to) != nsm_numel(from) || to->type != from->type) {
         char a[96], b[96];
-        return nsm_error_set(to->ctx, NSM_ESHAPE, "nsm_tensor_copy: %s %s into %s %s", nsm_type_name(from->type),
-                             nsm_shape_text(from, a), nsm_type_name(to->type), nsm_shape_text(to, b));
+        return nsm_error_set(to->ctx, NSM_ESHAPE, "nsm_tensor_copy: %s %s into %s %s",
+                             nsm_type_name(from->type), nsm_shape_text(from, a),
+                             nsm_type_name(to->type), nsm_shape_text(to, b));
     }
     to->ctx->dev.be->copy(&to->ctx->dev, bytes_of(from), from->data, to->data);
     return NSM_OK;
@@ -180,7 +195,8 @@ float nsm_tensor_item(const nsm_tensor *t)
     if (!usable(t, "nsm_tensor_item")) return value;
     if (nsm_numel(t) != 1 || t->type != NSM_F32) {
         char a[96];
-        nsm_error_set(t->ctx, NSM_ESHAPE, "nsm_tensor_item: the tensor is %s, want one float32", nsm_shape_text(t, a));
+        nsm_error_set(t->ctx, NSM_ESHAPE, "nsm_tensor_item: the tensor is %s, want one float32",
+                      nsm_shape_text(t, a));
         return value;
     }
     nsm_tensor_get(t, &value);

@@ -44,7 +44,8 @@ struct nsm_tensor {
  * negative dim or a rank outside 0..5, NSM_ENOMEM (also when the size overflows). */
 nsm_tensor *nsm_tensor_new(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim);
 /* The same from host memory, copied. */
-nsm_tensor *nsm_tensor_from(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim, const void *host);
+nsm_tensor *nsm_tensor_from(nsm_ctx *ctx, nsm_type type, int rank, const int64_t *dim,
+                            const void *host);
 /* A sparse matrix [csr->rows, csr->cols] with these values [csr->nnz], in csr order, copied. */
 nsm_tensor *nsm_tensor_sparse(nsm_ctx *ctx, const nsm_csr *csr, const float *host_values);
 void nsm_tensor_free(nsm_tensor *t); /* NULL is allowed */

@@ -38,14 +38,17 @@ typedef struct {
 /* Returns NSM_OK or the context's error. */
 int bench_gnn(nsm_ctx *ctx, const bench_gnn_config *config, bench_gnn_result *result);
 
-/* The random graph: `edges` pairs, sources by a power law, made symmetric, a loop a node, no repeats. */
+/* The random graph: `edges` pairs, sources by a power law, made symmetric, a loop a node, no
+ * repeats. */
 nsm_graph *bench_graph(nsm_ctx *ctx, int64_t nodes, int64_t edges, uint64_t seed);
 
 /* ---- limits of the machine, measured ---- */
 double bench_seconds(void);
 double bench_triad_gbs(int threads);                             /* a = b + s c, 12 bytes a place */
-double bench_gather_gbs(int threads, int64_t rows, int64_t cols); /* random rows read and summed, 4 cols bytes each */
-double bench_gemm_gflops(int threads);                           /* OpenBLAS's best over a few sizes */
+/* random rows read and summed, 4 cols bytes each */
+double bench_gather_gbs(int threads, int64_t rows, int64_t cols);
+/* OpenBLAS's best over a few sizes */
+double bench_gemm_gflops(int threads);
 int64_t bench_peak_mib(void);
 
 #endif

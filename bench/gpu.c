@@ -1,15 +1,20 @@
-/* bench/gpu.c - A GPU against the CPU, from base/ and kernels/ alone: what a bare machine with a GPU can build and run
- * (doc/cuda.md has the command; bench/bare stands in for configure, libcheck and OpenBLAS).
+/* bench/gpu.c - A GPU against the CPU, from base/ and kernels/ alone: what a bare machine with a
+ * GPU can build and run (doc/cuda.md has the command; bench/bare stands in for configure, libcheck
+ * and OpenBLAS).
  *
  *   gpu [kernels] [ops] [walk] [time]     all of them without a word
  *
- *   kernels  every entry of the kernel table against plain loops in double (tests/kernels), twice with the same bits
- *   ops      every op's gradient against difference quotients, repeatability, failing allocations (tests/base/test_ops.c)
- *   walk     every op's result and gradients on the device against the CPU's, and a hash of two runs
- *   time     the main kernels beside the limits: products beside the fastest product, the others' bytes that must move
- *            beside the bandwidth of a copy, both measured here
+ *   kernels  every entry of the kernel table against plain loops in double (tests/kernels), twice
+ *   with the same bits
+ *   ops      every op's gradient against difference quotients, repeatability, failing allocations
+ *   (tests/base/test_ops.c)
+ *   walk     every op's result and gradients on the device against the CPU's, and a hash of two
+ *   runs
+ *   time     the main kernels beside the limits: products beside the fastest product, the others'
+ *            bytes that must move beside the bandwidth of a copy, both measured here
  *
- * The device is NSM_BACKEND's (cuda).  Exit status: 0 all held, 1 not, 2 wrong usage, 77 no device. */
+ * The device is NSM_BACKEND's (cuda).  Exit status: 0 all held, 1 not, 2 wrong usage, 77 no
+ * device. */
 #define NSM_BARE_CHECK_HERE
 #define main ops_main /* the walk uses its table of cases */
 #include "tests/base/test_ops.c"
@@ -44,27 +49,36 @@ static int walk(void)
     for (int k = 0; k < CASES; k++) {
         int64_t n, same;
         if (left_out(&cases[k])) continue; /* which is said */
-        float *want = everything(&cases[k], &cpu, LESS, &n), *first = everything(&cases[k], &device, LESS, &same);
+        float *want = everything(&cases[k], &cpu, LESS, &n),
+              *first = everything(&cases[k], &device, LESS, &same);
         float *second = everything(&cases[k], &device, LESS, &same);
         double error = test_difference(first, want, n, 1e-3);
         bool good = n == same && error < 2e-4 && !memcmp(first, second, (size_t)n * sizeof *first);
         hash[0] = hash_of(hash[0], n, first);
         hash[1] = hash_of(hash[1], n, second);
-        printf("%s walk/%s %s %.2g\n", good ? "PASS" : "FAIL", cases[k].op->name, cases[k].name, error);
+        printf("%s walk/%s %s %.2g\n", good ? "PASS" : "FAIL", cases[k].op->name, cases[k].name,
+               error);
         failed += !good;
         free(want);
         free(first);
         free(second);
     }
-    printf("%s walk: %d cases, %d failed, two runs hash to %016llx and %016llx\n", failed ? "FAIL" : "PASS", CASES, failed,
-           (unsigned long long)hash[0], (unsigned long long)hash[1]);
+    printf("%s walk: %d cases, %d failed, two runs hash to %016llx and %016llx\n",
+           failed ? "FAIL" : "PASS", CASES, failed, (unsigned long long)hash[0],
+           (unsigned long long)hash[1]);
     return failed;
 }
 
 /* ---- time ---- */
 enum { TIMES = 11, ARRAYS = 8 };
 
-typedef struct { nsm_device *d; const nsm_backend *be; float *x[ARRAYS]; int64_t n; bool small; } timing;
+typedef struct {
+    nsm_device *d;
+    const nsm_backend *be;
+    float *x[ARRAYS];
+    int64_t n;
+    bool small;
+} timing;
 
 static double seconds(void)
 {
@@ -73,7 +87,10 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_size(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int by_size(const void *a, const void *b)
+{
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 
 /* The median of some runs after two that warm up. */
 static double median_of(timing *t, void (*run)(timing *t))
@@ -95,20 +112,47 @@ static int64_t side(const timing *t) { return t->small ? 64 : 4096; }
 static int64_t rows_of(const timing *t) { return t->small ? 256 : 1 << 16; }
 enum { COLUMNS_OF = 256, WINDOW_OF = 32, HEAD = 64 };
 
-static void run_copy(timing *t) { t->be->copy(t->d, (size_t)(rows_of(t) * COLUMNS_OF) * sizeof(float), t->x[0], t->x[1]); }
-static void run_product(timing *t) { t->be->gemm(t->d, false, false, side(t), side(t), side(t), 1, t->x[0], side(t), t->x[1], side(t), 0, t->x[2], side(t)); }
-static void run_axpby(timing *t) { t->be->axpby(t->d, rows_of(t) * COLUMNS_OF, 1, t->x[0], 1, t->x[1]); }
-static void run_gelu(timing *t) { t->be->unary(t->d, NSMI_GELU, 0, 0, rows_of(t) * COLUMNS_OF, t->x[0], t->x[1]); }
-static void run_softmax(timing *t) { t->be->softmax(t->d, false, rows_of(t), COLUMNS_OF, 1, t->x[0], t->x[1]); }
-static void run_norm(timing *t) { t->be->row_norm(t->d, false, rows_of(t), COLUMNS_OF, 1e-5f, t->x[0], t->x[3], t->x[3], t->x[1], t->x[2]); }
+static void run_copy(timing *t)
+{
+    t->be->copy(t->d, (size_t)(rows_of(t) * COLUMNS_OF) * sizeof(float), t->x[0], t->x[1]);
+}
+static void run_product(timing *t)
+{
+    t->be->gemm(t->d, false, false, side(t), side(t), side(t), 1, t->x[0], side(t), t->x[1],
+                side(t), 0, t->x[2], side(t));
+}
+static void run_axpby(timing *t)
+{
+    t->be->axpby(t->d, rows_of(t) * COLUMNS_OF, 1, t->x[0], 1, t->x[1]);
+}
+static void run_gelu(timing *t)
+{
+    t->be->unary(t->d, NSMI_GELU, 0, 0, rows_of(t) * COLUMNS_OF, t->x[0], t->x[1]);
+}
+static void run_softmax(timing *t)
+{
+    t->be->softmax(t->d, false, rows_of(t), COLUMNS_OF, 1, t->x[0], t->x[1]);
+}
+static void run_norm(timing *t)
+{
+    t->be->row_norm(t->d, false, rows_of(t), COLUMNS_OF, 1e-5f, t->x[0], t->x[3], t->x[3], t->x[1],
+                    t->x[2]);
+}
 static void run_norm_back(timing *t)
 {
-    t->be->row_norm_back(t->d, false, rows_of(t), COLUMNS_OF, t->x[0], t->x[3], t->x[2], t->x[4], 0, t->x[1], t->x[5], t->x[6]);
+    t->be->row_norm_back(t->d, false, rows_of(t), COLUMNS_OF, t->x[0], t->x[3], t->x[2], t->x[4], 0,
+                         t->x[1], t->x[5], t->x[6]);
 }
 static void run_update(timing *t)
 {
-    nsmi_slot s = { .n = rows_of(t) * COLUMNS_OF, .w = t->x[0], .g = t->x[1], .s = { t->x[2], t->x[4], NULL, NULL }, .lr = 1e-3f };
-    nsmi_step step = { .rule = NSMI_ADAMW, .step = 1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .grad_scale = 1 };
+    nsmi_slot s = { .n = rows_of(t) * COLUMNS_OF,
+                    .w = t->x[0],
+                    .g = t->x[1],
+                    .s = { t->x[2], t->x[4], NULL, NULL },
+                    .lr = 1e-3f };
+    nsmi_step step = {
+        .rule = NSMI_ADAMW, .step = 1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .grad_scale = 1
+    };
     t->be->update(t->d, &step, 1, &s);
 }
 
@@ -116,8 +160,17 @@ static void run_update(timing *t)
 static nsmi_recurrence recurrence_of(const timing *t)
 {
     int64_t n = t->small ? 128 : 4096, heads = COLUMNS_OF / HEAD;
-    return (nsmi_recurrence){ .batch = rows_of(t) / n, .n = n, .heads = heads, .dk = HEAD, .dv = HEAD, .q_heads = heads, .k_heads = heads, .v_heads = heads,
-                              .g_heads = heads, .fade = NSMI_FADE_SCALAR, .scale = 0.1f };
+    return (nsmi_recurrence){ .batch = rows_of(t) / n,
+                              .n = n,
+                              .heads = heads,
+                              .dk = HEAD,
+                              .dv = HEAD,
+                              .q_heads = heads,
+                              .k_heads = heads,
+                              .v_heads = heads,
+                              .g_heads = heads,
+                              .fade = NSMI_FADE_SCALAR,
+                              .scale = 0.1f };
 }
 static void run_recurrence(timing *t)
 {
@@ -128,33 +181,54 @@ static void run_recurrence(timing *t)
 static void run_scan(timing *t)
 {
     int64_t n = t->small ? 128 : 4096;
-    nsmi_scan s = { .batch = rows_of(t) / n, .n = n, .channels = COLUMNS_OF, .states = 16, .groups = 1, .softplus = true };
+    nsmi_scan s = { .batch = rows_of(t) / n,
+                    .n = n,
+                    .channels = COLUMNS_OF,
+                    .states = 16,
+                    .groups = 1,
+                    .softplus = true };
     nsmi_scan_values in = { .u = t->x[0], .dt = t->x[1], .a = t->x[7], .b = t->x[2], .c = t->x[3] };
     t->be->scan(t->d, &s, &in, t->x[4], t->x[5], NULL);
 }
 static void run_window(timing *t)
 {
     int64_t n = t->small ? 128 : 4096;
-    nsmi_window c = { .batch = rows_of(t) / n, .tokens = n, .heads = COLUMNS_OF / HEAD, .keys = HEAD, .values = HEAD, .window = WINDOW_OF };
-    nsmi_window_in in = { .q = t->x[0], .k = t->x[1], .v = t->x[2], .gamma = t->x[3], .bias = t->x[3] };
+    nsmi_window c = { .batch = rows_of(t) / n,
+                      .tokens = n,
+                      .heads = COLUMNS_OF / HEAD,
+                      .keys = HEAD,
+                      .values = HEAD,
+                      .window = WINDOW_OF };
+    nsmi_window_in in = {
+        .q = t->x[0], .k = t->x[1], .v = t->x[2], .gamma = t->x[3], .bias = t->x[3]
+    };
     t->be->window(t->d, &c, &in, t->x[5], t->x[4], NULL);
 }
 
 /* words: numbers that must move, for each of the rows' COLUMNS_OF. */
-static const struct { const char *name; void (*run)(timing *t); double words; } timed[] = {
-    { "axpby", run_axpby, 3 }, { "gelu", run_gelu, 2 }, { "softmax", run_softmax, 2 }, { "row_norm", run_norm, 2 },
-    { "row_norm_back", run_norm_back, 3 }, { "adamw", run_update, 7 }, { "recurrence (scalar decay)", run_recurrence, 4 },
-    { "scan (16 states)", run_scan, 3.125 }, { "window (32 tokens)", run_window, 4 },
+static const struct { const char *name; void (*run)(timing *t); double words;
+} timed[] = {
+    { "axpby", run_axpby, 3 },
+    { "gelu", run_gelu, 2 },
+    { "softmax", run_softmax, 2 },
+    { "row_norm", run_norm, 2 },
+    { "row_norm_back", run_norm_back, 3 },
+    { "adamw", run_update, 7 },
+    { "recurrence (scalar decay)", run_recurrence, 4 },
+    { "scan (16 states)", run_scan, 3.125 },
+    { "window (32 tokens)", run_window, 4 },
 };
 
 static bool timing_open(timing *t, nsm_ctx *ctx)
 {
     *t = (timing){ .d = &ctx->dev, .be = ctx->dev.be, .small = strcmp(device_name(), "cuda") != 0 };
-    t->n = rows_of(t) * COLUMNS_OF > side(t) * side(t) ? rows_of(t) * COLUMNS_OF : side(t) * side(t);
+    t->n = rows_of(t) * COLUMNS_OF > side(t) * side(t) ? rows_of(t) * COLUMNS_OF
+                                                       : side(t) * side(t);
     for (int i = 0; i < ARRAYS; i++) {
         t->x[i] = t->be->alloc(t->d, (size_t)t->n * sizeof(float));
         if (!t->x[i]) return false;
-        t->be->uniform(t->d, (nsm_random){ 7, (uint64_t)(i * t->n) }, i == 7 ? -0.1f : 0.0f, i == 7 ? 0.0f : 1.0f, t->n, t->x[i]);
+        t->be->uniform(t->d, (nsm_random){ 7, (uint64_t)(i * t->n) }, i == 7 ? -0.1f : 0.0f,
+                       i == 7 ? 0.0f : 1.0f, t->n, t->x[i]);
     }
     return true;
 }
@@ -167,13 +241,16 @@ static int time_all(void)
         printf("FAIL time: out of device memory\n");
         return 1;
     }
-    const double bytes = 4.0 * (double)(rows_of(&t) * COLUMNS_OF), bandwidth = 2 * bytes / median_of(&t, run_copy), edge = (double)side(&t);
-    printf("time: %s, a copy moves %.3g GB/s%s\n", ctx->dev.isa_name, bandwidth * 1e-9, t.small ? " (emulated: these figures say nothing)" : "");
-    printf("time: product of %lld^3: %.3g TFLOP/s\n", (long long)side(&t), 2e-12 * edge * edge * edge / median_of(&t, run_product));
+    const double bytes = 4.0 * (double)(rows_of(&t) * COLUMNS_OF),
+                 bandwidth = 2 * bytes / median_of(&t, run_copy), edge = (double)side(&t);
+    printf("time: %s, a copy moves %.3g GB/s%s\n", ctx->dev.isa_name, bandwidth * 1e-9,
+           t.small ? " (emulated: these figures say nothing)" : "");
+    printf("time: product of %lld^3: %.3g TFLOP/s\n", (long long)side(&t),
+           2e-12 * edge * edge * edge / median_of(&t, run_product));
     for (size_t i = 0; i < sizeof timed / sizeof *timed; i++) {
         double took = median_of(&t, timed[i].run), moved_bytes = timed[i].words * bytes;
-        printf("time: %-28s %9.3f ms %8.3g GB/s %5.1f %% of a copy's\n", timed[i].name, took * 1e3, moved_bytes / took * 1e-9,
-               100 * moved_bytes / took / bandwidth);
+        printf("time: %-28s %9.3f ms %8.3g GB/s %5.1f %% of a copy's\n", timed[i].name, took * 1e3,
+               moved_bytes / took * 1e-9, 100 * moved_bytes / took / bandwidth);
     }
     for (int i = 0; i < ARRAYS; i++) t.be->release(t.d, t.x[i], (size_t)t.n * sizeof(float));
     int failed = ctx->dev.trouble != NULL;

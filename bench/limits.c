@@ -52,7 +52,8 @@ static float read_rows(const float *x, const int32_t *index, int64_t n, int64_t 
     for (int64_t i = 0; i < n; i++) {
         const float *row = x + index[i] * cols;
         if (i + AHEAD < n)
-            for (int64_t k = 0; k < cols; k += 16) __builtin_prefetch(x + index[i + AHEAD] * cols + k);
+            for (int64_t k = 0; k < cols; k += 16)
+                __builtin_prefetch(x + index[i + AHEAD] * cols + k);
         float s[16] = { 0 };
         int64_t k = 0;
         for (; k + 16 <= cols; k += 16)
@@ -78,7 +79,8 @@ double bench_gather_gbs(int threads, int64_t rows, int64_t cols)
     for (int r = 0; x && index && r < REPEATS; r++) {
         double start = bench_seconds();
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : sum)
-        for (int t = 0; t < threads; t++) sum += read_rows(x, index + t * n / threads, n / threads, cols);
+        for (int t = 0; t < threads; t++)
+            sum += read_rows(x, index + t * n / threads, n / threads, cols);
         double gbs = 4.0 * (double)(n * cols) / (bench_seconds() - start) * 1e-9;
         if (gbs > best) best = gbs;
     }
@@ -95,7 +97,8 @@ double bench_gemm_gflops(int threads)
     openblas_set_num_threads(threads);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int n = sizes[i];
-        float *a = calloc((size_t)n * (size_t)n, sizeof *a), *c = calloc((size_t)n * (size_t)n, sizeof *c);
+        float *a = calloc((size_t)n * (size_t)n, sizeof *a),
+              *c = calloc((size_t)n * (size_t)n, sizeof *c);
         for (int r = 0; a && c && r < REPEATS; r++) {
             double start = bench_seconds();
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, n, n, 1, a, n, a, n, 0, c, n);

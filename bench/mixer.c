@@ -1,4 +1,5 @@
-/* bench/mixer.c - See mixer.h.  The work is that of the peers' script: one layer, projections and all. */
+/* bench/mixer.c - See mixer.h.  The work is that of the peers' script: one layer, projections and
+ * all. */
 #include "config.h"
 #include "base/internal.h"
 #include "base/ops.h"
@@ -13,7 +14,8 @@ static int rising(const void *a, const void *b)
     return (d > 0) - (d < 0);
 }
 
-static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_config *c, nsm_state *s)
+static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_config *c,
+                 nsm_state *s)
 {
     if (c->decode) {
         for (int i = 0; i < STEPS; i++) nsm_mixer_step(tape, m, x, s);
@@ -27,14 +29,16 @@ static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_
 static nsm_state *prefilled(nsm_tape *tape, nsm_mixer *m, const bench_mixer_config *c)
 {
     nsm_state *s = nsm_mixer_state(m, c->batch);
-    nsm_tensor *x = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ c->batch, c->tokens, c->width }, NULL);
+    nsm_tensor *x = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ c->batch, c->tokens, c->width },
+                                    NULL);
     if (x) nsm_init_normal(x, 0, 1);
     nsm_mixer_forward(tape, m, x, NULL, s);
     nsm_tape_reset(tape);
     return s;
 }
 
-static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_tape *tape, nsm_tensor *x, bench_mixer_result *r)
+static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_tape *tape,
+                   nsm_tensor *x, bench_mixer_result *r)
 {
     double *ms = nsmi_malloc(ctx, (size_t)c->runs * sizeof *ms);
     nsm_tape_inference(tape, !c->train);
@@ -51,8 +55,12 @@ static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_
     }
     if (ms && !nsmi_failed(ctx)) {
         qsort(ms, (size_t)c->runs, sizeof *ms, rising);
-        *r = (bench_mixer_result){ .ms = ms[c->runs / 2], .ms_min = ms[0], .peak_mib = bench_peak_mib(), .threads = nsm_ctx_threads(ctx),
-                                   .parameters = nsm_module_count(&m->module), .state_bytes = s ? nsm_state_bytes(s) : 0 };
+        *r = (bench_mixer_result){ .ms = ms[c->runs / 2],
+                                   .ms_min = ms[0],
+                                   .peak_mib = bench_peak_mib(),
+                                   .threads = nsm_ctx_threads(ctx),
+                                   .parameters = nsm_module_count(&m->module),
+                                   .state_bytes = s ? nsm_state_bytes(s) : 0 };
     }
     nsm_state_free(s);
     free(ms);
@@ -67,10 +75,12 @@ int bench_mixer(nsm_ctx *ctx, const bench_mixer_config *config, bench_mixer_resu
     if (!c.tokens) c.tokens = 4096;
     if (!c.width) c.width = 256;
     if (!c.runs) c.runs = 5;
-    nsm_mixer *m = nsm_mixer_new(ctx, c.type, &(nsm_mixer_config){ .width = c.width, .options = c.options });
+    nsm_mixer *m = nsm_mixer_new(ctx, c.type,
+                                 &(nsm_mixer_config){ .width = c.width, .options = c.options });
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_tensor *x = c.decode ? nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ c.batch, c.width })
-                             : nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ c.batch, c.tokens, c.width });
+                             : nsm_tensor_new(ctx, NSM_F32, 3,
+                                              (int64_t[]){ c.batch, c.tokens, c.width });
     if (x) x->needs_grad = true;
     if (!nsmi_failed(ctx)) measure(ctx, &c, m, tape, x, result);
     nsm_tensor_free(x);

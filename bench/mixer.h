@@ -1,4 +1,5 @@
-/* bench/mixer.h - How fast a mixer is, forward, forward and backward, and by steps.  Not installed. */
+/* bench/mixer.h - How fast a mixer is, forward, forward and backward, and by steps.  Not
+ * installed. */
 #ifndef NSM_BENCH_MIXER_H
 #define NSM_BENCH_MIXER_H
 #include "seq/mixer.h"

@@ -32,7 +32,8 @@ static void limit_memory(int64_t source_bytes)
         fclose(f);
     }
     if (!pages) return;
-    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)1 << 30) + 64 * (rlim_t)source_bytes;
+    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)1 << 30) +
+                   64 * (rlim_t)source_bytes;
     struct rlimit limit;
     getrlimit(RLIMIT_AS, &limit);
     if (limit.rlim_max == RLIM_INFINITY || bytes < limit.rlim_max) limit.rlim_cur = bytes;
@@ -41,7 +42,8 @@ static void limit_memory(int64_t source_bytes)
 
 static void set_limits(const char *source)
 {
-    static const int deadly[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM, SIGXCPU, SIGINT, SIGTERM, SIGPIPE };
+    static const int deadly[] = { SIGSEGV, SIGBUS,  SIGFPE, SIGILL,  SIGABRT,
+                                  SIGALRM, SIGXCPU, SIGINT, SIGTERM, SIGPIPE };
     struct stat st;
     int64_t bytes = stat(source, &st) == 0 ? st.st_size : 0;
     unsigned seconds = SECONDS + (unsigned)(bytes >> 20) * SECONDS_PER_MIB;
@@ -52,11 +54,14 @@ static void set_limits(const char *source)
     limit_memory(bytes);
 }
 
-static _Noreturn void run_child(int out, const char *source, const nsmi_options *o, const char *path,
-                                nsm_dataset *(*make)(nsm_ctx *ctx, const char *source, const nsmi_options *o))
+static _Noreturn void run_child(int out, const char *source, const nsmi_options *o,
+                                const char *path,
+                                nsm_dataset *(*make)(nsm_ctx *ctx, const char *source,
+                                                     const nsmi_options *o))
 {
     verdict v = { 0 };
-    int null = open("/dev/null", O_WRONLY); /* third parties may print: not into the parent's results */
+    /* third parties may print: not into the parent's results */
+    int null = open("/dev/null", O_WRONLY);
     set_limits(source);
     setlocale(LC_ALL, "C");
     bool silent = null >= 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2;
@@ -89,13 +94,16 @@ static int hear(nsm_ctx *ctx, int in, pid_t child, const char *source)
     }
     if (got == sizeof v) return NSM_OK;
     if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGALRM || WTERMSIG(status) == SIGXCPU))
-        return nsm_error_set(ctx, NSM_EFORMAT, "%s: reading it took too long: the file is damaged", source);
-    return nsm_error_set(ctx, NSM_EFORMAT, "%s: its parser failed (%s): the file is damaged, or too large", source,
+        return nsm_error_set(ctx, NSM_EFORMAT, "%s: reading it took too long: the file is damaged",
+                             source);
+    return nsm_error_set(ctx, NSM_EFORMAT,
+                         "%s: its parser failed (%s): the file is damaged, or too large", source,
                          WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "it stopped");
 }
 
 static int run_and_hear(const char *source, const nsmi_options *o, const char *path,
-                        nsm_dataset *(*make)(nsm_ctx *ctx, const char *source, const nsmi_options *o))
+                        nsm_dataset *(*make)(nsm_ctx *ctx, const char *source,
+                                             const nsmi_options *o))
 {
     int ends[2];
     if (pipe(ends)) return nsm_error_set(o->ctx, NSM_EIO, "pipe: %s", strerror(errno));
@@ -121,7 +129,8 @@ static void empty_folder(const char *folder)
 }
 
 nsm_dataset *nsmi_in_child(nsm_ctx *ctx, const char *source, const nsmi_options *o,
-                           nsm_dataset *(*make)(nsm_ctx *ctx, const char *source, const nsmi_options *o))
+                           nsm_dataset *(*make)(nsm_ctx *ctx, const char *source,
+                                                const nsmi_options *o))
 {
     if (nsmi_failed(ctx)) return NULL;
     const char *tmp = getenv("TMPDIR");
@@ -133,7 +142,8 @@ nsm_dataset *nsmi_in_child(nsm_ctx *ctx, const char *source, const nsmi_options 
     }
     char *path = folder ? nsmi_format(ctx, "%s/dataset.h5", folder) : NULL;
     nsm_dataset *ds = NULL;
-    if (path && run_and_hear(source, o, path, make) == NSM_OK) ds = nsm_dataset_load(ctx, path, NULL);
+    if (path && run_and_hear(source, o, path, make) == NSM_OK)
+        ds = nsm_dataset_load(ctx, path, NULL);
     if (folder) empty_folder(folder);
     if (folder) rmdir(folder);
     free(path);

@@ -1,8 +1,8 @@
 /* datasets/csv.c - Edges from a CSV file, nodes from a second one.
  *
- * The first line names the columns (header=false: they are named 1, 2, ...).  Nodes have names of any
- * kind; with nodes=FILE they are numbered in that file's order and the edges may name no others,
- * else in the order in which the edges name them.  libcsv does the quoting. */
+ * The first line names the columns (header=false: they are named 1, 2, ...).  Nodes have names of
+ * any kind; with nodes=FILE they are numbered in that file's order and the edges may name no
+ * others, else in the order in which the edges name them.  libcsv does the quoting. */
 #include "config.h"
 #include <csv.h>
 #include "datasets/words.h"
@@ -30,8 +30,14 @@ static void take_field(void *field, size_t bytes, void *user)
 {
     table *t = user;
     if (nsmi_failed(t->ctx)) return;
-    if (memchr(field, 0, bytes)) { nsmi_text_error(t->text, "a zero byte stands in a field"); return; }
-    if (t->columns == MAX_COLUMNS) { nsmi_text_error(t->text, "more than %d columns", MAX_COLUMNS); return; }
+    if (memchr(field, 0, bytes)) {
+        nsmi_text_error(t->text, "a zero byte stands in a field");
+        return;
+    }
+    if (t->columns == MAX_COLUMNS) {
+        nsmi_text_error(t->text, "more than %d columns", MAX_COLUMNS);
+        return;
+    }
     while (t->used + (int64_t)bytes >= t->room)
         if (!nsmi_grow(t->ctx, &t->record, t->room, &t->room, 1)) return;
     if (!nsmi_grow(t->ctx, &t->start, t->columns, &t->start_room, sizeof *t->start)) return;
@@ -47,7 +53,8 @@ static void name_columns(table *t)
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)c + 1);
         int64_t at = nsmi_words_add(t->ctx, &t->header, t->headless ? number : cell(t, c));
-        if (at != c && !nsmi_failed(t->ctx)) nsmi_text_error(t->text, "two columns are named %.60s", cell(t, c));
+        if (at != c && !nsmi_failed(t->ctx))
+            nsmi_text_error(t->text, "two columns are named %.60s", cell(t, c));
     }
 }
 
@@ -70,16 +77,21 @@ static void take_row(int end, void *user)
 }
 
 /* Run a file through libcsv, line by line; row is called for every record. */
-static void read_table(nsm_ctx *ctx, const nsmi_options *o, const char *path, void (*row)(table *t, void *user), void *user)
+static void read_table(nsm_ctx *ctx, const nsmi_options *o, const char *path,
+                       void (*row)(table *t, void *user), void *user)
 {
-    table t = { .ctx = ctx, .row = row, .user = user, .headless = !nsmi_option_bool(o, "header", true) };
+    table t = {
+        .ctx = ctx, .row = row, .user = user, .headless = !nsmi_option_bool(o, "header", true)
+    };
     struct csv_parser parser;
     const char *delimiter = nsmi_option_text(o, "delimiter", ",");
     if (!strcmp(delimiter, "tab")) delimiter = "\t";
     if (strlen(delimiter) != 1 || *delimiter == '"')
-        nsm_error_set(ctx, NSM_EINVAL, "%s: delimiter=%.20s is neither one character nor \"tab\"", o->who, delimiter);
+        nsm_error_set(ctx, NSM_EINVAL, "%s: delimiter=%.20s is neither one character nor \"tab\"",
+                      o->who, delimiter);
     t.text = nsmi_text_open(ctx, path);
-    if (t.text && csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI)) nsm_error_set(ctx, NSM_ENOMEM, "%s: out of memory", path);
+    if (t.text && csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI))
+        nsm_error_set(ctx, NSM_ENOMEM, "%s: out of memory", path);
     else if (t.text) {
         csv_set_delim(&parser, (unsigned char)*delimiter);
         csv_set_space_func(&parser, NULL);
@@ -91,7 +103,8 @@ static void read_table(nsm_ctx *ctx, const nsmi_options *o, const char *path, vo
         }
         if (ok && !nsmi_failed(ctx)) ok = csv_fini(&parser, take_field, take_row, &t) == 0;
         if (!ok) nsmi_text_error(t.text, "quotes do not match");
-        if (!nsmi_failed(ctx) && !t.header.count) nsm_error_set(ctx, NSM_EFORMAT, "%s: is empty", path);
+        if (!nsmi_failed(ctx) && !t.header.count)
+            nsm_error_set(ctx, NSM_EFORMAT, "%s: is empty", path);
         csv_free(&parser);
     }
     nsmi_text_close(t.text);
@@ -106,7 +119,8 @@ static int64_t column_of(table *t, const nsmi_options *o, const char *key, int64
     const char *name = nsmi_option_text(o, key, NULL);
     int64_t c = name ? nsmi_words_find(&t->header, name) : otherwise;
     if ((name && c < 0) || c >= t->header.count)
-        nsmi_text_error(t->text, "there is no column %s=%.60s", key, name ? name : "(by default the second)");
+        nsmi_text_error(t->text, "there is no column %s=%.60s", key,
+                        name ? name : "(by default the second)");
     return nsmi_failed(t->ctx) ? -1 : c;
 }
 
@@ -138,7 +152,8 @@ static bool number_in(table *t, int64_t column, float *value)
 {
     const char *p = cell(t, column);
     if (nsmi_parse_float(&p, value) && !*p) return true;
-    nsmi_text_error(t->text, "column %s: \"%.40s\" is not a finite number", t->header.word[column], cell(t, column));
+    nsmi_text_error(t->text, "column %s: \"%.40s\" is not a finite number", t->header.word[column],
+                    cell(t, column));
     return false;
 }
 
@@ -152,11 +167,14 @@ static void edge_row(table *t, void *user)
         if (nsmi_failed(g->ctx)) return;
     }
     int64_t a = node_of(g, t, g->src), b = a < 0 ? -1 : node_of(g, t, g->dst);
-    if (a < 0 || b < 0 || !nsmi_grow(g->ctx, &g->pair, g->edges, &g->edge_room[0], sizeof *g->pair)) return;
+    if (a < 0 || b < 0 || !nsmi_grow(g->ctx, &g->pair, g->edges, &g->edge_room[0], sizeof *g->pair))
+        return;
     g->pair[g->edges][0] = (int32_t)a;
     g->pair[g->edges][1] = (int32_t)b;
-    if (g->weight >= 0 && (!nsmi_grow(g->ctx, &g->weights, g->edges, &g->edge_room[1], sizeof *g->weights) ||
-                           !number_in(t, g->weight, &g->weights[g->edges]))) return;
+    if (g->weight >= 0 &&
+        (!nsmi_grow(g->ctx, &g->weights, g->edges, &g->edge_room[1], sizeof *g->weights) ||
+         !number_in(t, g->weight, &g->weights[g->edges])))
+        return;
     g->edges++;
 }
 
@@ -174,7 +192,8 @@ static void choose_features(graph *g, table *t)
         snprintf(name, sizeof name, "%.*s", (int)n, list);
         int64_t c = nsmi_words_find(&t->header, name);
         if (c < 0 || g->features == t->header.count) {
-            nsmi_text_error(t->text, "features=%.60s: there is no such column, or it is named twice", name);
+            nsmi_text_error(t->text,
+                            "features=%.60s: there is no such column, or it is named twice", name);
             return;
         }
         g->feature[g->features++] = c;
@@ -225,7 +244,8 @@ static nsm_dataset *build(graph *g, const char *source)
     v->features = g->features;
     if (g->features) v->dense = g->cell;
     if (g->features) g->cell = NULL;
-    if (g->features && !v->dense) v->dense = nsmi_calloc(g->ctx, 1, sizeof *v->dense); /* no nodes, but columns */
+    /* no nodes, but columns */
+    if (g->features && !v->dense) v->dense = nsmi_calloc(g->ctx, 1, sizeof *v->dense);
     if (g->label >= 0 && g->closed) {
         nsmi_words_to_classes(ds, &g->class, g->cls, g->node.count);
         g->cls = NULL;

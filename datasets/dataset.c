@@ -9,8 +9,8 @@ void *nsm_dataset_array(nsm_dataset *ds, int64_t count, size_t bytes)
     int64_t total;
     if (nsmi_failed(ds->ctx)) return NULL;
     if (!nsmi_mul(count, (int64_t)bytes, &total)) {
-        nsm_error_set(ds->ctx, NSM_ENOMEM, "dataset %s: an array of %lld values is too large", ds->name,
-                      (long long)count);
+        nsm_error_set(ds->ctx, NSM_ENOMEM, "dataset %s: an array of %lld values is too large",
+                      ds->name, (long long)count);
         return NULL;
     }
     return nsmi_malloc(ds->ctx, (size_t)total);
@@ -71,7 +71,8 @@ void nsm_dataset_free(nsm_dataset *ds)
 /* Room for one more element of a small array, zeroed. */
 static void *append(nsm_dataset *ds, void **array, int count, size_t bytes)
 {
-    char *more = nsmi_failed(ds->ctx) ? NULL : nsmi_realloc(ds->ctx, *array, (size_t)count + 1, bytes);
+    char *more = nsmi_failed(ds->ctx) ? NULL
+                                      : nsmi_realloc(ds->ctx, *array, (size_t)count + 1, bytes);
     if (!more) return NULL;
     *array = more;
     return memset(more + (size_t)count * bytes, 0, bytes);
@@ -87,7 +88,8 @@ nsm_dataset_nodes *nsm_dataset_add_nodes(nsm_dataset *ds, const char *name, int6
     return v;
 }
 
-nsm_dataset_edges *nsm_dataset_add_edges(nsm_dataset *ds, const char *name, int src_type, int dst_type, int64_t edges)
+nsm_dataset_edges *nsm_dataset_add_edges(nsm_dataset *ds, const char *name, int src_type,
+                                         int dst_type, int64_t edges)
 {
     nsm_dataset_edges *e = append(ds, (void **)&ds->edge, ds->edge_types, sizeof *e);
     if (!e) return NULL;
@@ -137,13 +139,13 @@ const nsm_dataset_split *nsm_dataset_split_find(const nsm_dataset *ds, const cha
     char list[256] = "";
     for (int i = 0; i < ds->splits && strlen(list) < 200; i++)
         snprintf(list + strlen(list), sizeof list - strlen(list), " %.40s", ds->split[i].name);
-    nsm_error_set(ds->ctx, NSM_EINVAL, "dataset %s has no split %s%s; it has%s", ds->name, name ? name : "",
-                  name ? "" : "at all", ds->splits ? list : " none");
+    nsm_error_set(ds->ctx, NSM_EINVAL, "dataset %s has no split %s%s; it has%s", ds->name,
+                  name ? name : "", name ? "" : "at all", ds->splits ? list : " none");
     return NULL;
 }
 
-int nsm_dataset_edges_merged(const nsm_dataset *ds, int t, int64_t *edges, int32_t **src, int32_t **dst,
-                             int32_t **type)
+int nsm_dataset_edges_merged(const nsm_dataset *ds, int t, int64_t *edges, int32_t **src,
+                             int32_t **dst, int32_t **type)
 {
     if (nsmi_failed(ds->ctx)) return nsm_error(ds->ctx);
     int64_t total = 0, at = 0;
@@ -198,19 +200,22 @@ bool nsmi_name_ok(const char *name)
 }
 
 /* Names of types and splits: usable in a file, and each once. */
-static bool name_ok(const check *c, const char *kind, const char *name, int i, const void *first, size_t stride)
+static bool name_ok(const check *c, const char *kind, const char *name, int i, const void *first,
+                    size_t stride)
 {
-    if (!nsmi_name_ok(name)) return FAULT(c, "%s %d: its name is empty, too long, or has a slash in it", kind, i);
+    if (!nsmi_name_ok(name))
+        return FAULT(c, "%s %d: its name is empty, too long, or has a slash in it", kind, i);
     for (int k = 0; k < i; k++) {
         const char *other;
-        memcpy(&other, (const char *)first + (size_t)k * stride, sizeof other); /* name is the first member */
+        /* name is the first member */
+        memcpy(&other, (const char *)first + (size_t)k * stride, sizeof other);
         if (!strcmp(other, name)) return FAULT(c, "%s %s stands twice", kind, name);
     }
     return true;
 }
 
-/* The first number that is not finite, or -1.  The exponent's bits are all set in such numbers only;
- * their running maximum is taken a block at a time, which vectorises. */
+/* The first number that is not finite, or -1.  The exponent's bits are all set in such numbers
+ * only; their running maximum is taken a block at a time, which vectorises. */
 static int64_t not_finite(const float *x, int64_t n)
 {
     for (int64_t at = 0; at < n; at += 4096) {
@@ -232,36 +237,42 @@ static int64_t not_finite(const float *x, int64_t n)
     return -1;
 }
 
-static bool finite_all(const check *c, const char *group, const char *name, const char *what, const float *x,
-                       int64_t n)
+static bool finite_all(const check *c, const char *group, const char *name, const char *what,
+                       const float *x, int64_t n)
 {
     int64_t i = x ? not_finite(x, n) : -1;
-    return i < 0 || fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name, what, (long long)i);
+    return i < 0 || fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name, what,
+                          (long long)i);
 }
 
 /* Offsets that start at 0, never fall and end at total. */
-static bool offsets_ok(const check *c, const char *name, const char *what, const int64_t *ptr, int64_t rows,
-                       int64_t total)
+static bool offsets_ok(const check *c, const char *name, const char *what, const int64_t *ptr,
+                       int64_t rows, int64_t total)
 {
-    if (ptr[0] != 0) return FAULT(c, "nodes %s: %s[0] is %lld, want 0", name, what, (long long)ptr[0]);
+    if (ptr[0] != 0)
+        return FAULT(c, "nodes %s: %s[0] is %lld, want 0", name, what, (long long)ptr[0]);
     for (int64_t i = 0; i < rows; i++)
-        if (ptr[i + 1] < ptr[i]) return FAULT(c, "nodes %s: %s falls at %lld", name, what, (long long)i);
+        if (ptr[i + 1] < ptr[i])
+            return FAULT(c, "nodes %s: %s falls at %lld", name, what, (long long)i);
     if (total >= 0 && ptr[rows] != total)
-        return FAULT(c, "nodes %s: %s ends at %lld, want %lld", name, what, (long long)ptr[rows], (long long)total);
+        return FAULT(c, "nodes %s: %s ends at %lld, want %lld", name, what, (long long)ptr[rows],
+                     (long long)total);
     return true;
 }
 
 static bool sparse_ok(const check *c, const nsm_dataset_nodes *v)
 {
-    if (!v->val || (!v->idx && v->ptr[v->count])) return FAULT(c, "nodes %s: idx or val is missing", v->name);
+    if (!v->val || (!v->idx && v->ptr[v->count]))
+        return FAULT(c, "nodes %s: idx or val is missing", v->name);
     if (!offsets_ok(c, v->name, "ptr", v->ptr, v->count, -1)) return false;
     for (int64_t i = 0; i < v->count; i++)
         for (int64_t k = v->ptr[i]; k < v->ptr[i + 1]; k++) {
             if (v->idx[k] < 0 || v->idx[k] >= v->features)
-                return FAULT(c, "nodes %s: feature %d of row %lld is out of 0..%lld", v->name, v->idx[k],
-                             (long long)i, (long long)v->features - 1);
+                return FAULT(c, "nodes %s: feature %d of row %lld is out of 0..%lld", v->name,
+                             v->idx[k], (long long)i, (long long)v->features - 1);
             if (k > v->ptr[i] && v->idx[k] <= v->idx[k - 1])
-                return FAULT(c, "nodes %s: features of row %lld do not ascend", v->name, (long long)i);
+                return FAULT(c, "nodes %s: features of row %lld do not ascend", v->name,
+                             (long long)i);
         }
     return finite_all(c, "nodes", v->name, "feature", v->val, v->ptr[v->count]);
 }
@@ -271,14 +282,17 @@ static bool nodes_ok(const check *c, int i)
     const nsm_dataset_nodes *v = &c->ds->node[i];
     if (!name_ok(c, "node type", v->name, i, c->ds->node, sizeof *v)) return false;
     if (v->count < 0 || v->count > INT32_MAX || v->features < 0 || v->features > INT32_MAX)
-        return FAULT(c, "nodes %s: %lld nodes of %lld features", v->name, (long long)v->count, (long long)v->features);
+        return FAULT(c, "nodes %s: %lld nodes of %lld features", v->name, (long long)v->count,
+                     (long long)v->features);
     if ((v->dense != NULL) + (v->ptr != NULL) + v->in_file != (v->features > 0))
-        return FAULT(c, "nodes %s: %lld features, but they are stored %d times", v->name, (long long)v->features,
-                     (v->dense != NULL) + (v->ptr != NULL) + v->in_file);
+        return FAULT(c, "nodes %s: %lld features, but they are stored %d times", v->name,
+                     (long long)v->features, (v->dense != NULL) + (v->ptr != NULL) + v->in_file);
     for (int64_t k = 0; v->names && k < v->count; k++)
         if (!v->names[k]) return FAULT(c, "nodes %s: name %lld is missing", v->name, (long long)k);
-    if (c->ds->graphs != 1 && !v->graph_ptr) return FAULT(c, "nodes %s: graph_ptr is missing", v->name);
-    if (v->graph_ptr && !offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count)) return false;
+    if (c->ds->graphs != 1 && !v->graph_ptr)
+        return FAULT(c, "nodes %s: graph_ptr is missing", v->name);
+    if (v->graph_ptr && !offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count))
+        return false;
     if (v->ptr) return sparse_ok(c, v);
     return finite_all(c, "nodes", v->name, "feature", v->dense, v->count * v->features);
 }
@@ -297,12 +311,14 @@ static bool ends_ok(const check *c, const nsm_dataset_edges *e)
     uint64_t sum = 0; /* a symmetric list has the same multiset of pairs read either way */
     for (int64_t k = 0; k < e->count; k++) {
         if (e->src[k] < 0 || e->src[k] >= rows || e->dst[k] < 0 || e->dst[k] >= cols)
-            return FAULT(c, "edges %s: edge %lld joins %d and %d, of %lld and %lld nodes", e->name, (long long)k,
-                         e->src[k], e->dst[k], (long long)rows, (long long)cols);
-        sum += mix((uint64_t)e->src[k], (uint64_t)e->dst[k]) - mix((uint64_t)e->dst[k], (uint64_t)e->src[k]);
+            return FAULT(c, "edges %s: edge %lld joins %d and %d, of %lld and %lld nodes", e->name,
+                         (long long)k, e->src[k], e->dst[k], (long long)rows, (long long)cols);
+        sum += mix((uint64_t)e->src[k], (uint64_t)e->dst[k]) -
+               mix((uint64_t)e->dst[k], (uint64_t)e->src[k]);
     }
     if (!c->ds->directed && sum)
-        return FAULT(c, "edges %s: the dataset is undirected, but some edge has no reverse", e->name);
+        return FAULT(c, "edges %s: the dataset is undirected, but some edge has no reverse",
+                     e->name);
     return true;
 }
 
@@ -331,15 +347,19 @@ static bool edges_ok(const check *c, int i)
 {
     const nsm_dataset_edges *e = &c->ds->edge[i];
     if (!name_ok(c, "edge type", e->name, i, c->ds->edge, sizeof *e)) return false;
-    if (e->src_type < 0 || e->src_type >= c->ds->node_types || e->dst_type < 0 || e->dst_type >= c->ds->node_types)
-        return FAULT(c, "edges %s: from node type %d to %d, there are %d", e->name, e->src_type, e->dst_type,
-                     c->ds->node_types);
+    if (e->src_type < 0 || e->src_type >= c->ds->node_types || e->dst_type < 0 ||
+        e->dst_type >= c->ds->node_types)
+        return FAULT(c, "edges %s: from node type %d to %d, there are %d", e->name, e->src_type,
+                     e->dst_type, c->ds->node_types);
     if (!c->ds->directed && e->src_type != e->dst_type)
         return FAULT(c, "edges %s: join two node types in an undirected dataset", e->name);
     if (e->count < 0 || e->features < 0 || (e->count && (!e->src || !e->dst)))
-        return FAULT(c, "edges %s: %lld edges of %lld features", e->name, (long long)e->count, (long long)e->features);
-    if ((e->feature != NULL) != (e->features > 0)) return FAULT(c, "edges %s: features are missing", e->name);
-    return ends_ok(c, e) && same_graph(c, e) && finite_all(c, "edges", e->name, "weight", e->weight, e->count) &&
+        return FAULT(c, "edges %s: %lld edges of %lld features", e->name, (long long)e->count,
+                     (long long)e->features);
+    if ((e->feature != NULL) != (e->features > 0))
+        return FAULT(c, "edges %s: features are missing", e->name);
+    return ends_ok(c, e) && same_graph(c, e) &&
+           finite_all(c, "edges", e->name, "weight", e->weight, e->count) &&
            finite_all(c, "edges", e->name, "feature", e->feature, e->count * e->features);
 }
 
@@ -348,13 +368,15 @@ static bool labels_ok(const check *c)
     const nsm_dataset *ds = c->ds;
     const nsm_dataset_labels *l = &ds->label;
     if (l->kind == NSM_LABEL_NONE) return true;
-    if (l->kind < 0 || l->kind > NSM_LABEL_VALUE) return FAULT(c, "labels: there is no kind %d", (int)l->kind);
+    if (l->kind < 0 || l->kind > NSM_LABEL_VALUE)
+        return FAULT(c, "labels: there is no kind %d", (int)l->kind);
     int64_t want = l->of_graphs ? ds->graphs : ds->node[ds->target].count;
     if (l->count != want)
         return FAULT(c, "labels: %lld, want %lld", (long long)l->count, (long long)want);
     if (l->columns < 1 || l->columns > INT32_MAX)
         return FAULT(c, "labels: %lld classes or columns", (long long)l->columns);
-    if ((l->cls != NULL) != (l->kind == NSM_LABEL_CLASS) || (l->multi != NULL) != (l->kind == NSM_LABEL_MULTI) ||
+    if ((l->cls != NULL) != (l->kind == NSM_LABEL_CLASS) ||
+        (l->multi != NULL) != (l->kind == NSM_LABEL_MULTI) ||
         (l->value != NULL) != (l->kind == NSM_LABEL_VALUE))
         return FAULT(c, "labels: not the array of their kind");
     for (int64_t i = 0; l->cls && i < l->count; i++)
@@ -363,7 +385,8 @@ static bool labels_ok(const check *c)
                          (long long)l->columns - 1);
     for (int64_t i = 0; l->multi && i < l->count * l->columns; i++)
         if (l->multi[i] > 1 && l->multi[i] != 255)
-            return FAULT(c, "labels: value %d at %lld is none of 0, 1, 255", l->multi[i], (long long)i);
+            return FAULT(c, "labels: value %d at %lld is none of 0, 1, 255", l->multi[i],
+                         (long long)i);
     return finite_all(c, "labels", "of the target", "label", l->value, l->count * l->columns);
 }
 
@@ -374,13 +397,15 @@ static bool split_ok(const check *c, int i, uint8_t *seen, int64_t count)
     if (!name_ok(c, "split", s->name, i, c->ds->split, sizeof *s)) return false;
     memset(seen, 0, (size_t)count);
     for (int p = 0; p < NSM_SPLIT_PARTS; p++) {
-        if (s->count[p] < 0 || (s->count[p] && !s->index[p])) return FAULT(c, "split %s: %s is missing", s->name, part[p]);
+        if (s->count[p] < 0 || (s->count[p] && !s->index[p]))
+            return FAULT(c, "split %s: %s is missing", s->name, part[p]);
         for (int64_t k = 0; k < s->count[p]; k++) {
             int32_t v = s->index[p][k];
             if (v < 0 || v >= count)
-                return FAULT(c, "split %s: %s[%lld] is %d, out of 0..%lld", s->name, part[p], (long long)k, v,
-                             (long long)count - 1);
-            if (seen[v]) return FAULT(c, "split %s: %d stands twice, again in %s", s->name, v, part[p]);
+                return FAULT(c, "split %s: %s[%lld] is %d, out of 0..%lld", s->name, part[p],
+                             (long long)k, v, (long long)count - 1);
+            if (seen[v])
+                return FAULT(c, "split %s: %d stands twice, again in %s", s->name, v, part[p]);
             if (c->ds->label.cls && c->ds->label.cls[v] < 0)
                 return FAULT(c, "split %s: %d in %s has no label", s->name, v, part[p]);
             seen[v] = 1;
@@ -392,7 +417,9 @@ static bool split_ok(const check *c, int i, uint8_t *seen, int64_t count)
 static bool splits_ok(const check *c)
 {
     const nsm_dataset *ds = c->ds;
-    int64_t count = ds->label.of_graphs ? ds->graphs : ds->node_types ? ds->node[ds->target].count : 0;
+    int64_t count = ds->label.of_graphs ? ds->graphs
+                    : ds->node_types    ? ds->node[ds->target].count
+                                        : 0;
     if (!ds->splits) return true;
     uint8_t *seen = nsmi_malloc(ds->ctx, (size_t)count);
     bool ok = seen != NULL;
@@ -408,7 +435,8 @@ int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code)
     bool ok = ds->node_types > 0 || FAULT(&c, "no node type");
     if (ok && (ds->target < 0 || ds->target >= ds->node_types))
         ok = FAULT(&c, "target is node type %d of %d", ds->target, ds->node_types);
-    if (ok && (ds->graphs < 0 || ds->graphs > INT32_MAX)) ok = FAULT(&c, "%lld graphs", (long long)ds->graphs);
+    if (ok && (ds->graphs < 0 || ds->graphs > INT32_MAX))
+        ok = FAULT(&c, "%lld graphs", (long long)ds->graphs);
     for (int i = 0; ok && i < ds->node_types; i++) ok = nodes_ok(&c, i);
     for (int i = 0; ok && i < ds->edge_types; i++) ok = edges_ok(&c, i);
     if (ok && labels_ok(&c)) splits_ok(&c);

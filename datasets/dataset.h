@@ -28,7 +28,8 @@ typedef struct {
     float *val;         /* [ptr[n]] */
     bool in_file;       /* dense, but only in the file: nsm_dataset_features_rows() reads them */
     char **names;       /* [n] a name for each node, or NULL */
-    int64_t *graph_ptr; /* [G + 1] nodes of graph g are [graph_ptr[g], graph_ptr[g+1]), or NULL: one graph */
+    /* [G + 1] nodes of graph g are [graph_ptr[g], graph_ptr[g+1]), or NULL: one graph */
+    int64_t *graph_ptr;
 } nsm_dataset_nodes;
 
 /* Edges of one type, src[k] -> dst[k].  In an undirected dataset both directions stand here. */
@@ -92,7 +93,8 @@ typedef struct {
 
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
 typedef struct {
-    /* Dense node features of more than this many bytes stay in the file (0: none do, -1: all do). */
+    /* Dense node features of more than this many bytes stay in the file (0: none do, -1: all
+     * do). */
     int64_t features_in_file_bytes;
     bool no_names; /* leave the nodes' names out (read them) */
 } nsm_dataset_options;
@@ -115,8 +117,8 @@ void nsm_dataset_free(nsm_dataset *ds); /* NULL is allowed */
 /* Append a node type, an edge type with uninitialised src, dst [edges], an empty split.  Each
  * returns what it made, valid until the next call, or NULL. */
 nsm_dataset_nodes *nsm_dataset_add_nodes(nsm_dataset *ds, const char *name, int64_t count);
-nsm_dataset_edges *nsm_dataset_add_edges(nsm_dataset *ds, const char *name, int src_type, int dst_type,
-                                         int64_t edges);
+nsm_dataset_edges *nsm_dataset_add_edges(nsm_dataset *ds, const char *name, int src_type,
+                                         int dst_type, int64_t edges);
 nsm_dataset_split *nsm_dataset_add_split(nsm_dataset *ds, const char *name);
 /* Memory for an array of the dataset: give it to one of the pointers above.  count * bytes is
  * checked.  NULL when out.  Arrays that you replace, free with nsm_dataset_release(). */
@@ -137,21 +139,22 @@ const nsm_dataset_split *nsm_dataset_split_find(const nsm_dataset *ds, const cha
 
 /* All edges between nodes of type t, in the order of the edge types, as one list: arrays of
  * *edges each, type[k] the edge type; any of src, dst, type may be NULL.  Release each. */
-int nsm_dataset_edges_merged(const nsm_dataset *ds, int t, int64_t *edges, int32_t **src, int32_t **dst,
-                             int32_t **type);
+int nsm_dataset_edges_merged(const nsm_dataset *ds, int t, int64_t *edges, int32_t **src,
+                             int32_t **dst, int32_t **type);
 
 /* Copy dense features of rows row[0..rows) of node type t (row NULL: rows first, first + 1, ...) to
  * out [rows, F], from memory or from the file.  Sparse rows are spread out.  Rows are read in
  * parallel; the call itself may be made from a thread that does nothing else with ctx.
  * Errors: NSM_EINVAL a row is out of range; NSM_EIO. */
-int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64_t rows, const int32_t *row,
-                              float *out);
+int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64_t rows,
+                              const int32_t *row, float *out);
 
 /* ---- splits ---- */
 typedef enum {
     NSM_SPLIT_RANDOM,     /* fractions of all labelled */
     NSM_SPLIT_STRATIFIED, /* fractions of each class */
-    NSM_SPLIT_PER_CLASS   /* fixed numbers of each class, the rest is for testing (Shchur et al. 2018) */
+    /* fixed numbers of each class, the rest is for testing (Shchur et al. 2018) */
+    NSM_SPLIT_PER_CLASS
 } nsm_split_kind;
 
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */

@@ -4,8 +4,10 @@
 #include "config.h"
 #include "datasets/internal.h"
 
-/* Stable order of keys in [0, n): out lists the positions, in the order of `from` (NULL: 0, 1, ...). */
-static bool counting_sort(nsm_ctx *ctx, int64_t count, int64_t n, const int32_t *key, const int64_t *from, int64_t *out)
+/* Stable order of keys in [0, n): out lists the positions, in the order of `from` (NULL: 0, 1,
+ * ...). */
+static bool counting_sort(nsm_ctx *ctx, int64_t count, int64_t n, const int32_t *key,
+                          const int64_t *from, int64_t *out)
 {
     int64_t *start = nsmi_calloc(ctx, (size_t)n + 1, sizeof *start);
     if (!start) return false;
@@ -19,13 +21,17 @@ static bool counting_sort(nsm_ctx *ctx, int64_t count, int64_t n, const int32_t 
     return true;
 }
 
-/* Both directions of every edge, sorted, each once.  src, dst [2 * count] on entry hold them all. */
+/* Both directions of every edge, sorted, each once.  src, dst [2 * count] on entry hold them
+ * all. */
 static int64_t sort_unique(nsm_ctx *ctx, int64_t count, int64_t n, int32_t *src, int32_t *dst)
 {
-    int64_t *a = nsmi_malloc(ctx, (size_t)count * sizeof *a), *b = nsmi_malloc(ctx, (size_t)count * sizeof *b);
-    int32_t *u = nsmi_malloc(ctx, (size_t)count * sizeof *u), *v = nsmi_malloc(ctx, (size_t)count * sizeof *v);
+    int64_t *a = nsmi_malloc(ctx, (size_t)count * sizeof *a),
+            *b = nsmi_malloc(ctx, (size_t)count * sizeof *b);
+    int32_t *u = nsmi_malloc(ctx, (size_t)count * sizeof *u),
+            *v = nsmi_malloc(ctx, (size_t)count * sizeof *v);
     int64_t kept = 0;
-    if (a && b && u && v && counting_sort(ctx, count, n, dst, NULL, a) && counting_sort(ctx, count, n, src, a, b)) {
+    if (a && b && u && v && counting_sort(ctx, count, n, dst, NULL, a) &&
+        counting_sort(ctx, count, n, src, a, b)) {
         for (int64_t k = 0; k < count; k++) {
             int32_t s = src[b[k]], d = dst[b[k]];
             if (kept && u[kept - 1] == s && v[kept - 1] == d) continue;
@@ -51,7 +57,9 @@ static int append_reversed(nsm_dataset *ds, nsm_dataset_edges *e)
     if (dst) e->dst = dst;
     float *w = dst && e->weight ? nsmi_realloc(ds->ctx, e->weight, (size_t)total, sizeof *w) : NULL;
     if (w) e->weight = w;
-    float *f = dst && e->feature ? nsmi_realloc(ds->ctx, e->feature, (size_t)total, (size_t)F * sizeof *f) : NULL;
+    float *f = dst && e->feature
+                   ? nsmi_realloc(ds->ctx, e->feature, (size_t)total, (size_t)F * sizeof *f)
+                   : NULL;
     if (f) e->feature = f;
     if (nsmi_failed(ds->ctx)) return nsm_error(ds->ctx);
     for (int64_t k = 0; k < given; k++) {

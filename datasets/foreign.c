@@ -1,5 +1,5 @@
-/* datasets/foreign.c - HDF5 files from elsewhere, in the layout of doc/format.md but without a seal.
- * libhdf5 can crash or hang on damaged metadata: they are parsed in a child. */
+/* datasets/foreign.c - HDF5 files from elsewhere, in the layout of doc/format.md but without a
+ * seal. libhdf5 can crash or hang on damaged metadata: they are parsed in a child. */
 #include "config.h"
 #include "datasets/internal.h"
 

@@ -10,7 +10,8 @@ static const nsmi_maker generators[] = {
         "degree=10  mean degree\n"
         "homophily=0.8  share of the edges that stay inside a class\n" NSMI_PLANTED_HELP },
       nsmi_generate_sbm },
-    { { "csbm", "contextual SBM (Deshpande et al. 2018): two classes, information in edges and in features",
+    { { "csbm",
+        "contextual SBM (Deshpande et al. 2018): two classes, information in edges and in features",
         "nodes=1000  n\n"
         "degree=10  mean degree d\n"
         "lambda=1  strength of the edges; at most sqrt(degree)\n"
@@ -58,7 +59,8 @@ nsm_dataset *nsm_generate(nsm_ctx *ctx, const char *kind, const nsm_option *opti
 /* Two normal numbers from two words (Box and Muller). */
 static inline void normal_pair(uint32_t a, uint32_t b, float out[2])
 {
-    float r = sqrtf(-2 * logf(((float)(a >> 8) + 0.5f) * 0x1p-24f)), turn = (float)(b >> 8) * (6.2831853f * 0x1p-24f);
+    float r = sqrtf(-2 * logf(((float)(a >> 8) + 0.5f) * 0x1p-24f)),
+          turn = (float)(b >> 8) * (6.2831853f * 0x1p-24f);
     out[0] = r * cosf(turn);
     out[1] = r * sinf(turn);
 }
@@ -97,8 +99,9 @@ int nsmi_plant_features(nsm_dataset *ds, int64_t features, double signal, uint64
     v->features = v->dense ? features : 0;
     if (mean && v->dense) {
         float scale = (float)(signal / sqrt((double)features));
-        for (int64_t c = 0; c < C; c++) nsmi_normal_row(seed, NSMI_STREAM_MEANS, c, features, mean + c * features);
-        #pragma omp parallel for schedule(static) num_threads(ds->ctx->dev.threads)
+        for (int64_t c = 0; c < C; c++)
+            nsmi_normal_row(seed, NSMI_STREAM_MEANS, c, features, mean + c * features);
+#pragma omp parallel for schedule(static) num_threads(ds->ctx->dev.threads)
         for (int64_t i = 0; i < v->count; i++) {
             float *x = v->dense + i * features;
             nsmi_normal_row(seed, NSMI_STREAM_FEATURES, i, features, x);
@@ -118,7 +121,8 @@ int nsmi_plant(nsm_dataset *ds, const nsmi_options *o)
     nsm_split_config split = { .kind = NSM_SPLIT_STRATIFIED, .seed = seed,
                                .train = nsmi_option_float(o, "train", 1e-9, 1, 0.1),
                                .valid = nsmi_option_float(o, "valid", 1e-9, 1, 0.1) };
-    if (nsmi_plant_features(ds, features, signal, seed) == NSM_OK) nsm_dataset_split_make(ds, "default", &split);
+    if (nsmi_plant_features(ds, features, signal, seed) == NSM_OK)
+        nsm_dataset_split_make(ds, "default", &split);
     return nsm_error(ds->ctx);
 }
 

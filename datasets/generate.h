@@ -1,7 +1,8 @@
 /* datasets/generate.h - Random graphs with known properties.
  *
  *   sbm    stochastic block model: classes, homophily, Gaussian features about class means
- *   csbm   contextual SBM of Deshpande et al., NeurIPS 2018: two classes, lambda (edges), mu (features)
+ *   csbm   contextual SBM of Deshpande et al., NeurIPS 2018: two classes, lambda (edges), mu
+ *   (features)
  *   rmat   R-MAT (Chakrabarti et al., SDM 2004) with planted labels and features, in parallel
  *   ba     Barabasi-Albert (igraph)
  *   erdos  Erdos-Renyi G(n, m) (igraph)

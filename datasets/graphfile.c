@@ -1,7 +1,7 @@
 /* datasets/graphfile.c - GraphML, GML, Pajek and edge lists, read by igraph.
  *
- * igraph's parsers are third parties' (libxml2, flex, bison) and keep their state in the process, so
- * they run in a child: a damaged file cannot harm the caller, and neither locale nor attribute
+ * igraph's parsers are third parties' (libxml2, flex, bison) and keep their state in the process,
+ * so they run in a child: a damaged file cannot harm the caller, and neither locale nor attribute
  * handler of the process is touched.
  *
  * Numeric and boolean attributes of the vertices become features, the one that label= names the
@@ -14,10 +14,16 @@
 
 typedef igraph_error_t (*igraph_reader)(igraph_t *graph, FILE *in);
 
-static igraph_error_t read_graphml(igraph_t *g, FILE *in) { return igraph_read_graph_graphml(g, in, 0); }
+static igraph_error_t read_graphml(igraph_t *g, FILE *in)
+{
+    return igraph_read_graph_graphml(g, in, 0);
+}
 static igraph_error_t read_gml(igraph_t *g, FILE *in) { return igraph_read_graph_gml(g, in); }
 static igraph_error_t read_pajek(igraph_t *g, FILE *in) { return igraph_read_graph_pajek(g, in); }
-static igraph_error_t read_edgelist(igraph_t *g, FILE *in) { return igraph_read_graph_edgelist(g, in, 0, true); }
+static igraph_error_t read_edgelist(igraph_t *g, FILE *in)
+{
+    return igraph_read_graph_edgelist(g, in, 0, true);
+}
 
 static void copy_edges(nsm_dataset *ds, const igraph_t *g, const nsmi_options *o)
 {
@@ -37,7 +43,8 @@ static void copy_edges(nsm_dataset *ds, const igraph_t *g, const nsmi_options *o
 }
 
 /* A value of any type as a word; "" for none.  Whole numbers have no dot. */
-static void word_of(const igraph_t *g, const char *name, igraph_attribute_type_t type, int64_t i, char *buf, size_t room)
+static void word_of(const igraph_t *g, const char *name, igraph_attribute_type_t type, int64_t i,
+                    char *buf, size_t room)
 {
     double v = type == IGRAPH_ATTRIBUTE_NUMERIC ? VAN(g, name, i) : 0;
     if (type == IGRAPH_ATTRIBUTE_STRING) snprintf(buf, room, "%s", VAS(g, name, i));
@@ -46,7 +53,8 @@ static void word_of(const igraph_t *g, const char *name, igraph_attribute_type_t
     else *buf = 0;
 }
 
-static void set_classes(nsm_dataset *ds, const igraph_t *g, const char *name, igraph_attribute_type_t type)
+static void set_classes(nsm_dataset *ds, const igraph_t *g, const char *name,
+                        igraph_attribute_type_t type)
 {
     nsmi_words words = { 0 };
     int64_t n = ds->node[0].count;
@@ -64,7 +72,8 @@ static void set_names(nsm_dataset *ds, const igraph_t *g, const char *name)
 {
     nsm_dataset_nodes *v = &ds->node[0];
     v->names = nsmi_calloc(ds->ctx, (size_t)v->count, sizeof *v->names);
-    for (int64_t i = 0; v->names && i < v->count; i++) v->names[i] = nsm_dataset_string(ds, VAS(g, name, i));
+    for (int64_t i = 0; v->names && i < v->count; i++)
+        v->names[i] = nsm_dataset_string(ds, VAS(g, name, i));
 }
 
 static void set_features(nsm_dataset *ds, const igraph_t *g, const igraph_strvector_t *names,
@@ -73,7 +82,8 @@ static void set_features(nsm_dataset *ds, const igraph_t *g, const igraph_strvec
     nsm_dataset_nodes *v = &ds->node[0];
     int64_t count = igraph_strvector_size(names), F = 0, at = 0;
     for (int64_t k = 0; k < count; k++)
-        F += VECTOR(*types)[k] != IGRAPH_ATTRIBUTE_STRING && strcmp(igraph_strvector_get(names, k), label);
+        F += VECTOR(*types)[k] != IGRAPH_ATTRIBUTE_STRING &&
+             strcmp(igraph_strvector_get(names, k), label);
     if (!F) return;
     v->dense = nsm_dataset_array(ds, v->count * F, sizeof *v->dense);
     v->features = v->dense ? F : 0;
@@ -81,9 +91,11 @@ static void set_features(nsm_dataset *ds, const igraph_t *g, const igraph_strvec
         const char *name = igraph_strvector_get(names, k);
         if (VECTOR(*types)[k] == IGRAPH_ATTRIBUTE_STRING || !strcmp(name, label)) continue;
         for (int64_t i = 0; i < v->count; i++) {
-            double x = VECTOR(*types)[k] == IGRAPH_ATTRIBUTE_BOOLEAN ? VAB(g, name, i) : VAN(g, name, i);
+            double x = VECTOR(*types)[k] == IGRAPH_ATTRIBUTE_BOOLEAN ? VAB(g, name, i)
+                                                                     : VAN(g, name, i);
             if (!isfinite((float)x))
-                nsm_error_set(ds->ctx, NSM_EFORMAT, "vertex %lld has no finite %.60s; features=false does without",
+                nsm_error_set(ds->ctx, NSM_EFORMAT,
+                              "vertex %lld has no finite %.60s; features=false does without",
                               (long long)i, name);
             v->dense[i * F + at] = (float)x;
         }
@@ -112,7 +124,8 @@ static void copy_nodes(nsm_dataset *ds, const igraph_t *g, const nsmi_options *o
             found = true;
             set_classes(ds, g, name, type);
         } else if (type == IGRAPH_ATTRIBUTE_STRING &&
-                   (!strcmp(name, "name") || (!title && (!strcmp(name, "id") || !strcmp(name, "label"))))) {
+                   (!strcmp(name, "name") ||
+                    (!title && (!strcmp(name, "id") || !strcmp(name, "label"))))) {
             title = name;
         }
     }
@@ -127,12 +140,14 @@ static void copy_nodes(nsm_dataset *ds, const igraph_t *g, const nsmi_options *o
     igraph_vector_int_destroy(&more_types);
 }
 
-static nsm_dataset *to_dataset(nsm_ctx *ctx, const char *source, const igraph_t *g, const nsmi_options *o)
+static nsm_dataset *to_dataset(nsm_ctx *ctx, const char *source, const igraph_t *g,
+                               const nsmi_options *o)
 {
     char *name = nsmi_stem(ctx, source);
     nsm_dataset *ds = name ? nsm_dataset_new(ctx, name) : NULL;
     free(name);
-    if (igraph_vcount(g) > INT32_MAX) nsm_error_set(ctx, NSM_EFORMAT, "%s: has too many vertices", source);
+    if (igraph_vcount(g) > INT32_MAX)
+        nsm_error_set(ctx, NSM_EFORMAT, "%s: has too many vertices", source);
     if (ds && nsm_dataset_add_nodes(ds, "node", igraph_vcount(g))) {
         copy_nodes(ds, g, o);
         copy_edges(ds, g, o);
@@ -151,7 +166,8 @@ static void keep_reason(const char *why, const char *file, int line, igraph_erro
     IGRAPH_FINALLY_FREE();
 }
 
-static nsm_dataset *parse(nsm_ctx *ctx, const char *source, const nsmi_options *o, igraph_reader read)
+static nsm_dataset *parse(nsm_ctx *ctx, const char *source, const nsmi_options *o,
+                          igraph_reader read)
 {
     igraph_t g;
     nsm_dataset *ds = NULL;
@@ -172,14 +188,14 @@ static nsm_dataset *parse(nsm_ctx *ctx, const char *source, const nsmi_options *
     return ds;
 }
 
-#define READER(format)                                                                                    \
-    static nsm_dataset *parse_##format(nsm_ctx *ctx, const char *source, const nsmi_options *o)           \
-    {                                                                                                     \
-        return parse(ctx, source, o, read_##format);                                                      \
-    }                                                                                                     \
-    nsm_dataset *nsmi_import_##format(nsm_ctx *ctx, const char *source, const nsmi_options *o)            \
-    {                                                                                                     \
-        return nsmi_in_child(ctx, source, o, parse_##format);                                             \
+#define READER(format) \
+    static nsm_dataset *parse_##format(nsm_ctx *ctx, const char *source, const nsmi_options *o) \
+    { \
+        return parse(ctx, source, o, read_##format); \
+    } \
+    nsm_dataset *nsmi_import_##format(nsm_ctx *ctx, const char *source, const nsmi_options *o) \
+    { \
+        return nsmi_in_child(ctx, source, o, parse_##format); \
     }
 READER(graphml)
 READER(gml)

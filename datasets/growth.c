@@ -62,8 +62,8 @@ nsm_dataset *nsmi_generate_igraph(nsm_ctx *ctx, const char *kind, const nsmi_opt
         ds = from_graph(ctx, kind, &graph);
         igraph_destroy(&graph);
     } else {
-        nsm_error_set(ctx, code == IGRAPH_ENOMEM ? NSM_ENOMEM : NSM_EINVAL, "%s: igraph: %s", o->who,
-                      igraph_strerror(code));
+        nsm_error_set(ctx, code == IGRAPH_ENOMEM ? NSM_ENOMEM : NSM_EINVAL, "%s: igraph: %s",
+                      o->who, igraph_strerror(code));
     }
     igraph_set_error_handler(handler);
     pthread_mutex_unlock(&library);

@@ -16,11 +16,13 @@ static const nsmi_maker importers[] = {
         "labels=auto  class, multi or value; false: do without\n"
         "splits=true  false: do without\n" },
       nsmi_import_ogb },
-    { { "wordnet", "WordNet's database files: the folder of data.noun, data.verb, data.adj, data.adv",
+    { { "wordnet",
+        "WordNet's database files: the folder of data.noun, data.verb, data.adj, data.adv",
         "features=32768  columns that words are hashed to, a power of two\n"
         "seed=0  of the split \"default\", stratified 10/10/80\n" },
       nsmi_import_wordnet },
-    { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" }, nsmi_import_tu },
+    { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" },
+      nsmi_import_tu },
     { { "csv", "an edge list as CSV, with nodes=FILE for the nodes",
         "header=true  the first line names the columns; false: their names are 1, 2, ...\n"
         "delimiter=,  one character, or tab\n"
@@ -37,9 +39,11 @@ static const nsmi_maker importers[] = {
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },
     { { "gml", "GML, by igraph", GRAPH_OPTIONS }, nsmi_import_gml },
     { { "pajek", "Pajek, by igraph", GRAPH_OPTIONS }, nsmi_import_pajek },
-    { { "edgelist", "two vertex numbers a line, from 0, by igraph", GRAPH_OPTIONS }, nsmi_import_edgelist },
+    { { "edgelist", "two vertex numbers a line, from 0, by igraph", GRAPH_OPTIONS },
+      nsmi_import_edgelist },
 #endif
-    { { "hdf5", "an HDF5 file from elsewhere in the documented layout: checked and sealed", "" }, nsmi_import_hdf5 },
+    { { "hdf5", "an HDF5 file from elsewhere in the documented layout: checked and sealed", "" },
+      nsmi_import_hdf5 },
     { { NULL, NULL, NULL }, NULL },
 };
 
@@ -49,7 +53,8 @@ const nsm_format *nsm_import_format(int i)
     return i >= 0 && i < n ? &importers[i].about : NULL;
 }
 
-nsm_dataset *nsm_import(nsm_ctx *ctx, const char *format, const char *source, const nsm_option *option, int options)
+nsm_dataset *nsm_import(nsm_ctx *ctx, const char *format, const char *source,
+                        const nsm_option *option, int options)
 {
     return nsmi_make(ctx, importers, "import", format, source, option, options);
 }

@@ -23,8 +23,8 @@ typedef struct {
 
 /* Read source in this format.  An unknown key, format or value is an error that names the known
  * ones.  Returns the dataset, which the caller frees, or NULL. */
-nsm_dataset *nsm_import(nsm_ctx *ctx, const char *format, const char *source, const nsm_option *option,
-                        int options);
+nsm_dataset *nsm_import(nsm_ctx *ctx, const char *format, const char *source,
+                        const nsm_option *option, int options);
 
 /* The formats, for help texts: number i, or NULL behind the last. */
 const nsm_format *nsm_import_format(int i);

@@ -5,7 +5,8 @@
 
 /* ---- duplicates and missing reverses: by sorting the edges of a type as 64-bit keys ---- */
 
-static void sort_keys(uint64_t *a, uint64_t *b, int64_t n) /* radix, 8 passes of 8 bits; the result is in a */
+/* radix, 8 passes of 8 bits; the result is in a */
+static void sort_keys(uint64_t *a, uint64_t *b, int64_t n)
 {
     for (int shift = 0; shift < 64; shift += 8) {
         int64_t start[257] = { 0 };
@@ -32,7 +33,8 @@ static int64_t count_missing(const uint64_t *a, const uint64_t *b, int64_t n)
 static int count_pairs(const nsm_dataset *ds, const nsm_dataset_edges *e, nsm_dataset_stats *s)
 {
     size_t bytes = (size_t)e->count * sizeof(uint64_t);
-    uint64_t *forth = nsmi_malloc(ds->ctx, bytes), *back = nsmi_malloc(ds->ctx, bytes), *room = nsmi_malloc(ds->ctx, bytes);
+    uint64_t *forth = nsmi_malloc(ds->ctx, bytes), *back = nsmi_malloc(ds->ctx, bytes),
+             *room = nsmi_malloc(ds->ctx, bytes);
     if (forth && back && room) {
         for (int64_t k = 0; k < e->count; k++) {
             forth[k] = (uint64_t)e->src[k] << 32 | (uint32_t)e->dst[k];
@@ -101,7 +103,8 @@ static int count_target(const nsm_dataset *ds, nsm_dataset_stats *s)
 {
     int64_t n = ds->node[ds->target].count, same = 0, both = 0;
     const int32_t *cls = ds->label.of_graphs ? NULL : ds->label.cls;
-    int32_t *in = nsmi_calloc(ds->ctx, (size_t)n, sizeof *in), *up = nsmi_malloc(ds->ctx, (size_t)n * sizeof *up);
+    int32_t *in = nsmi_calloc(ds->ctx, (size_t)n, sizeof *in),
+            *up = nsmi_malloc(ds->ctx, (size_t)n * sizeof *up);
     uint8_t *touched = nsmi_calloc(ds->ctx, (size_t)n, 1);
     for (int64_t i = 0; up && i < n; i++) up[i] = (int32_t)i;
     for (int t = 0; t < ds->edge_types && in && up && touched; t++) {

@@ -1,5 +1,5 @@
-/* datasets/internal.h - What the files of datasets/ share: text in, options, checks, child processes.
- * Not installed. */
+/* datasets/internal.h - What the files of datasets/ share: text in, options, checks, child
+ * processes. Not installed. */
 #ifndef NSM_DATASETS_INTERNAL_H
 #define NSM_DATASETS_INTERNAL_H
 #include <stdarg.h>
@@ -56,9 +56,11 @@ char *nsmi_read_all(nsm_ctx *ctx, const char *path, int64_t *bytes);
 /* ---- archive.c: the files of a folder or archive ---- */
 typedef struct { char *name, *text; int64_t bytes; } nsmi_file;
 typedef struct { nsmi_file *file; int64_t count, room; } nsmi_files;
-/* Those whose names begin with `begins` in the folder of this name, wherever it lies in an archive; source may also be the
- * folder itself, or hold it.  In the order of their paths; nsmi_files_free() them. */
-int nsmi_files_read(nsm_ctx *ctx, const char *source, const char *folder, const char *begins, nsmi_files *f);
+/* Those whose names begin with `begins` in the folder of this name, wherever it lies in an archive;
+ * source may also be the folder itself, or hold it.  In the order of their paths; nsmi_files_free()
+ * them. */
+int nsmi_files_read(nsm_ctx *ctx, const char *source, const char *folder, const char *begins,
+                    nsmi_files *f);
 void nsmi_files_free(nsmi_files *f);
 
 /* A growing array: if *count == *room, double it.  false: out of memory. */
@@ -74,8 +76,10 @@ typedef struct {
 
 /* The value of a key (the last one given), or otherwise. */
 const char *nsmi_option_text(const nsmi_options *o, const char *key, const char *otherwise);
-int64_t nsmi_option_int(const nsmi_options *o, const char *key, int64_t low, int64_t high, int64_t otherwise);
-double nsmi_option_float(const nsmi_options *o, const char *key, double low, double high, double otherwise);
+int64_t nsmi_option_int(const nsmi_options *o, const char *key, int64_t low, int64_t high,
+                        int64_t otherwise);
+double nsmi_option_float(const nsmi_options *o, const char *key, double low, double high,
+                         double otherwise);
 bool nsmi_option_bool(const nsmi_options *o, const char *key, bool otherwise);
 /* Index of the value in the NULL-terminated list, the first if the key is absent. */
 int nsmi_option_choice(const nsmi_options *o, const char *key, const char *const *list);
@@ -116,5 +120,6 @@ int nsmi_edges_symmetric(nsm_dataset *ds, int type);
 /* Run make in a child process with limits on time and memory; what it makes comes back through a
  * temporary sealed file.  A child that dies is an error about source. */
 nsm_dataset *nsmi_in_child(nsm_ctx *ctx, const char *source, const nsmi_options *o,
-                           nsm_dataset *(*make)(nsm_ctx *ctx, const char *source, const nsmi_options *o));
+                           nsm_dataset *(*make)(nsm_ctx *ctx, const char *source,
+                                                const nsmi_options *o));
 #endif

@@ -16,22 +16,25 @@ const char *nsmi_option_text(const nsmi_options *o, const char *key, const char 
     return value ? value : otherwise;
 }
 
-int64_t nsmi_option_int(const nsmi_options *o, const char *key, int64_t low, int64_t high, int64_t otherwise)
+int64_t nsmi_option_int(const nsmi_options *o, const char *key, int64_t low, int64_t high,
+                        int64_t otherwise)
 {
     const char *value = find(o, key), *p = value;
     int64_t v = otherwise;
     if (value && (!nsmi_parse_int(&p, low, high, &v) || *p))
-        nsm_error_set(o->ctx, NSM_EINVAL, "%s: %s=%.60s is not a whole number from %lld to %lld", o->who, key, value,
-                      (long long)low, (long long)high);
+        nsm_error_set(o->ctx, NSM_EINVAL, "%s: %s=%.60s is not a whole number from %lld to %lld",
+                      o->who, key, value, (long long)low, (long long)high);
     return v;
 }
 
-double nsmi_option_float(const nsmi_options *o, const char *key, double low, double high, double otherwise)
+double nsmi_option_float(const nsmi_options *o, const char *key, double low, double high,
+                         double otherwise)
 {
     const char *value = find(o, key), *p = value;
     double v = otherwise;
     if (value && (!nsmi_parse_double(&p, &v) || *p || v < low || v > high)) {
-        nsm_error_set(o->ctx, NSM_EINVAL, "%s: %s=%.60s is not a number from %g to %g", o->who, key, value, low, high);
+        nsm_error_set(o->ctx, NSM_EINVAL, "%s: %s=%.60s is not a number from %g to %g", o->who, key,
+                      value, low, high);
         return otherwise;
     }
     return v;

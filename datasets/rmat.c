@@ -18,7 +18,8 @@ typedef struct {
     uint32_t a, ab, abc;  /* cumulated probabilities in 2^-32 */
     uint32_t homophily;
     uint64_t seed, scale, shift; /* permutation i -> (i * scale + shift) mod n */
-    int words;            /* Philox blocks an edge: 32 levels of one word each, and one for homophily */
+    /* Philox blocks an edge: 32 levels of one word each, and one for homophily */
+    int words;
 } rmat;
 
 static uint32_t probability(double p) { return p >= 1 ? UINT32_MAX : (uint32_t)(p * 0x1p32); }
@@ -89,9 +90,12 @@ nsm_dataset *nsmi_generate_rmat(nsm_ctx *ctx, const char *kind, const nsmi_optio
     int64_t edges = nsmi_option_int(o, "edges", 0, (int64_t)1 << 40, 1000000);
     bool directed = nsmi_option_bool(o, "directed", false);
     double a = nsmi_option_float(o, "a", 0, 1, 0.57), b = nsmi_option_float(o, "b", 0, 0.5, 0.19);
-    if (a + 2 * b > 1) nsm_error_set(ctx, NSM_EINVAL, "%s: a + 2 b is %g, above 1", o->who, a + 2 * b);
-    if (!directed && edges % 2) nsm_error_set(ctx, NSM_EINVAL, "%s: edges=%lld is odd, and every edge stands in both directions",
-                                              o->who, (long long)edges);
+    if (a + 2 * b > 1)
+        nsm_error_set(ctx, NSM_EINVAL, "%s: a + 2 b is %g, above 1", o->who, a + 2 * b);
+    if (!directed && edges % 2)
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "%s: edges=%lld is odd, and every edge stands in both directions", o->who,
+                      (long long)edges);
     r.a = probability(a);
     r.ab = probability(a + b);
     r.abc = probability(a + 2 * b);

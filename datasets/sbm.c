@@ -1,8 +1,9 @@
 /* datasets/sbm.c - Stochastic block models, and the contextual one of Deshpande, Montanari, Mossel,
  * Sen, "Contextual stochastic block models", NeurIPS 2018.
  *
- * Pairs u < v inside a block or between two are edges with one probability p each.  They are numbered
- * 0 .. pairs-1 and visited by geometric jumps (Batagelj and Brandes 2005): O(E), exactly G(n, p). */
+ * Pairs u < v inside a block or between two are edges with one probability p each.  They are
+ * numbered 0 .. pairs-1 and visited by geometric jumps (Batagelj and Brandes 2005): O(E), exactly
+ * G(n, p). */
 #include "config.h"
 #include "datasets/planted.h"
 
@@ -17,7 +18,8 @@ typedef struct {
 /* In (0, 1], of 53 bits. */
 static double uniform(drawing *d)
 {
-    uint64_t high = nsmi_draw(d->seed, NSMI_STREAM_EDGES, d->next), low = nsmi_draw(d->seed, NSMI_STREAM_EDGES, d->next + 1);
+    uint64_t high = nsmi_draw(d->seed, NSMI_STREAM_EDGES, d->next),
+             low = nsmi_draw(d->seed, NSMI_STREAM_EDGES, d->next + 1);
     d->next += 2;
     return ((double)((high << 32 | low) >> 11) + 1) * 0x1p-53;
 }
@@ -30,7 +32,8 @@ static void add(drawing *d, int64_t u, int64_t v)
 }
 
 /* Each of `pairs` with probability p: calls back through place(k) -> (u, v). */
-static void block(drawing *d, int64_t first_u, int64_t first_v, int64_t rows, int64_t cols, double p)
+static void block(drawing *d, int64_t first_u, int64_t first_v, int64_t rows, int64_t cols,
+                  double p)
 {
     bool same = first_u == first_v;
     int64_t pairs = same ? rows * (rows - 1) / 2 : rows * cols;
@@ -54,7 +57,8 @@ static void block(drawing *d, int64_t first_u, int64_t first_v, int64_t rows, in
 
 static void set_edges(nsm_dataset *ds, drawing *d)
 {
-    nsm_dataset_edges *e = nsmi_failed(d->ctx) ? NULL : nsm_dataset_add_edges(ds, "edge", 0, 0, d->count);
+    nsm_dataset_edges *e = nsmi_failed(d->ctx) ? NULL
+                                               : nsm_dataset_add_edges(ds, "edge", 0, 0, d->count);
     for (int64_t k = 0; e && k < d->count; k++) {
         e->src[k] = d->pair[k][0];
         e->dst[k] = d->pair[k][1];
@@ -85,8 +89,10 @@ static void draw_blocks(nsm_dataset *ds, uint64_t seed, double p_in, double p_ou
 static bool probability_ok(const nsmi_options *o, double p_in, double p_out)
 {
     if (p_in >= 0 && p_in <= 1 && p_out >= 0 && p_out <= 1) return true;
-    nsm_error_set(o->ctx, NSM_EINVAL, "%s: these options ask for edges with probability %g inside a class and %g between",
-                  o->who, p_in, p_out);
+    nsm_error_set(
+        o->ctx, NSM_EINVAL,
+        "%s: these options ask for edges with probability %g inside a class and %g between", o->who,
+        p_in, p_out);
     return false;
 }
 
@@ -94,10 +100,12 @@ nsm_dataset *nsmi_generate_sbm(nsm_ctx *ctx, const char *kind, const nsmi_option
 {
     int64_t n = nsmi_option_int(o, "nodes", 1, INT32_MAX, 1000);
     int64_t C = nsmi_option_int(o, "classes", 1, n < 65536 ? n : 65536, n < 4 ? n : 4);
-    double degree = nsmi_option_float(o, "degree", 0, 1e9, 10), h = nsmi_option_float(o, "homophily", 0, 1, 0.8);
+    double degree = nsmi_option_float(o, "degree", 0, 1e9, 10),
+           h = nsmi_option_float(o, "homophily", 0, 1, 0.8);
     uint64_t seed = (uint64_t)nsmi_option_int(o, "seed", 0, INT64_MAX, 0);
     double inside = (double)n / (double)C - 1, outside = (double)n - 1 - inside;
-    double p_in = inside > 0 ? (C > 1 ? h : 1) * degree / inside : 0, p_out = outside > 0 ? (1 - h) * degree / outside : 0;
+    double p_in = inside > 0 ? (C > 1 ? h : 1) * degree / inside : 0,
+           p_out = outside > 0 ? (1 - h) * degree / outside : 0;
     if (nsmi_failed(ctx) || !probability_ok(o, p_in, p_out)) return NULL;
     nsm_dataset *ds = nsmi_planted_new(ctx, kind, n, C);
     if (ds && !nsmi_failed(ctx)) {
@@ -109,7 +117,8 @@ nsm_dataset *nsmi_generate_sbm(nsm_ctx *ctx, const char *kind, const nsmi_option
     return NULL;
 }
 
-/* Features b_i = sqrt(mu / n) v_i u + z_i / sqrt(p), u ~ N(0, I / p), z_i ~ N(0, I); v_i = -1, 1. */
+/* Features b_i = sqrt(mu / n) v_i u + z_i / sqrt(p), u ~ N(0, I / p), z_i ~ N(0, I); v_i = -1,
+ * 1. */
 static void csbm_features(nsm_dataset *ds, int64_t p, double mu, uint64_t seed)
 {
     nsm_dataset_nodes *v = &ds->node[0];
@@ -129,11 +138,14 @@ static void csbm_features(nsm_dataset *ds, int64_t p, double mu, uint64_t seed)
     free(u);
 }
 
-/* An edge with probability (d + lambda sqrt(d)) / n inside a class, (d - lambda sqrt(d)) / n between. */
+/* An edge with probability (d + lambda sqrt(d)) / n inside a class, (d - lambda sqrt(d)) / n
+ * between. */
 nsm_dataset *nsmi_generate_csbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o)
 {
-    int64_t n = nsmi_option_int(o, "nodes", 2, INT32_MAX, 1000), p = nsmi_option_int(o, "features", 1, 65536, 100);
-    double d = nsmi_option_float(o, "degree", 0, 1e9, 10), lambda = nsmi_option_float(o, "lambda", -1e9, 1e9, 1);
+    int64_t n = nsmi_option_int(o, "nodes", 2, INT32_MAX, 1000),
+            p = nsmi_option_int(o, "features", 1, 65536, 100);
+    double d = nsmi_option_float(o, "degree", 0, 1e9, 10),
+           lambda = nsmi_option_float(o, "lambda", -1e9, 1e9, 1);
     double mu = nsmi_option_float(o, "mu", 0, 1e12, 1);
     uint64_t seed = (uint64_t)nsmi_option_int(o, "seed", 0, INT64_MAX, 0);
     double p_in = (d + lambda * sqrt(d)) / (double)n, p_out = (d - lambda * sqrt(d)) / (double)n;
@@ -142,7 +154,8 @@ nsm_dataset *nsmi_generate_csbm(nsm_ctx *ctx, const char *kind, const nsmi_optio
     if (ds && !nsmi_failed(ctx)) {
         draw_blocks(ds, seed, p_in, p_out);
         csbm_features(ds, p, mu, seed);
-        nsm_dataset_split_make(ds, "default", &(nsm_split_config){ .kind = NSM_SPLIT_STRATIFIED, .seed = seed });
+        nsm_dataset_split_make(ds, "default",
+                               &(nsm_split_config){ .kind = NSM_SPLIT_STRATIFIED, .seed = seed });
     }
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);

@@ -1,4 +1,5 @@
-/* datasets/split.c - Drawing splits: at random, stratified by class, or fixed numbers of each class.
+/* datasets/split.c - Drawing splits: at random, stratified by class, or fixed numbers of each
+ * class.
  *
  * Every labelled thing draws a number from Philox at a place of its own; sorted by it, things stand
  * in random order.  So a split depends on the seed and the labels, on nothing else. */
@@ -47,33 +48,39 @@ static ticket *draw_order(const nsm_dataset *ds, bool by_class, uint64_t seed, i
         uint32_t r[4];
         if (!labelled(l, i)) continue;
         nsmi_philox(seed, (uint64_t)i, r);
-        t[(*count)++] = (ticket){ by_class ? l->cls[i] : 0, (int32_t)i, (uint64_t)r[0] << 32 | r[1] };
+        t[(*count)++] = (ticket){ by_class ? l->cls[i] : 0, (int32_t)i,
+                                  (uint64_t)r[0] << 32 | r[1] };
     }
     qsort(t, (size_t)*count, sizeof *t, by_draw);
     return t;
 }
 
 /* How many of a group of n go where. */
-static int share(const nsm_dataset *ds, const nsm_split_config *c, int group, int64_t n, int64_t *train, int64_t *valid)
+static int share(const nsm_dataset *ds, const nsm_split_config *c, int group, int64_t n,
+                 int64_t *train, int64_t *valid)
 {
     if (c->kind == NSM_SPLIT_PER_CLASS) {
         *train = c->train_per_class;
         *valid = c->valid_per_class;
         if (*train + *valid > n)
-            return nsm_error_set(ds->ctx, NSM_EINVAL, "split: class %d has %lld labelled, %lld + %lld are wanted", group,
+            return nsm_error_set(ds->ctx, NSM_EINVAL,
+                                 "split: class %d has %lld labelled, %lld + %lld are wanted", group,
                                  (long long)n, (long long)*train, (long long)*valid);
         return NSM_OK;
     }
     *train = (int64_t)floor(c->train * (double)n + 0.5);
     *valid = (int64_t)floor(c->valid * (double)n + 0.5);
-    if (c->kind == NSM_SPLIT_STRATIFIED && *train < c->min_train) *train = c->min_train < n ? c->min_train : n;
+    if (c->kind == NSM_SPLIT_STRATIFIED && *train < c->min_train)
+        *train = c->min_train < n ? c->min_train : n;
     if (*train + *valid > n) *valid = n - *train;
     return NSM_OK;
 }
 
-static int deal(const nsm_dataset *ds, const nsm_split_config *c, const ticket *t, int64_t count, nsm_dataset_split *s)
+static int deal(const nsm_dataset *ds, const nsm_split_config *c, const ticket *t, int64_t count,
+                nsm_dataset_split *s)
 {
-    for (int p = 0; p < NSM_SPLIT_PARTS; p++) s->index[p] = nsm_dataset_array((nsm_dataset *)ds, count, sizeof(int32_t));
+    for (int p = 0; p < NSM_SPLIT_PARTS; p++)
+        s->index[p] = nsm_dataset_array((nsm_dataset *)ds, count, sizeof(int32_t));
     for (int64_t at = 0, end; at < count && !nsmi_failed(ds->ctx); at = end) {
         int64_t train = 0, valid = 0;
         for (end = at; end < count && t[end].group == t[at].group; end++) { }
@@ -90,13 +97,18 @@ static int deal(const nsm_dataset *ds, const nsm_split_config *c, const ticket *
 
 static int config_ok(const nsm_dataset *ds, const char *name, nsm_split_config *c)
 {
-    if (c->kind < 0 || c->kind > NSM_SPLIT_PER_CLASS || c->train < 0 || c->valid < 0 || c->train + c->valid > 1)
-        return nsm_error_set(ds->ctx, NSM_EINVAL, "split: fractions %g and %g for training and validation", c->train,
+    if (c->kind < 0 || c->kind > NSM_SPLIT_PER_CLASS || c->train < 0 || c->valid < 0 ||
+        c->train + c->valid > 1)
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "split: fractions %g and %g for training and validation", c->train,
                              c->valid);
     if (c->train_per_class < 0 || c->valid_per_class < 0 || c->min_train < 0)
         return nsm_error_set(ds->ctx, NSM_EINVAL, "split: negative numbers of each class");
-    if (!nsmi_name_ok(name)) return nsm_error_set(ds->ctx, NSM_EINVAL, "split: the name is empty, too long, or has a slash");
-    if (ds->label.kind == NSM_LABEL_NONE || (c->kind != NSM_SPLIT_RANDOM && ds->label.kind != NSM_LABEL_CLASS))
+    if (!nsmi_name_ok(name))
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "split: the name is empty, too long, or has a slash");
+    if (ds->label.kind == NSM_LABEL_NONE ||
+        (c->kind != NSM_SPLIT_RANDOM && ds->label.kind != NSM_LABEL_CLASS))
         return nsm_error_set(ds->ctx, NSM_EINVAL, "split: dataset %s has no %s", ds->name,
                              c->kind == NSM_SPLIT_RANDOM ? "labels" : "classes");
     if (c->train == 0) c->train = 0.1;

@@ -48,7 +48,8 @@ static void write_file_features(nsmi_h5 *h, const nsm_dataset *ds, int t, const 
     for (int64_t at = 0; block && at < v->count && !nsmi_failed(ds->ctx); at += ROWS_AT_A_TIME) {
         int64_t rows = v->count - at < ROWS_AT_A_TIME ? v->count - at : ROWS_AT_A_TIME;
         if (nsm_dataset_features_rows(ds, t, at, rows, NULL, block)) break;
-        nsmi_h5_write_rows(h, path, NSM_F32, 2, (int64_t[]){ v->count, v->features }, at, rows, block);
+        nsmi_h5_write_rows(h, path, NSM_F32, 2, (int64_t[]){ v->count, v->features }, at, rows,
+                           block);
     }
     free(block);
 }
@@ -62,17 +63,20 @@ static void write_nodes(nsmi_h5 *h, const nsm_dataset *ds, int t)
     nsmi_h5_put_int(h, p, "count", v->count);
     nsmi_h5_put_int(h, p, "features", v->features);
     if (v->dense)
-        nsmi_h5_write(h, join(p, g, v->name, "features"), NSM_F32, 2, (int64_t[]){ v->count, v->features }, v->dense);
+        nsmi_h5_write(h, join(p, g, v->name, "features"), NSM_F32, 2,
+                      (int64_t[]){ v->count, v->features }, v->dense);
     if (v->in_file) write_file_features(h, ds, t, join(p, g, v->name, "features"));
     if (v->ptr) {
         int64_t nnz = v->ptr[v->count];
-        nsmi_h5_write(h, join(p, g, v->name, "ptr"), NSM_I64, 1, (int64_t[]){ v->count + 1 }, v->ptr);
+        nsmi_h5_write(h, join(p, g, v->name, "ptr"), NSM_I64, 1, (int64_t[]){ v->count + 1 },
+                      v->ptr);
         nsmi_h5_write(h, join(p, g, v->name, "idx"), NSM_I32, 1, &nnz, v->idx);
         nsmi_h5_write(h, join(p, g, v->name, "val"), NSM_F32, 1, &nnz, v->val);
     }
     if (v->names) nsmi_h5_write_strings(h, join(p, g, v->name, "names"), v->count, v->names);
     if (v->graph_ptr)
-        nsmi_h5_write(h, join(p, g, v->name, "graph_ptr"), NSM_I64, 1, (int64_t[]){ ds->graphs + 1 }, v->graph_ptr);
+        nsmi_h5_write(h, join(p, g, v->name, "graph_ptr"), NSM_I64, 1,
+                      (int64_t[]){ ds->graphs + 1 }, v->graph_ptr);
 }
 
 static void write_edges(nsmi_h5 *h, const nsm_dataset *ds, const nsm_dataset_edges *e)
@@ -85,9 +89,11 @@ static void write_edges(nsmi_h5 *h, const nsm_dataset *ds, const nsm_dataset_edg
     nsmi_h5_put_int(h, p, "count", e->count);
     nsmi_h5_write(h, join(p, g, e->name, "src"), NSM_I32, 1, &e->count, e->src);
     nsmi_h5_write(h, join(p, g, e->name, "dst"), NSM_I32, 1, &e->count, e->dst);
-    if (e->weight) nsmi_h5_write(h, join(p, g, e->name, "weight"), NSM_F32, 1, &e->count, e->weight);
+    if (e->weight)
+        nsmi_h5_write(h, join(p, g, e->name, "weight"), NSM_F32, 1, &e->count, e->weight);
     if (e->feature)
-        nsmi_h5_write(h, join(p, g, e->name, "features"), NSM_F32, 2, (int64_t[]){ e->count, e->features }, e->feature);
+        nsmi_h5_write(h, join(p, g, e->name, "features"), NSM_F32, 2,
+                      (int64_t[]){ e->count, e->features }, e->feature);
 }
 
 static void write_labels(nsmi_h5 *h, const nsm_dataset_labels *l)
@@ -126,7 +132,8 @@ int nsm_dataset_save(const nsm_dataset *ds, const char *path)
         char group[PATH];
         nsmi_h5_group(h, join(group, "splits", s->name, ""));
         for (int k = 0; k < NSM_SPLIT_PARTS; k++)
-            nsmi_h5_write(h, join(p, "splits", s->name, parts[k]), NSM_I32, 1, &s->count[k], s->index[k]);
+            nsmi_h5_write(h, join(p, "splits", s->name, parts[k]), NSM_I32, 1, &s->count[k],
+                          s->index[k]);
     }
     return nsmi_h5_commit(ds->ctx, h);
 }
@@ -153,8 +160,8 @@ static void read_root(reader *r)
     int64_t version = 0, directed = 0;
     char *format = nsmi_h5_get_text(r->h, "", "format");
     if (format && strcmp(format, FORMAT))
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: attribute format is \"%.40s\", want \"%s\"", nsmi_h5_path(r->h),
-                      format, FORMAT);
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: attribute format is \"%.40s\", want \"%s\"",
+                      nsmi_h5_path(r->h), format, FORMAT);
     free(format);
     nsmi_h5_get_int(r->h, "", "version", 1, LAYOUT, &version);
     nsmi_h5_get_int(r->h, "", "directed", 0, 1, &directed);
@@ -168,7 +175,8 @@ static bool stays_in_file(const reader *r, const nsm_dataset_nodes *v)
 {
     int64_t limit = r->options ? r->options->features_in_file_bytes : 0, bytes;
     if (!limit) return false;
-    return limit < 0 || !nsmi_mul(v->count * (int64_t)sizeof(float), v->features, &bytes) || bytes > limit;
+    return limit < 0 || !nsmi_mul(v->count * (int64_t)sizeof(float), v->features, &bytes) ||
+           bytes > limit;
 }
 
 static void read_features(reader *r, nsm_dataset_nodes *v)
@@ -186,8 +194,9 @@ static void read_features(reader *r, nsm_dataset_nodes *v)
         v->idx = nsmi_h5_read(r->h, join(p, "nodes", v->name, "idx"), NSM_I32, 1, &nnz);
         v->val = nsmi_h5_read(r->h, join(p, "nodes", v->name, "val"), NSM_F32, 1, &nnz);
         if (v->ptr && v->val && v->ptr[v->count] != nnz)
-            nsm_error_set(r->ctx, NSM_EFORMAT, "%s: nodes/%s/ptr ends at %lld, idx has %lld entries",
-                          nsmi_h5_path(r->h), v->name, (long long)v->ptr[v->count], (long long)nnz);
+            nsm_error_set(r->ctx, NSM_EFORMAT,
+                          "%s: nodes/%s/ptr ends at %lld, idx has %lld entries", nsmi_h5_path(r->h),
+                          v->name, (long long)v->ptr[v->count], (long long)nnz);
     }
 }
 
@@ -213,8 +222,8 @@ static int read_type(reader *r, const char *path, const char *attribute)
     char *name = nsmi_h5_get_text(r->h, path, attribute);
     int t = name ? nsm_dataset_find_nodes(r->ds, name) : -1;
     if (name && t < 0)
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: %s: attribute %s: there is no node type %.64s", nsmi_h5_path(r->h),
-                      *path ? path : "/", attribute, name);
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: %s: attribute %s: there is no node type %.64s",
+                      nsmi_h5_path(r->h), *path ? path : "/", attribute, name);
     free(name);
     return t;
 }
@@ -223,7 +232,8 @@ static void read_edges(reader *r, const char *name)
 {
     char p[PATH];
     int64_t count = 0, dim[2] = { 0, -1 };
-    int src = read_type(r, join(p, "edges", name, ""), "src_type"), dst = read_type(r, p, "dst_type");
+    int src = read_type(r, join(p, "edges", name, ""), "src_type"),
+        dst = read_type(r, p, "dst_type");
     nsmi_h5_get_int(r->h, p, "count", 0, INT64_MAX / 16, &count);
     nsm_dataset_edges *e = nsm_dataset_add_edges(r->ds, name, src, dst, 0);
     if (!e) return;
@@ -244,13 +254,15 @@ static void read_labels(reader *r)
 {
     nsm_dataset_labels *l = &r->ds->label;
     if (!nsmi_h5_has(r->h, "labels")) return;
-    char *kind = nsmi_h5_get_text(r->h, "labels", "kind"), *of = nsmi_h5_get_text(r->h, "labels", "of");
+    char *kind = nsmi_h5_get_text(r->h, "labels", "kind"),
+         *of = nsmi_h5_get_text(r->h, "labels", "of");
     nsmi_h5_get_int(r->h, "labels", "columns", 1, INT32_MAX, &l->columns);
     l->of_graphs = of && !strcmp(of, "graphs");
     int k = NSM_LABEL_VALUE;
     while (kind && k > 0 && strcmp(kind, kinds[k])) k--;
     if (kind && of && (k == NSM_LABEL_NONE || (!l->of_graphs && strcmp(of, "nodes"))))
-        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: labels: kind %.40s of %.40s is not known", nsmi_h5_path(r->h), kind, of);
+        nsm_error_set(r->ctx, NSM_EFORMAT, "%s: labels: kind %.40s of %.40s is not known",
+                      nsmi_h5_path(r->h), kind, of);
     free(kind);
     free(of);
     if (nsmi_failed(r->ctx)) return;
@@ -260,7 +272,8 @@ static void read_labels(reader *r)
     if (k == NSM_LABEL_MULTI) l->multi = nsmi_h5_read(r->h, "labels/multi", NSM_U8, 2, dim);
     if (k == NSM_LABEL_VALUE) l->value = nsmi_h5_read(r->h, "labels/value", NSM_F32, 2, dim);
     l->count = dim[0];
-    if (nsmi_h5_has(r->h, "labels/names")) l->names = nsmi_h5_read_strings(r->h, "labels/names", &l->columns);
+    if (nsmi_h5_has(r->h, "labels/names"))
+        l->names = nsmi_h5_read_strings(r->h, "labels/names", &l->columns);
 }
 
 static void read_split(reader *r, const char *name)
@@ -313,10 +326,13 @@ static void keep_file(nsm_dataset *ds, nsmi_h5 *h)
     ds->file = f;
     for (int i = 0; i < ds->node_types; i++) {
         const nsm_dataset_nodes *v = &ds->node[i];
-        if (!v->in_file || nsmi_h5_map_rows(h, join(p, "nodes", v->name, "features"), &f->rows[i])) continue;
-        if (f->rows[i].rows != v->count || f->rows[i].row_bytes != v->features * (int64_t)sizeof(float))
-            nsm_error_set(ds->ctx, NSM_EFORMAT, "%s: %s: is not of the shape that its attributes say",
-                          nsmi_h5_path(h), p);
+        if (!v->in_file || nsmi_h5_map_rows(h, join(p, "nodes", v->name, "features"), &f->rows[i]))
+            continue;
+        if (f->rows[i].rows != v->count ||
+            f->rows[i].row_bytes != v->features * (int64_t)sizeof(float))
+            nsm_error_set(ds->ctx, NSM_EFORMAT,
+                          "%s: %s: is not of the shape that its attributes say", nsmi_h5_path(h),
+                          p);
     }
 }
 
@@ -353,18 +369,21 @@ static void spread_row(const nsm_dataset_nodes *v, int64_t row, float *out)
     for (int64_t k = v->ptr[row]; k < v->ptr[row + 1]; k++) out[v->idx[k]] = v->val[k];
 }
 
-int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64_t rows, const int32_t *row,
-                              float *out)
+int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64_t rows,
+                              const int32_t *row, float *out)
 {
     if (nsmi_failed(ds->ctx)) return nsm_error(ds->ctx);
-    if (t < 0 || t >= ds->node_types || rows < 0 || (!row && (first < 0 || first > ds->node[t].count - rows)))
-        return nsm_error_set(ds->ctx, NSM_EINVAL, "nsm_dataset_features_rows: rows %lld and %lld more of node type %d",
+    if (t < 0 || t >= ds->node_types || rows < 0 ||
+        (!row && (first < 0 || first > ds->node[t].count - rows)))
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "nsm_dataset_features_rows: rows %lld and %lld more of node type %d",
                              (long long)first, (long long)rows, t);
     const nsm_dataset_nodes *v = &ds->node[t];
     const source *f = ds->file;
     int64_t bad = 0, broken = 0;
     if (v->features == 0) return NSM_OK;
-    #pragma omp parallel for schedule(static) num_threads(ds->ctx->dev.threads) reduction(+ : bad, broken) if (rows > 256)
+    #pragma omp parallel for schedule(static) \
+    num_threads(ds->ctx->dev.threads) reduction(+ : bad, broken) if (rows > 256)
     for (int64_t i = 0; i < rows; i++) {
         int64_t r = row ? row[i] : first + i;
         float *to = out + i * v->features;
@@ -373,9 +392,12 @@ int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64
         else if (v->ptr) spread_row(v, r, to);
         else memcpy(to, v->dense + r * v->features, (size_t)v->features * sizeof *to);
     }
-    if (bad) return nsm_error_set(ds->ctx, NSM_EINVAL, "nsm_dataset_features_rows: %lld of %lld rows are out of 0..%lld",
-                                  (long long)bad, (long long)rows, (long long)v->count - 1);
-    if (broken) return nsm_error_set(ds->ctx, NSM_EIO, "%s: nodes/%s/features: %lld rows cannot be read",
-                                     nsmi_h5_path(f->h), v->name, (long long)broken);
+    if (bad)
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "nsm_dataset_features_rows: %lld of %lld rows are out of 0..%lld",
+                             (long long)bad, (long long)rows, (long long)v->count - 1);
+    if (broken)
+        return nsm_error_set(ds->ctx, NSM_EIO, "%s: nodes/%s/features: %lld rows cannot be read",
+                             nsmi_h5_path(f->h), v->name, (long long)broken);
     return NSM_OK;
 }

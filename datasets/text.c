@@ -43,7 +43,8 @@ nsmi_text *nsmi_text_open(nsm_ctx *ctx, const char *path)
     nsmi_text *t = NULL;
     if (fd < 0 || fstat(fd, &st)) nsm_error_set(ctx, NSM_EIO, "%s: %s", path, strerror(errno));
     else if (!S_ISREG(st.st_mode)) nsm_error_set(ctx, NSM_EIO, "%s: is not a regular file", path);
-    else if (!packed_as_named(path, fd)) nsm_error_set(ctx, NSM_EFORMAT, "%s: is not a gzip file", path);
+    else if (!packed_as_named(path, fd))
+        nsm_error_set(ctx, NSM_EFORMAT, "%s: is not a gzip file", path);
     else t = nsmi_calloc(ctx, 1, sizeof *t);
     if (t) {
         t->ctx = ctx;
@@ -66,8 +67,12 @@ nsmi_text *nsmi_text_memory(nsm_ctx *ctx, const char *path, const char *text, in
 {
     nsmi_text *t = nsmi_failed(ctx) ? NULL : nsmi_calloc(ctx, 1, sizeof *t);
     if (!t) return NULL;
-    *t = (nsmi_text){ .ctx = ctx, .path = nsmi_strdup(ctx, path), .buf = nsmi_malloc(ctx, (size_t)bytes + 1), .room = (size_t)bytes + 1,
-                      .end = (size_t)bytes, .finished = true };
+    *t = (nsmi_text){ .ctx = ctx,
+                      .path = nsmi_strdup(ctx, path),
+                      .buf = nsmi_malloc(ctx, (size_t)bytes + 1),
+                      .room = (size_t)bytes + 1,
+                      .end = (size_t)bytes,
+                      .finished = true };
     if (t->path && t->buf) {
         memcpy(t->buf, text, (size_t)bytes);
         return t;
@@ -115,8 +120,11 @@ static bool refill(nsmi_text *t)
     int n = gzread(t->file, t->buf + t->end, (unsigned)(t->room - t->end - 1)), code = Z_OK;
     const char *why = gzerror(t->file, &code);
     if (n < 0 || (n == 0 && code != Z_OK && code != Z_STREAM_END)) {
-        nsm_error_set(t->ctx, code == Z_ERRNO ? NSM_EIO : NSM_EFORMAT, "%s: cannot be read: %s", t->path,
-                      code == Z_ERRNO ? strerror(errno) : code == Z_BUF_ERROR ? "it is cut short" : why);
+        nsm_error_set(t->ctx, code == Z_ERRNO ? NSM_EIO : NSM_EFORMAT, "%s: cannot be read: %s",
+                      t->path,
+                      code == Z_ERRNO       ? strerror(errno)
+                      : code == Z_BUF_ERROR ? "it is cut short"
+                                            : why);
         return false;
     }
     if (n == 0) t->finished = true;
@@ -148,7 +156,10 @@ char *nsmi_text_line(nsmi_text *t)
 
 /* ---- numbers ---- */
 
-static bool ends_number(char c) { return !c || c == ',' || c == ' ' || c == '\t' || c == ';' || c == '\r'; }
+static bool ends_number(char c)
+{
+    return !c || c == ',' || c == ' ' || c == '\t' || c == ';' || c == '\r';
+}
 static bool digit(char c) { return c >= '0' && c <= '9'; }
 
 bool nsmi_parse_int(const char **p, int64_t low, int64_t high, int64_t *value)
@@ -171,7 +182,8 @@ static locale_t c_locale;
 static pthread_once_t c_locale_once = PTHREAD_ONCE_INIT;
 static void make_c_locale(void) { c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); }
 
-/* strtod knows more than we want ("nan", "0x1p3"), so its text must be digits, dots and exponents. */
+/* strtod knows more than we want ("nan", "0x1p3"), so its text must be digits, dots and
+ * exponents. */
 static bool slow_double(const char **p, double *value)
 {
     char *end;
@@ -187,15 +199,18 @@ static bool slow_double(const char **p, double *value)
 
 bool nsmi_parse_double(const char **p, double *value)
 {
-    static const double power[] = { 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
-                                    1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    static const double power[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
     const char *s = *p;
     bool minus = *s == '-';
     uint64_t v = 0;
     int digits = 0, after = 0, exponent = 0;
     if (*s == '-' || *s == '+') s++;
     for (; digit(*s) && digits < 19; s++, digits++) v = v * 10 + (uint64_t)(*s - '0');
-    if (*s == '.') for (s++; digit(*s) && digits < 19; s++, digits++, after++) v = v * 10 + (uint64_t)(*s - '0');
+    if (*s == '.')
+        for (s++; digit(*s) && digits < 19; s++, digits++, after++)
+            v = v * 10 + (uint64_t)(*s - '0');
     if (digits && (*s == 'e' || *s == 'E')) {
         const char *e = s + 1;
         bool down = *e == '-';
@@ -207,7 +222,8 @@ bool nsmi_parse_double(const char **p, double *value)
         s = e;
     }
     exponent -= after;
-    if (!digits || !ends_number(*s) || v > (1ull << 53) || exponent < -22 || exponent > 22) return slow_double(p, value);
+    if (!digits || !ends_number(*s) || v > (1ull << 53) || exponent < -22 || exponent > 22)
+        return slow_double(p, value);
     double r = exponent < 0 ? (double)v / power[-exponent] : (double)v * power[exponent];
     *value = minus ? -r : r;
     *p = s;
@@ -272,7 +288,8 @@ int64_t nsmi_text_ints(nsm_ctx *ctx, const char *path, int64_t low, int64_t high
     for (char *line; (line = nsmi_text_line(t));) {
         const char *p = line;
         if (!nsmi_parse_int(&p, low, high, &v) || *p) {
-            nsmi_text_error(t, "\"%.40s\" is not a number from %lld to %lld", line, (long long)low, (long long)high);
+            nsmi_text_error(t, "\"%.40s\" is not a number from %lld to %lld", line, (long long)low,
+                            (long long)high);
             break;
         }
         if (!nsmi_grow(ctx, &list, count, &room, sizeof *list)) break;
@@ -302,7 +319,10 @@ char *nsmi_find_file(nsm_ctx *ctx, const char *format, ...)
     return access(path, F_OK) == 0 ? nsmi_strdup(ctx, path) : NULL;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 char **nsmi_list_folder(nsm_ctx *ctx, const char *path)
 {
@@ -313,7 +333,8 @@ char **nsmi_list_folder(nsm_ctx *ctx, const char *path)
         nsm_error_set(ctx, NSM_EIO, "%s: %s", path, strerror(errno));
         return NULL;
     }
-    for (struct dirent *e; (e = readdir(dir)) && nsmi_grow(ctx, &name, count + 1, &room, sizeof *name);) {
+    for (struct dirent *e;
+         (e = readdir(dir)) && nsmi_grow(ctx, &name, count + 1, &room, sizeof *name);) {
         if (e->d_name[0] == '.') continue;
         name[count] = nsmi_strdup(ctx, e->d_name);
         if (!name[count]) break;

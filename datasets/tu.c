@@ -38,7 +38,8 @@ static char *find_prefix(nsm_ctx *ctx, const char *folder)
 static char *part(tu *t, const char *name, bool needed)
 {
     char *path = nsmi_find_file(t->ctx, "%s/%s_%s.txt", t->folder, t->prefix, name);
-    if (!path && needed) nsm_error_set(t->ctx, NSM_EFORMAT, "%s/%s_%s.txt is missing", t->folder, t->prefix, name);
+    if (!path && needed)
+        nsm_error_set(t->ctx, NSM_EFORMAT, "%s/%s_%s.txt is missing", t->folder, t->prefix, name);
     return path;
 }
 
@@ -56,7 +57,9 @@ static float *read_table(tu *t, const char *name, int64_t rows, int64_t *columns
         int64_t column = 0;
         for (;;) {
             while (*p == ' ') p++;
-            if (!nsmi_grow(t->ctx, &table, count, &room, sizeof *table) || !nsmi_parse_float(&p, &table[count])) break;
+            if (!nsmi_grow(t->ctx, &table, count, &room, sizeof *table) ||
+                !nsmi_parse_float(&p, &table[count]))
+                break;
             count++;
             column++;
             while (*p == ' ') p++;
@@ -66,13 +69,15 @@ static float *read_table(tu *t, const char *name, int64_t rows, int64_t *columns
         if (nsmi_failed(t->ctx)) break;
         if (row == 0) *columns = column;
         if (*p || column == 0 || column != *columns) {
-            nsmi_text_error(text, "\"%.40s\" is not %lld finite numbers", line, (long long)(*columns ? *columns : 1));
+            nsmi_text_error(text, "\"%.40s\" is not %lld finite numbers", line,
+                            (long long)(*columns ? *columns : 1));
             break;
         }
     }
     nsmi_text_close(text);
     if (!nsmi_failed(t->ctx) && row != rows)
-        nsm_error_set(t->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld", path, (long long)row, (long long)rows);
+        nsm_error_set(t->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld", path, (long long)row,
+                      (long long)rows);
     free(path);
     if (!nsmi_failed(t->ctx)) return table;
     free(table);
@@ -104,7 +109,8 @@ static int32_t *to_ranks(tu *t, int32_t *list, int64_t count, int64_t *kinds)
 }
 
 /* A file of one whole number for each of `rows`, as ranks. */
-static int32_t *read_ranks(tu *t, const char *name, int64_t rows, bool needed, int64_t *kinds, int32_t **kind)
+static int32_t *read_ranks(tu *t, const char *name, int64_t rows, bool needed, int64_t *kinds,
+                           int32_t **kind)
 {
     int32_t *list = NULL;
     char *path = part(t, name, needed);
@@ -112,7 +118,8 @@ static int32_t *read_ranks(tu *t, const char *name, int64_t rows, bool needed, i
     if (!path) return NULL;
     int64_t lines = nsmi_text_ints(t->ctx, path, -INT32_MAX, INT32_MAX, &list);
     if (!nsmi_failed(t->ctx) && rows >= 0 && lines != rows)
-        nsm_error_set(t->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld", path, (long long)lines, (long long)rows);
+        nsm_error_set(t->ctx, NSM_EFORMAT, "%s: has %lld lines, want %lld", path, (long long)lines,
+                      (long long)rows);
     free(path);
     *kind = nsmi_failed(t->ctx) ? NULL : to_ranks(t, list, lines, kinds);
     if (*kind) return list;
@@ -121,7 +128,8 @@ static int32_t *read_ranks(tu *t, const char *name, int64_t rows, bool needed, i
 }
 
 /* Attributes, then labels as one-hot columns: [rows, *features], or NULL. */
-static float *read_features(tu *t, const char *attributes, const char *labels, int64_t rows, int64_t *features)
+static float *read_features(tu *t, const char *attributes, const char *labels, int64_t rows,
+                            int64_t *features)
 {
     int64_t F = 0, kinds = 0, all;
     int32_t *kind = NULL;
@@ -129,9 +137,12 @@ static float *read_features(tu *t, const char *attributes, const char *labels, i
     if (nsmi_failed(t->ctx)) return NULL;
     float *table = read_table(t, attributes, rows, &F), *out = NULL;
     int32_t *rank = nsmi_failed(t->ctx) ? NULL : read_ranks(t, labels, rows, false, &kinds, &kind);
-    if (kinds > 4096) nsm_error_set(t->ctx, NSM_EFORMAT, "%s_%s.txt: has %lld kinds of labels, too many", t->prefix, labels, (long long)kinds);
+    if (kinds > 4096)
+        nsm_error_set(t->ctx, NSM_EFORMAT, "%s_%s.txt: has %lld kinds of labels, too many",
+                      t->prefix, labels, (long long)kinds);
     all = F + kinds;
-    if (!nsmi_failed(t->ctx) && all) out = nsmi_calloc(t->ctx, (size_t)rows, (size_t)all * sizeof *out);
+    if (!nsmi_failed(t->ctx) && all)
+        out = nsmi_calloc(t->ctx, (size_t)rows, (size_t)all * sizeof *out);
     for (int64_t i = 0; out && i < rows; i++) {
         if (F) memcpy(out + i * all, table + i * F, (size_t)F * sizeof *out);
         if (rank) out[i * all + F + rank[i]] = 1;
@@ -152,8 +163,8 @@ static void read_nodes(tu *t)
     int64_t graphs = nodes > 0 ? graph[nodes - 1] : 0;
     for (int64_t i = 1; i < nodes; i++)
         if (graph[i] < graph[i - 1] || graph[i] > graph[i - 1] + 1 || graph[0] != 1)
-            nsm_error_set(t->ctx, NSM_EFORMAT, "%s:%lld: graph %d follows graph %d", path, (long long)i + 1, graph[i],
-                          graph[i - 1]);
+            nsm_error_set(t->ctx, NSM_EFORMAT, "%s:%lld: graph %d follows graph %d", path,
+                          (long long)i + 1, graph[i], graph[i - 1]);
     if (path && !nsmi_failed(t->ctx) && (nodes == 0 || graph[0] != 1))
         nsm_error_set(t->ctx, NSM_EFORMAT, "%s: does not begin with graph 1", path);
     nsm_dataset_nodes *v = nsmi_failed(t->ctx) ? NULL : nsm_dataset_add_nodes(t->ds, "node", nodes);
@@ -169,7 +180,8 @@ static void read_nodes(tu *t)
 
 static void read_edges(tu *t)
 {
-    int64_t count = 0, room = 0, a = 0, b = 0, nodes = nsmi_failed(t->ctx) ? 0 : t->ds->node[0].count;
+    int64_t count = 0, room = 0, a = 0, b = 0,
+            nodes = nsmi_failed(t->ctx) ? 0 : t->ds->node[0].count;
     int32_t (*pair)[2] = NULL;
     char *path = part(t, "A", true);
     nsmi_text *text = path ? nsmi_text_open(t->ctx, path) : NULL;
@@ -178,7 +190,8 @@ static void read_edges(tu *t)
         bool ok = nsmi_parse_int(&p, 1, nodes, &a) && *p++ == ',';
         while (ok && *p == ' ') p++;
         if (!ok || !nsmi_parse_int(&p, 1, nodes, &b) || *p) {
-            nsmi_text_error(text, "\"%.40s\" is not i, j with numbers from 1 to %lld", line, (long long)nodes);
+            nsmi_text_error(text, "\"%.40s\" is not i, j with numbers from 1 to %lld", line,
+                            (long long)nodes);
             break;
         }
         if (!nsmi_grow(t->ctx, &pair, count, &room, sizeof *pair)) break;
@@ -186,7 +199,8 @@ static void read_edges(tu *t)
         pair[count++][1] = (int32_t)b - 1;
     }
     nsmi_text_close(text);
-    nsm_dataset_edges *e = nsmi_failed(t->ctx) ? NULL : nsm_dataset_add_edges(t->ds, "edge", 0, 0, count);
+    nsm_dataset_edges *e = nsmi_failed(t->ctx) ? NULL
+                                               : nsm_dataset_add_edges(t->ds, "edge", 0, 0, count);
     for (int64_t k = 0; e && k < count; k++) {
         e->src[k] = pair[k][0];
         e->dst[k] = pair[k][1];
@@ -201,12 +215,17 @@ static void read_labels(tu *t)
     nsm_dataset_labels *l = &t->ds->label;
     int32_t *kind = NULL;
     int64_t classes = 0;
-    int32_t *cls = nsmi_failed(t->ctx) ? NULL : read_ranks(t, "graph_labels", t->ds->graphs, true, &classes, &kind);
+    int32_t *cls = nsmi_failed(t->ctx)
+                       ? NULL
+                       : read_ranks(t, "graph_labels", t->ds->graphs, true, &classes, &kind);
     if (!cls) return;
-    *l = (nsm_dataset_labels){ .kind = NSM_LABEL_CLASS, .of_graphs = true, .count = t->ds->graphs, .columns = classes };
+    *l = (nsm_dataset_labels){
+        .kind = NSM_LABEL_CLASS, .of_graphs = true, .count = t->ds->graphs, .columns = classes
+    };
     l->cls = cls;
     l->names = nsmi_calloc(t->ctx, (size_t)classes, sizeof *l->names);
-    for (int64_t c = 0; l->names && c < classes; c++) l->names[c] = nsmi_format(t->ctx, "%d", kind[c]);
+    for (int64_t c = 0; l->names && c < classes; c++)
+        l->names[c] = nsmi_format(t->ctx, "%d", kind[c]);
     free(kind);
 }
 
@@ -220,8 +239,10 @@ static void read_folds(tu *t)
         snprintf(name, sizeof name, "fold%d", fold);
         nsm_dataset_split *s = train && test ? nsm_dataset_add_split(t->ds, name) : NULL;
         if (s) {
-            s->count[NSM_TRAIN] = nsmi_text_ints(t->ctx, train, 0, t->ds->graphs - 1, &s->index[NSM_TRAIN]);
-            s->count[NSM_TEST] = nsmi_text_ints(t->ctx, test, 0, t->ds->graphs - 1, &s->index[NSM_TEST]);
+            s->count[NSM_TRAIN] = nsmi_text_ints(t->ctx, train, 0, t->ds->graphs - 1,
+                                                 &s->index[NSM_TRAIN]);
+            s->count[NSM_TEST] = nsmi_text_ints(t->ctx, test, 0, t->ds->graphs - 1,
+                                                &s->index[NSM_TEST]);
         }
         free(train);
         free(test);

@@ -11,35 +11,69 @@
  * df counted by column, so that words which share one share their weight.  Part of speech is no
  * feature: the classes would give it away.
  *
- * A line:  offset lex_filenum ss_type w_cnt word lex_id ... p_cnt symbol offset pos src/tgt ... | gloss */
+ * A line:  offset lex_filenum ss_type w_cnt word lex_id ... p_cnt symbol offset pos src/tgt ... |
+ * gloss */
 #include "config.h"
 #include <xxhash.h>
 #include "datasets/internal.h"
 
-enum { FILES = 4, CLASSES = 45, MAX_TOKEN = 64, MAX_LINE = 1 << 15 /* the longest real one has less than half */ };
+enum {
+    FILES = 4,
+    CLASSES = 45,
+    MAX_TOKEN = 64,
+    MAX_LINE = 1 << 15 /* the longest real one has less than half */
+};
 
 static const struct { const char *file, *letters; } parts[FILES] = {
     { "data.noun", "n" }, { "data.verb", "v" }, { "data.adj", "as" }, { "data.adv", "r" },
 };
 
 static const char *const classes[CLASSES] = {
-    "adj.all", "adj.pert", "adv.all", "noun.Tops", "noun.act", "noun.animal", "noun.artifact", "noun.attribute",
-    "noun.body", "noun.cognition", "noun.communication", "noun.event", "noun.feeling", "noun.food", "noun.group",
-    "noun.location", "noun.motive", "noun.object", "noun.person", "noun.phenomenon", "noun.plant",
-    "noun.possession", "noun.process", "noun.quantity", "noun.relation", "noun.shape", "noun.state",
-    "noun.substance", "noun.time", "verb.body", "verb.change", "verb.cognition", "verb.communication",
-    "verb.competition", "verb.consumption", "verb.contact", "verb.creation", "verb.emotion", "verb.motion",
-    "verb.perception", "verb.possession", "verb.social", "verb.stative", "verb.weather", "adj.ppl",
+    "adj.all",          "adj.pert",           "adv.all",
+    "noun.Tops",        "noun.act",           "noun.animal",
+    "noun.artifact",    "noun.attribute",     "noun.body",
+    "noun.cognition",   "noun.communication", "noun.event",
+    "noun.feeling",     "noun.food",          "noun.group",
+    "noun.location",    "noun.motive",        "noun.object",
+    "noun.person",      "noun.phenomenon",    "noun.plant",
+    "noun.possession",  "noun.process",       "noun.quantity",
+    "noun.relation",    "noun.shape",         "noun.state",
+    "noun.substance",   "noun.time",          "verb.body",
+    "verb.change",      "verb.cognition",     "verb.communication",
+    "verb.competition", "verb.consumption",   "verb.contact",
+    "verb.creation",    "verb.emotion",       "verb.motion",
+    "verb.perception",  "verb.possession",    "verb.social",
+    "verb.stative",     "verb.weather",       "adj.ppl",
 };
 
-static const struct { const char *symbol, *name; } relations[] = {
-    { "!", "antonym" }, { "@", "hypernym" }, { "@i", "instance_hypernym" }, { "~", "hyponym" },
-    { "~i", "instance_hyponym" }, { "#m", "member_holonym" }, { "#s", "substance_holonym" },
-    { "#p", "part_holonym" }, { "%m", "member_meronym" }, { "%s", "substance_meronym" }, { "%p", "part_meronym" },
-    { "=", "attribute" }, { "+", "derivation" }, { ";c", "domain_topic" }, { "-c", "member_topic" },
-    { ";r", "domain_region" }, { "-r", "member_region" }, { ";u", "domain_usage" }, { "-u", "member_usage" },
-    { "*", "entailment" }, { ">", "cause" }, { "^", "also_see" }, { "$", "verb_group" }, { "&", "similar" },
-    { "<", "participle" }, { "\\", "pertainym" },
+static const struct { const char *symbol, *name;
+} relations[] = {
+    { "!", "antonym" },
+    { "@", "hypernym" },
+    { "@i", "instance_hypernym" },
+    { "~", "hyponym" },
+    { "~i", "instance_hyponym" },
+    { "#m", "member_holonym" },
+    { "#s", "substance_holonym" },
+    { "#p", "part_holonym" },
+    { "%m", "member_meronym" },
+    { "%s", "substance_meronym" },
+    { "%p", "part_meronym" },
+    { "=", "attribute" },
+    { "+", "derivation" },
+    { ";c", "domain_topic" },
+    { "-c", "member_topic" },
+    { ";r", "domain_region" },
+    { "-r", "member_region" },
+    { ";u", "domain_usage" },
+    { "-u", "member_usage" },
+    { "*", "entailment" },
+    { ">", "cause" },
+    { "^", "also_see" },
+    { "$", "verb_group" },
+    { "&", "similar" },
+    { "<", "participle" },
+    { "\\", "pertainym" },
 };
 enum { RELATIONS = sizeof relations / sizeof *relations };
 
@@ -81,7 +115,8 @@ static void add_token(wordnet *w, const char *token, size_t n)
 /* Bytes past ASCII count as letters: WordNet has a few, and a word is then not cut there. */
 static bool word_letter(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (unsigned char)c >= 128;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (unsigned char)c >= 128;
 }
 
 static void add_words(wordnet *w, const char *s, const char *end)
@@ -179,7 +214,8 @@ static const char *read_words(wordnet *w, char **p)
         char *word = field(p);
         if (!word || !hex(p, 255, &id)) return "word";
         size_t n = strlen(word);
-        char *mark = n && word[n - 1] == ')' ? strrchr(word, '(') : NULL; /* "(p)": where an adjective may stand */
+        /* "(p)": where an adjective may stand */
+        char *mark = n && word[n - 1] == ')' ? strrchr(word, '(') : NULL;
         if (mark) *mark = 0;
         if (i == 0) w->name[w->nodes] = nsmi_strdup(w->ctx, word);
         add_words(w, word, word + strlen(word));
@@ -197,9 +233,12 @@ static const char *read_pointers(wordnet *w, char **p)
         if (r < 0 || !number(p, 99999999, &offset)) return "pointer";
         char *letter = field(p), *senses = field(p);
         int file = letter && !letter[1] ? file_of(*letter) : -1;
-        if (file < 0 || !senses || strspn(senses, "0123456789abcdef") != 4 || senses[4]) return "pointer";
-        if (!nsmi_grow(w->ctx, &w->pointer, w->pointers, &w->pointer_room, sizeof *w->pointer)) return NULL;
-        w->pointer[w->pointers++] = (pointer){ (int32_t)w->nodes, (int32_t)offset, (int8_t)file, (int8_t)r };
+        if (file < 0 || !senses || strspn(senses, "0123456789abcdef") != 4 || senses[4])
+            return "pointer";
+        if (!nsmi_grow(w->ctx, &w->pointer, w->pointers, &w->pointer_room, sizeof *w->pointer))
+            return NULL;
+        w->pointer[w->pointers++] = (pointer){ (int32_t)w->nodes, (int32_t)offset, (int8_t)file,
+                                               (int8_t)r };
     }
     return NULL;
 }
@@ -289,8 +328,8 @@ static void add_relations(wordnet *w, nsm_dataset *ds)
         const pointer *p = &w->pointer[k];
         int64_t to = find_synset(w, p->file, p->offset);
         if (to < 0) {
-            nsm_error_set(w->ctx, NSM_EFORMAT, "%s: %08d points to %08d, where no synset is", parts[p->file].file,
-                          w->offset[p->from], p->offset);
+            nsm_error_set(w->ctx, NSM_EFORMAT, "%s: %08d points to %08d, where no synset is",
+                          parts[p->file].file, w->offset[p->from], p->offset);
             return;
         }
         nsm_dataset_edges *e = &ds->edge[type[p->relation]];
@@ -302,7 +341,9 @@ static void add_relations(wordnet *w, nsm_dataset *ds)
 static void set_labels(wordnet *w, nsm_dataset *ds)
 {
     nsm_dataset_labels *l = &ds->label;
-    *l = (nsm_dataset_labels){ .kind = NSM_LABEL_CLASS, .count = w->nodes, .columns = CLASSES, .cls = w->cls };
+    *l = (nsm_dataset_labels){
+        .kind = NSM_LABEL_CLASS, .count = w->nodes, .columns = CLASSES, .cls = w->cls
+    };
     w->cls = NULL;
     l->names = nsmi_calloc(w->ctx, CLASSES, sizeof *l->names);
     for (int c = 0; l->names && c < CLASSES; c++) l->names[c] = nsm_dataset_string(ds, classes[c]);
@@ -314,8 +355,9 @@ static nsm_dataset *finish(wordnet *w, const nsmi_options *o)
     nsm_dataset_nodes *v = ds ? nsm_dataset_add_nodes(ds, "synset", w->nodes) : NULL;
     if (!v) return ds;
     nsm_dataset_release(ds->description);
-    ds->description = nsm_dataset_string(ds, "WordNet: synsets, their pointers, words and glosses as hashed tf-idf, "
-                                             "lexicographer files as classes");
+    ds->description = nsm_dataset_string(
+        ds, "WordNet: synsets, their pointers, words and glosses as hashed tf-idf, "
+            "lexicographer files as classes");
     ds->directed = true;
     weigh(w);
     v->features = w->columns;
@@ -329,8 +371,10 @@ static nsm_dataset *finish(wordnet *w, const nsmi_options *o)
     w->name = NULL;
     add_relations(w, ds);
     set_labels(w, ds);
-    nsm_dataset_split_make(ds, "default", &(nsm_split_config){
-        .kind = NSM_SPLIT_STRATIFIED, .seed = (uint64_t)nsmi_option_int(o, "seed", 0, INT64_MAX, 0) });
+    nsm_dataset_split_make(ds, "default",
+                           &(nsm_split_config){
+                               .kind = NSM_SPLIT_STRATIFIED,
+                               .seed = (uint64_t)nsmi_option_int(o, "seed", 0, INT64_MAX, 0) });
     return ds;
 }
 

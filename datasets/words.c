@@ -47,7 +47,10 @@ int64_t nsmi_words_add(nsm_ctx *ctx, nsmi_words *w, const char *word)
     return w->count - 1;
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static int by_number(const void *a, const void *b)
 {
@@ -67,7 +70,8 @@ int nsmi_words_to_classes(nsm_dataset *ds, nsmi_words *w, int32_t *cls, int64_t 
     if (nsmi_failed(ds->ctx) || w->count == 0) {
         free(cls);
         return w->count ? nsm_error(ds->ctx)
-                        : nsm_error_set(ds->ctx, NSM_EFORMAT, "dataset %s: the label column is empty", ds->name);
+                        : nsm_error_set(ds->ctx, NSM_EFORMAT,
+                                        "dataset %s: the label column is empty", ds->name);
     }
     l->names = nsmi_calloc(ds->ctx, (size_t)w->count, sizeof *l->names);
     l->columns = w->count;
@@ -77,8 +81,10 @@ int nsmi_words_to_classes(nsm_dataset *ds, nsmi_words *w, int32_t *cls, int64_t 
         numbers &= nsmi_parse_int(&p, INT32_MIN, INT32_MAX, &v) && !*p;
         l->names[i] = nsm_dataset_string(ds, w->word[i]);
     }
-    if (!nsmi_failed(ds->ctx)) qsort(l->names, (size_t)w->count, sizeof *l->names, numbers ? by_number : by_text);
-    for (int64_t i = 0; !nsmi_failed(ds->ctx) && i < w->count; i++) nsmi_words_add(ds->ctx, &sorted, l->names[i]);
+    if (!nsmi_failed(ds->ctx))
+        qsort(l->names, (size_t)w->count, sizeof *l->names, numbers ? by_number : by_text);
+    for (int64_t i = 0; !nsmi_failed(ds->ctx) && i < w->count; i++)
+        nsmi_words_add(ds->ctx, &sorted, l->names[i]);
     for (int64_t i = 0; !nsmi_failed(ds->ctx) && i < count; i++)
         if (cls[i] >= 0) cls[i] = (int32_t)nsmi_words_find(&sorted, w->word[cls[i]]);
     nsmi_words_clear(&sorted);

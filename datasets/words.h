@@ -12,7 +12,8 @@ typedef struct {
 } nsmi_words;
 
 int64_t nsmi_words_find(const nsmi_words *w, const char *word);          /* -1: not there */
-int64_t nsmi_words_add(nsm_ctx *ctx, nsmi_words *w, const char *word);   /* its number; -1: out of memory */
+/* its number; -1: out of memory */
+int64_t nsmi_words_add(nsm_ctx *ctx, nsmi_words *w, const char *word);
 void nsmi_words_clear(nsmi_words *w);
 
 /* Give the dataset classes: cls [count] (taken over) holds numbers of w, or -1. */

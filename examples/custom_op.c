@@ -1,10 +1,10 @@
-/* custom_op.c - An op and a layer of one's own, through the public interface alone, trained together
- * with the library's.
+/* custom_op.c - An op and a layer of one's own, through the public interface alone, trained
+ * together with the library's.
  *
  *   cc custom_op.c $(pkg-config --cflags --libs nsm) -lm -o custom_op && ./custom_op
  *
- * The op is the rational quadratic y = x / (1 + (a x)^2), with a learned number a for each feature; the layer is
- * linear -> op -> linear.  It learns a wave that a linear map cannot follow. */
+ * The op is the rational quadratic y = x / (1 + (a x)^2), with a learned number a for each feature;
+ * the layer is linear -> op -> linear.  It learns a wave that a linear map cannot follow. */
 #include <nsm.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,7 +46,9 @@ static void bump_backward(nsm_node *n)
     }
 }
 
-static const nsm_op bump_op = { "bump", bump_shape, bump_forward, bump_backward, 2, NSM_READS_IN(0) | NSM_READS_IN(1), false };
+static const nsm_op bump_op = { "bump",        bump_shape, bump_forward,
+                                bump_backward, 2,          NSM_READS_IN(0) | NSM_READS_IN(1),
+                                false };
 
 static nsm_tensor *bump(nsm_tape *tape, nsm_tensor *x, nsm_tensor *a)
 {

@@ -1,4 +1,5 @@
-/* train_gcn.c - A program outside the tree: a graph is made, a GCN trained on it, its accuracy printed.
+/* train_gcn.c - A program outside the tree: a graph is made, a GCN trained on it, its accuracy
+ * printed.
  *
  *   cc train_gcn.c $(pkg-config --cflags --libs nsm) -o train_gcn && ./train_gcn [DATASET.h5]
  *
@@ -17,7 +18,8 @@ static int report(nsm_ctx *ctx)
 }
 
 /* The share of a split's part whose likeliest class is the true one. */
-static double accuracy(const nsm_dataset *ds, const nsm_dataset_split *split, int part, const float *logits)
+static double accuracy(const nsm_dataset *ds, const nsm_dataset_split *split, int part,
+                       const float *logits)
 {
     int64_t right = 0, classes = ds->label.columns;
     for (int64_t k = 0; k < split->count[part]; k++) {
@@ -36,7 +38,8 @@ int main(int argc, char **argv)
     context.seed = 1;
     nsm_ctx *ctx = nsm_ctx_new(&context);
     const nsm_option made[] = { { "nodes", "2000" }, { "classes", "5" }, { "features", "16" } };
-    nsm_dataset *ds = argc > 1 ? nsm_dataset_load(ctx, argv[1], NULL) : nsm_generate(ctx, "sbm", made, 3);
+    nsm_dataset *ds = argc > 1 ? nsm_dataset_load(ctx, argv[1], NULL)
+                               : nsm_generate(ctx, "sbm", made, 3);
     if (!ds) return report(ctx);
     const nsm_dataset_nodes *nodes = &ds->node[ds->target];
     const nsm_dataset_split *split = nsm_dataset_split_find(ds, NULL);
@@ -46,7 +49,9 @@ int main(int argc, char **argv)
     /* data: features, classes, and a mask of the nodes to learn from */
     float *features = (float *)malloc((size_t)(n * nodes->features) * sizeof *features);
     float *mask = (float *)calloc((size_t)n, sizeof *mask);
-    if (!split || !features || !mask || nsm_dataset_features_rows(ds, ds->target, 0, n, NULL, features)) return report(ctx);
+    if (!split || !features || !mask ||
+        nsm_dataset_features_rows(ds, ds->target, 0, n, NULL, features))
+        return report(ctx);
     for (int64_t k = 0; k < split->count[NSM_TRAIN]; k++) mask[split->index[NSM_TRAIN][k]] = 1;
     nsm_tensor *x = nsm_tensor_from(ctx, NSM_F32, 2, shape, features);
     nsm_tensor *label = nsm_tensor_from(ctx, NSM_I32, 1, &n, ds->label.cls);
@@ -74,7 +79,8 @@ int main(int argc, char **argv)
         nsm_cross_entropy_config masked;
         memset(&masked, 0, sizeof masked);
         masked.row_weight = train;
-        nsm_tensor *loss = nsm_cross_entropy(tape, nsm_gnn_apply(tape, gnn, graph, x, NULL), label, &masked);
+        nsm_tensor *loss = nsm_cross_entropy(tape, nsm_gnn_apply(tape, gnn, graph, x, NULL), label,
+                                             &masked);
         if (nsm_tape_backward(tape, loss)) return report(ctx);
         if (epoch % 20 == 0) printf("epoch %3d  loss %.4f\n", epoch, (double)nsm_tensor_item(loss));
         nsm_tape_reset(tape);

@@ -7,7 +7,9 @@
 #include "seq/carried.h"
 
 /* The parameters of one size each: rows [.., d]. */
-#define SQUARES(X) X(w_k) X(w_v) X(w_q) X(w_cq) X(w_ck) X(w_cv) X(w_co) X(w_rq) X(w_rk) X(w_rv) X(w_ro) X(w_rg) X(w_z) X(u_z) X(w_r) X(u_r) X(w_h) X(u_h)
+#define SQUARES(X) \
+    X(w_k) X(w_v) X(w_q) X(w_cq) X(w_ck) X(w_cv) X(w_co) X(w_rq) X(w_rk) X(w_rv) X(w_ro) X(w_rg) \
+    X(w_z) X(u_z) X(w_r) X(u_r) X(w_h) X(u_h)
 #define BIASES(X) X(b_z) X(b_r) X(b_h) X(b_rg) X(b_m2)
 enum place { IN, COMM, MLP, READ, PLACES };
 static const char *const place_name[PLACES] = { "in", "comm", "mlp", "read" };
@@ -15,10 +17,12 @@ static const char *const place_name[PLACES] = { "in", "comm", "mlp", "read" };
 struct nsm_set {
     nsm_module module;
     nsm_set_config config;
-    nsm_tensor *w_in[NSM_SET_MODALITIES + 1], *b_in[NSM_SET_MODALITIES + 1]; /* the last: of queries */
+    /* the last: of queries */
+    nsm_tensor *w_in[NSM_SET_MODALITIES + 1], *b_in[NSM_SET_MODALITIES + 1];
     nsm_tensor *ln_w[PLACES], *ln_b[PLACES];
 #define MEMBER(name) *name,
-    nsm_tensor *mu_key, *mu, SQUARES(MEMBER) BIASES(MEMBER) *w_m1, *b_m1, *w_m2, *log_gamma_w, *null_w, *log_gamma_r;
+    nsm_tensor *mu_key, *mu, SQUARES(MEMBER) BIASES(MEMBER) * w_m1, *b_m1, *w_m2, *log_gamma_w,
+        *null_w, *log_gamma_r;
 };
 
 /* ---- making ---- */
@@ -80,13 +84,17 @@ static void make(nsm_set *s)
 
 static bool config_ok(nsm_ctx *ctx, const nsm_set_config *c)
 {
-    bool ok = c->width > 0 && c->modalities > 0 && c->modalities <= NSM_SET_MODALITIES && c->learned > 0 && c->learned <= c->slots && c->top > 0 &&
-              c->heads > 0 && c->width % c->heads == 0 && c->rounds >= 0 && c->query_features >= 0;
+    bool ok = c->width > 0 && c->modalities > 0 && c->modalities <= NSM_SET_MODALITIES &&
+              c->learned > 0 && c->learned <= c->slots && c->top > 0 && c->heads > 0 &&
+              c->width % c->heads == 0 && c->rounds >= 0 && c->query_features >= 0;
     for (int m = 0; ok && m < c->modalities; m++) ok = c->features[m] > 0;
     if (!ok)
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_set_new: width %d, %d heads, %d slots, %d of them learned, %d kept, %d rounds, %d modalities; want heads that divide "
-                      "the width, 1 <= learned <= slots, 1 to %d modalities with features", c->width, c->heads, c->slots, c->learned, c->top, c->rounds,
-                      c->modalities, NSM_SET_MODALITIES);
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_set_new: width %d, %d heads, %d slots, %d of them learned, %d kept, %d "
+                      "rounds, %d modalities; want heads that divide "
+                      "the width, 1 <= learned <= slots, 1 to %d modalities with features",
+                      c->width, c->heads, c->slots, c->learned, c->top, c->rounds, c->modalities,
+                      NSM_SET_MODALITIES);
     return ok;
 }
 
@@ -142,20 +150,28 @@ static bool inputs_ok(const nsm_set *s, const nsm_set_input *in, const nsm_tenso
         if (!x) continue;
         if (batch < 0) batch = x->dim[0];
         if (x->type != NSM_F32 || x->rank != 3 || x->dim[0] != batch || x->dim[2] != c->features[m])
-            nsm_error_set(ctx, NSM_ESHAPE, "nsm_set_apply: modality %d is %s, want float32 [%lld,n,%d]", m, nsm_shape_text(x, shape), (long long)batch,
-                          c->features[m]);
-        else if (length && (length->type != NSM_I32 || length->rank != 1 || length->dim[0] != batch))
-            nsm_error_set(ctx, NSM_ESHAPE, "nsm_set_apply: the lengths of modality %d are %s, want int32 [%lld]", m, nsm_shape_text(length, shape), (long long)batch);
+            nsm_error_set(ctx, NSM_ESHAPE,
+                          "nsm_set_apply: modality %d is %s, want float32 [%lld,n,%d]", m,
+                          nsm_shape_text(x, shape), (long long)batch, c->features[m]);
+        else if (length &&
+                 (length->type != NSM_I32 || length->rank != 1 || length->dim[0] != batch))
+            nsm_error_set(ctx, NSM_ESHAPE,
+                          "nsm_set_apply: the lengths of modality %d are %s, want int32 [%lld]", m,
+                          nsm_shape_text(length, shape), (long long)batch);
     }
     if (batch < 0) nsm_error_set(ctx, NSM_EINVAL, "nsm_set_apply: every modality is missing");
-    if ((query != NULL) != (c->query_features > 0) || (query && (query->rank != 3 || query->dim[0] != batch || query->dim[2] != c->query_features)))
-        nsm_error_set(ctx, NSM_ESHAPE, "nsm_set_apply: the query is %s, want %s", query ? nsm_shape_text(query, shape) : "not given",
+    if ((query != NULL) != (c->query_features > 0) ||
+        (query &&
+         (query->rank != 3 || query->dim[0] != batch || query->dim[2] != c->query_features)))
+        nsm_error_set(ctx, NSM_ESHAPE, "nsm_set_apply: the query is %s, want %s",
+                      query ? nsm_shape_text(query, shape) : "not given",
                       c->query_features ? "[B,n,query_features]" : "none: the elements read");
     return !nsmi_failed(ctx);
 }
 
 /* Which elements are there, uint8 [B, n]; NULL: all. */
-static nsm_tensor *presence(nsm_tape *tape, const nsm_set *s, const nsm_set_input *in, int64_t batch, int64_t n)
+static nsm_tensor *presence(nsm_tape *tape, const nsm_set *s, const nsm_set_input *in,
+                            int64_t batch, int64_t n)
 {
     bool whole = true;
     for (int m = 0; m < s->config.modalities; m++) whole &= !in[m].x || !in[m].length;
@@ -168,7 +184,8 @@ static nsm_tensor *presence(nsm_tape *tape, const nsm_set *s, const nsm_set_inpu
         int64_t count = in[m].x->dim[1];
         if (in[m].length) nsm_tensor_get(in[m].length, length);
         for (int64_t b = 0; b < batch; b++)
-            memset(there + b * n + at, 1, (size_t)nsmi_length(in[m].length ? length : NULL, b, count));
+            memset(there + b * n + at, 1,
+                   (size_t)nsmi_length(in[m].length ? length : NULL, b, count));
         at += count;
     }
     return nsm_tape_tensor(tape, NSM_U8, 2, (int64_t[]){ batch, n }, there);
@@ -189,24 +206,32 @@ static nsm_tensor *elements(nsm_tape *tape, const nsm_set *s, const nsm_set_inpu
 static nsm_tensor *fresh(nsm_tape *tape, const nsm_set *s, nsm_tensor *x, int64_t batch)
 {
     const nsm_set_config *c = &s->config;
-    nsm_tensor *rest = nsm_tape_tensor(tape, NSM_F32, 2, (int64_t[]){ c->slots - c->learned, c->width }, NULL);
+    nsm_tensor *rest = nsm_tape_tensor(tape, NSM_F32, 2,
+                                       (int64_t[]){ c->slots - c->learned, c->width }, NULL);
     nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ batch, 1, 1 }, NULL);
     if (!rest || !every) return NULL;
     nsm_tensor_zero(rest);
     nsm_tensor_zero(every);
     x = nsm_concat(tape, (nsm_tensor *[]){ x, rest }, 2, 0);
-    return nsm_add(tape, x ? nsm_reshape(tape, x, 3, (int64_t[]){ 1, c->slots, c->width }) : NULL, every);
+    return nsm_add(tape, x ? nsm_reshape(tape, x, 3, (int64_t[]){ 1, c->slots, c->width }) : NULL,
+                   every);
 }
 
-static void begin(nsm_tape *tape, const nsm_set *s, int64_t batch, const nsmi_pool_parts *given, nsmi_pool_parts *p)
+static void begin(nsm_tape *tape, const nsm_set *s, int64_t batch, const nsmi_pool_parts *given,
+                  nsmi_pool_parts *p)
 {
     const nsm_set_config *c = &s->config;
     nsm_ctx *ctx = s->module.ctx;
     int64_t dim[2] = { batch, c->slots };
     if (given) {
         *p = *given;
-        nsmi_pool age = { .batch = batch, .slots = c->slots, .learned = c->learned, .rho = c->rho, .tau_prune = c->tau_prune };
-        nsm_tensor *kept = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ batch, c->slots, 1 }, NULL);
+        nsmi_pool age = { .batch = batch,
+                          .slots = c->slots,
+                          .learned = c->learned,
+                          .rho = c->rho,
+                          .tau_prune = c->tau_prune };
+        nsm_tensor *kept = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ batch, c->slots, 1 },
+                                           NULL);
         if (!kept) return;
         ctx->dev.be->pool_age(&ctx->dev, &age, p->usage->f32, p->alive->u8, kept->f32);
         p->key = nsm_mul(tape, p->key, kept);
@@ -222,32 +247,44 @@ static void begin(nsm_tape *tape, const nsm_set *s, int64_t batch, const nsmi_po
     p->value = fresh(tape, s, s->mu, batch);
 }
 
-/* What elements bring to the states: shares [B,n,s] -> S after a gated update (GRU), which a state that took nothing passes by. */
-static nsm_tensor *write(nsm_tape *tape, const nsm_set *s, nsm_tensor *share, nsm_tensor *mass, nsm_tensor *v, nsm_tensor *state)
+/* What elements bring to the states: shares [B,n,s] -> S after a gated update (GRU), which a state
+ * that took nothing passes by. */
+static nsm_tensor *write(nsm_tape *tape, const nsm_set *s, nsm_tensor *share, nsm_tensor *mass,
+                         nsm_tensor *v, nsm_tensor *state)
 {
     if (!mass) return NULL;
     nsm_tensor *whole = nsm_reshape(tape, mass, 3, (int64_t[]){ mass->dim[0], mass->dim[1], 1 });
-    nsm_tensor *u = nsm_div(tape, nsm_bmm(tape, share, v, true, false), nsm_scale(tape, whole, 1, 1e-6f));
+    nsm_tensor *u = nsm_div(tape, nsm_bmm(tape, share, v, true, false),
+                            nsm_scale(tape, whole, 1, 1e-6f));
     nsm_tensor *took = nsm_scale(tape, nsm_exp(tape, nsm_neg(tape, whole)), -1, 1);
-    nsm_tensor *z = nsm_mul(tape, nsm_sigmoid(tape, nsm_linear2(tape, u, s->w_z, state, s->u_z, s->b_z)), took);
+    nsm_tensor *z = nsm_mul(tape,
+                            nsm_sigmoid(tape, nsm_linear2(tape, u, s->w_z, state, s->u_z, s->b_z)),
+                            took);
     nsm_tensor *r = nsm_sigmoid(tape, nsm_linear2(tape, u, s->w_r, state, s->u_r, s->b_r));
-    nsm_tensor *h = nsm_tanh(tape, nsm_linear2(tape, u, s->w_h, nsm_mul(tape, r, state), s->u_h, s->b_h));
+    nsm_tensor *h = nsm_tanh(tape,
+                             nsm_linear2(tape, u, s->w_h, nsm_mul(tape, r, state), s->u_h, s->b_h));
     return nsm_add(tape, state, nsm_mul(tape, z, nsm_sub(tape, h, state)));
 }
 
 /* ---- attention over the states ---- */
 typedef struct { nsm_tensor *q, *k, *v; } heads; /* [B, rows, H, d / H] */
 
-static heads split(nsm_tape *tape, const nsm_set *s, nsm_tensor *a, nsm_tensor *b, nsm_tensor *wq, nsm_tensor *wk, nsm_tensor *wv)
+static heads split(nsm_tape *tape, const nsm_set *s, nsm_tensor *a, nsm_tensor *b, nsm_tensor *wq,
+                   nsm_tensor *wk, nsm_tensor *wv)
 {
     int h = s->config.heads;
-    return (heads){ nsmi_split_heads(tape, nsm_linear(tape, a, wq, NULL), h), nsmi_split_heads(tape, nsm_linear(tape, b, wk, NULL), h),
+    return (heads){ nsmi_split_heads(tape, nsm_linear(tape, a, wq, NULL), h),
+                    nsmi_split_heads(tape, nsm_linear(tape, b, wk, NULL), h),
                     nsmi_split_heads(tape, nsm_linear(tape, b, wv, NULL), h) };
 }
 
 static nsm_tensor *attended(nsm_tape *tape, heads x, nsm_tensor *bias, nsm_tensor *w)
 {
-    return nsm_linear(tape, nsmi_join_last(tape, nsm_dot_attention(tape, x.q, x.k, x.v, &(nsm_dot_attention_config){ .bias = bias })), w, NULL);
+    return nsm_linear(tape,
+                      nsmi_join_last(tape, nsm_dot_attention(tape, x.q, x.k, x.v,
+                                                             &(nsm_dot_attention_config){
+                                                                 .bias = bias })),
+                      w, NULL);
 }
 
 static nsm_tensor *reason(nsm_tape *tape, const nsm_set *s, nsm_tensor *state, nsm_tensor *shut)
@@ -258,7 +295,9 @@ static nsm_tensor *reason(nsm_tape *tape, const nsm_set *s, nsm_tensor *state, n
     nsm_tensor *living = nsm_exp(tape, nsm_reshape(tape, shut, 3, (int64_t[]){ b, slots, 1 }));
     for (int i = 0; i < s->config.rounds; i++) {
         nsm_tensor *x = normed(tape, s, state, COMM);
-        state = nsm_add(tape, state, attended(tape, split(tape, s, x, x, s->w_cq, s->w_ck, s->w_cv), bias, s->w_co));
+        state = nsm_add(tape, state,
+                        attended(tape, split(tape, s, x, x, s->w_cq, s->w_ck, s->w_cv), bias,
+                                 s->w_co));
         x = nsm_gelu(tape, nsm_linear(tape, normed(tape, s, state, MLP), s->w_m1, s->b_m1));
         state = nsm_add(tape, state, nsm_linear(tape, x, s->w_m2, s->b_m2));
         state = nsm_mul(tape, state, living);
@@ -272,28 +311,36 @@ static nsm_tensor *weights(nsm_tape *tape, heads x, nsm_tensor *bias)
     static const int by_head[] = { 0, 2, 1, 3 };
     if (!x.q || !x.k) return NULL;
     int64_t b = x.q->dim[0], h = x.q->dim[2], n = x.q->dim[1], s = x.k->dim[1], size = x.q->dim[3];
-    nsm_tensor *q = nsm_reshape(tape, nsm_permute(tape, x.q, by_head), 3, (int64_t[]){ b * h, n, size });
-    nsm_tensor *k = nsm_reshape(tape, nsm_permute(tape, x.k, by_head), 3, (int64_t[]){ b * h, s, size });
+    nsm_tensor *q = nsm_reshape(tape, nsm_permute(tape, x.q, by_head), 3,
+                                (int64_t[]){ b * h, n, size });
+    nsm_tensor *k = nsm_reshape(tape, nsm_permute(tape, x.k, by_head), 3,
+                                (int64_t[]){ b * h, s, size });
     nsm_tensor *l = nsm_scale(tape, nsm_bmm(tape, q, k, false, true), 1 / sqrtf((float)size), 0);
-    return nsm_softmax(tape, nsm_add(tape, nsm_reshape(tape, l, 4, (int64_t[]){ b, h, n, s }), bias), -1);
+    return nsm_softmax(tape,
+                       nsm_add(tape, nsm_reshape(tape, l, 4, (int64_t[]){ b, h, n, s }), bias), -1);
 }
 
-static nsm_tensor *read_back(nsm_tape *tape, const nsm_set *s, nsm_tensor *x, const nsmi_pool_parts *p, nsm_tensor *shut, nsm_set_view *view)
+static nsm_tensor *read_back(nsm_tape *tape, const nsm_set *s, nsm_tensor *x,
+                             const nsmi_pool_parts *p, nsm_tensor *shut, nsm_set_view *view)
 {
     if (!x || !shut) return NULL;
-    nsm_tensor *near = nsm_bmm(tape, nsmi_unit_length(tape, nsm_linear(tape, x, s->w_q, NULL), 1e-6f), p->key, false, true);
-    nsm_tensor *bias = nsm_add(tape, nsm_mul(tape, near, nsm_exp(tape, s->log_gamma_r)), nsm_reshape(tape, shut, 3, (int64_t[]){ x->dim[0], 1, -1 }));
+    nsm_tensor *near = nsm_bmm(tape,
+                               nsmi_unit_length(tape, nsm_linear(tape, x, s->w_q, NULL), 1e-6f),
+                               p->key, false, true);
+    nsm_tensor *bias = nsm_add(tape, nsm_mul(tape, near, nsm_exp(tape, s->log_gamma_r)),
+                               nsm_reshape(tape, shut, 3, (int64_t[]){ x->dim[0], 1, -1 }));
     if (!bias) return NULL;
     bias = nsm_reshape(tape, bias, 4, (int64_t[]){ x->dim[0], 1, x->dim[1], -1 });
     heads h = split(tape, s, x, normed(tape, s, p->value, READ), s->w_rq, s->w_rk, s->w_rv);
-    nsm_tensor *y = nsm_mul(tape, nsm_sigmoid(tape, nsm_linear(tape, x, s->w_rg, s->b_rg)), attended(tape, h, bias, s->w_ro));
+    nsm_tensor *y = nsm_mul(tape, nsm_sigmoid(tape, nsm_linear(tape, x, s->w_rg, s->b_rg)),
+                            attended(tape, h, bias, s->w_ro));
     if (view) view->read = weights(tape, h, bias);
     return nsm_add(tape, x, y);
 }
 
 /* ---- the whole ---- */
-nsm_tensor *nsmi_set_run(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, nsm_tensor *query, const nsmi_pool_parts *given, nsmi_pool_parts *p,
-                         nsm_set_view *view)
+nsm_tensor *nsmi_set_run(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, nsm_tensor *query,
+                         const nsmi_pool_parts *given, nsmi_pool_parts *p, nsm_set_view *view)
 {
     const nsm_set_config *c = &s->config;
     if (nsmi_failed(s->module.ctx) || !inputs_ok(s, in, query)) return NULL;
@@ -301,29 +348,37 @@ nsm_tensor *nsmi_set_run(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, ns
     if (!z) return NULL;
     int64_t batch = z->dim[0], n = z->dim[1];
     nsm_tensor *there = presence(tape, s, in, batch, n), *shut = NULL;
-    nsm_tensor *k = nsmi_unit_length(tape, nsm_linear(tape, z, s->w_k, NULL), 1e-6f), *v = nsm_linear(tape, z, s->w_v, NULL);
-    nsm_tensor *opened = view ? nsm_tape_tensor(tape, NSM_I32, 2, (int64_t[]){ batch, n }, NULL) : NULL;
+    nsm_tensor *k = nsmi_unit_length(tape, nsm_linear(tape, z, s->w_k, NULL), 1e-6f),
+               *v = nsm_linear(tape, z, s->w_v, NULL);
+    nsm_tensor *opened = view ? nsm_tape_tensor(tape, NSM_I32, 2, (int64_t[]){ batch, n }, NULL)
+                              : NULL;
     begin(tape, s, batch, given, p);
     p->key = nsm_pool_open(tape, k, p->key, p->alive, there, c->tau_new, opened, &shut);
-    nsm_tensor *share = nsm_pool_route(tape, nsm_bmm(tape, k, p->key, false, true), nsm_exp(tape, s->log_gamma_w), s->null_w, p->alive, there, c->top);
+    nsm_tensor *share = nsm_pool_route(tape, nsm_bmm(tape, k, p->key, false, true),
+                                       nsm_exp(tape, s->log_gamma_w), s->null_w, p->alive, there,
+                                       c->top);
     nsm_tensor *mass = nsm_sum(tape, share, 1, false);
     if (!mass) return NULL;
     s->module.ctx->dev.be->axpy(&s->module.ctx->dev, nsm_numel(mass), 1, mass->f32, p->usage->f32);
     p->value = reason(tape, s, write(tape, s, share, mass, v, p->value), shut);
     if (view) *view = (nsm_set_view){ opened, share, mass, NULL };
-    return read_back(tape, s, query ? embedded(tape, s, query, NSM_SET_MODALITIES) : z, p, shut, view);
+    return read_back(tape, s, query ? embedded(tape, s, query, NSM_SET_MODALITIES) : z, p, shut,
+                     view);
 }
 
-nsm_tensor *nsm_set_apply(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, nsm_tensor *query, nsm_state *pool, nsm_set_view *view)
+nsm_tensor *nsm_set_apply(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, nsm_tensor *query,
+                          nsm_state *pool, nsm_set_view *view)
 {
     nsmi_pool_parts given, left = { 0 };
     if (!s || nsmi_failed(s->module.ctx)) return NULL;
     if (pool && !nsm_state_get(pool, "usage")) {
-        nsm_error_set(s->module.ctx, NSM_EINVAL, "nsm_set_apply: the state is not a pool of this set");
+        nsm_error_set(s->module.ctx, NSM_EINVAL,
+                      "nsm_set_apply: the state is not a pool of this set");
         return NULL;
     }
     if (pool)
-        given = (nsmi_pool_parts){ nsmi_state_read(tape, pool, "K"), nsmi_state_read(tape, pool, "S"), nsm_state_get(pool, "alive"),
+        given = (nsmi_pool_parts){ nsmi_state_read(tape, pool, "K"),
+                                   nsmi_state_read(tape, pool, "S"), nsm_state_get(pool, "alive"),
                                    nsm_state_get(pool, "usage") };
     nsm_tensor *y = nsmi_set_run(tape, s, in, query, pool ? &given : NULL, &left, view);
     if (!y || !pool) return y;

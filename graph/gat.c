@@ -15,13 +15,15 @@ struct nsm_gat {
 
 static bool config_ok(nsm_ctx *ctx, const nsm_gat_config *c)
 {
-    if (c->in_channels > 0 && c->out_channels > 0 && c->heads > 0 && c->edge_dim >= 0 && c->dropout >= 0 && c->dropout < 1 &&
-        c->attn_dropout >= 0 && c->attn_dropout < 1)
+    if (c->in_channels > 0 && c->out_channels > 0 && c->heads > 0 && c->edge_dim >= 0 &&
+        c->dropout >= 0 && c->dropout < 1 && c->attn_dropout >= 0 && c->attn_dropout < 1)
         return true;
     nsm_error_set(ctx, NSM_EINVAL,
-                  "nsm_gat_new: in_channels is %d, out_channels %d, heads %d, edge_dim %d, dropout %g, attn_dropout %g; "
+                  "nsm_gat_new: in_channels is %d, out_channels %d, heads %d, edge_dim %d, dropout "
+                  "%g, attn_dropout %g; "
                   "want sizes > 0, edge_dim >= 0, dropouts in [0,1)",
-                  c->in_channels, c->out_channels, c->heads, c->edge_dim, (double)c->dropout, (double)c->attn_dropout);
+                  c->in_channels, c->out_channels, c->heads, c->edge_dim, (double)c->dropout,
+                  (double)c->attn_dropout);
     return false;
 }
 
@@ -37,7 +39,8 @@ static void make_parameters(nsm_gat *gat)
     nsm_init_glorot_uniform(gat->att_src, 1);
     nsm_init_glorot_uniform(gat->att_dst, 1);
     if (c->edge_dim) {
-        gat->edge_weight = nsm_module_param(m, "lin_edge.weight", 2, (int64_t[]){ h * d, c->edge_dim });
+        gat->edge_weight = nsm_module_param(m, "lin_edge.weight", 2,
+                                            (int64_t[]){ h * d, c->edge_dim });
         gat->att_edge = nsm_module_param(m, "att_edge", 2, (int64_t[]){ h, d });
         nsm_init_glorot_uniform(gat->edge_weight, 1);
         nsm_init_glorot_uniform(gat->att_edge, 1);
@@ -76,21 +79,27 @@ void nsm_gat_free(nsm_gat *gat)
 nsm_module *nsm_gat_module(nsm_gat *gat) { return gat ? &gat->module : NULL; }
 
 /* x [.., F] -> a[h] . W[h] x for every head [.., H], by way of W^T a [H, F] */
-static nsm_tensor *scores(nsm_tape *tape, const nsm_gat_config *c, nsm_tensor *w, nsm_tensor *a, nsm_tensor *x)
+static nsm_tensor *scores(nsm_tape *tape, const nsm_gat_config *c, nsm_tensor *w, nsm_tensor *a,
+                          nsm_tensor *x)
 {
     int64_t h = c->heads, d = c->out_channels, f = w->dim[1];
     nsm_tensor *by_head = nsm_reshape(tape, w, 3, (int64_t[]){ h, d, f });
-    nsm_tensor *u = nsm_bmm(tape, nsm_reshape(tape, a, 3, (int64_t[]){ h, 1, d }), by_head, false, false); /* [H, 1, F] */
+    /* [H, 1, F] */
+    nsm_tensor *u = nsm_bmm(tape, nsm_reshape(tape, a, 3, (int64_t[]){ h, 1, d }), by_head, false,
+                            false);
     return nsm_linear(tape, x, nsm_reshape(tape, u, 2, (int64_t[]){ h, f }), NULL);
 }
 
 /* Scores of the edges in csr order [nnz, H], or NULL where there are no edge features. */
-static nsm_tensor *edge_scores(nsm_tape *tape, const nsm_gat *gat, const nsm_graph *g, nsm_tensor *edge)
+static nsm_tensor *edge_scores(nsm_tape *tape, const nsm_gat *gat, const nsm_graph *g,
+                               nsm_tensor *edge)
 {
     const nsm_gat_config *c = &gat->config;
     if (!c->edge_dim) return NULL;
     if (!edge) {
-        nsm_error_set(g->ctx, NSM_EINVAL, "nsm_gat_apply: the layer wants %d edge features and the graph has none", c->edge_dim);
+        nsm_error_set(g->ctx, NSM_EINVAL,
+                      "nsm_gat_apply: the layer wants %d edge features and the graph has none",
+                      c->edge_dim);
         return NULL;
     }
     if (!nsmi_want("nsm_gat_apply", "edge", edge, g->edges, c->edge_dim)) return NULL;
@@ -100,27 +109,31 @@ static nsm_tensor *edge_scores(nsm_tape *tape, const nsm_gat *gat, const nsm_gra
     return in_order;
 }
 
-nsm_tensor *nsm_gat_apply(nsm_tape *tape, nsm_gat *gat, const nsm_graph *g, nsm_tensor *x, nsm_tensor *edge,
-                          nsm_attention *attention)
+nsm_tensor *nsm_gat_apply(nsm_tape *tape, nsm_gat *gat, const nsm_graph *g, nsm_tensor *x,
+                          nsm_tensor *edge, nsm_attention *attention)
 {
     if (attention) *attention = (nsm_attention){ 0 };
     if (!tape || !gat || !g || !x || nsmi_failed(gat->module.ctx)) return NULL;
     const nsm_gat_config *c = &gat->config;
-    if (!nsmi_graph_covers("nsm_gat_apply", g) || !nsmi_want("nsm_gat_apply", "x", x, g->sources, c->in_channels)) return NULL;
+    if (!nsmi_graph_covers("nsm_gat_apply", g) ||
+        !nsmi_want("nsm_gat_apply", "x", x, g->sources, c->in_channels))
+        return NULL;
     const nsm_csr *m = c->no_self_loops ? g->csr : nsmi_graph_loops(g);
     nsm_tensor *e = edge_scores(tape, gat, g, edge ? edge : g->feature);
     nsm_tensor *h = nsm_linear(tape, x, gat->weight, NULL); /* [m, H*D] */
     nsm_tensor *src = scores(tape, c, gat->weight, gat->att_src, x);
     nsm_tensor *dst = scores(tape, c, gat->weight, gat->att_dst, x);
-    nsm_tensor *y = nsmi_failed(g->ctx) ? NULL
-                                        : nsm_gat_attention(tape, m, c->heads, c->negative_slope, c->attn_dropout, h, src, dst, e,
-                                                            attention ? &attention->prob : NULL);
+    nsm_tensor *y = nsmi_failed(g->ctx)
+                        ? NULL
+                        : nsm_gat_attention(tape, m, c->heads, c->negative_slope, c->attn_dropout,
+                                            h, src, dst, e, attention ? &attention->prob : NULL);
     nsm_tape_drop(tape, h);
     nsm_tape_drop(tape, src);
     nsm_tape_drop(tape, dst);
     nsm_tape_drop(tape, e);
     if (attention) attention->csr = m;
     y = nsmi_join_heads(tape, y, c->heads, c->average);
-    if (gat->residual) y = nsmi_add_residual(tape, y, nsmi_first_rows(tape, x, g->nodes), gat->residual);
+    if (gat->residual)
+        y = nsmi_add_residual(tape, y, nsmi_first_rows(tape, x, g->nodes), gat->residual);
     return nsmi_finish(tape, y, gat->bias, c->act, c->act_a, c->act_b, c->dropout);
 }

@@ -2,13 +2,14 @@
  *
  * Velickovic et al., "Graph Attention Networks", ICLR 2018, arXiv:1710.10903.
  *
- *   e[j->i,h] = leaky_relu(a_dst[h] . W[h] x[i] + a_src[h] . W[h] x[j] (+ a_edge[h] . W_e[h] f[j->i]))   eq. 3
+ *   e[j->i,h] = leaky_relu(a_dst[h] . W[h] x[i] + a_src[h] . W[h] x[j] (+ a_edge[h] . W_e[h]
+ *   f[j->i]))   eq. 3
  *   p[j->i,h] = softmax of e over the edges j->i that enter i               eq. 2
  *   y[i,h]    = sum over j of p[j->i,h] W[h] x[j]                           eq. 4
  *   y         = heads side by side (eq. 5), or their mean (eq. 6), (+ R x[i]) + b
  *
- * Letters: n nodes, m sources, E edges, F features in, H heads, D features per head, K edge features.
- * Parameters, with the names they have in a checkpoint:
+ * Letters: n nodes, m sources, E edges, F features in, H heads, D features per head, K edge
+ * features. Parameters, with the names they have in a checkpoint:
  *   lin.weight [H*D, F]    att_src [H, D]    att_dst [H, D]    bias [H*D], or [D] with average
  *   lin_edge.weight [H*D, K]    att_edge [H, D]    res.weight [H*D or D, F]
  *
@@ -61,8 +62,8 @@ void nsm_gat_free(nsm_gat *gat);
  * If x is NULL, return NULL and leave the earlier error in place.
  * Errors: NSM_ESHAPE x is not [g->sources, F], edge not [g->edges, K], g has fewer sources than
  * destinations; NSM_EINVAL K > 0 and there are no edge features; NSM_ENOMEM. */
-nsm_tensor *nsm_gat_apply(nsm_tape *tape, nsm_gat *gat, const nsm_graph *g, nsm_tensor *x, nsm_tensor *edge,
-                          nsm_attention *attention);
+nsm_tensor *nsm_gat_apply(nsm_tape *tape, nsm_gat *gat, const nsm_graph *g, nsm_tensor *x,
+                          nsm_tensor *edge, nsm_attention *attention);
 
 /* The parameters, to train, save and load.  Owned by the layer. */
 nsm_module *nsm_gat_module(nsm_gat *gat);

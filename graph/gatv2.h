@@ -1,6 +1,7 @@
 /* graph/gatv2.h - Graph attention layer, second form.
  *
- * Brody, Alon and Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, arXiv:2105.14491.
+ * Brody, Alon and Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022,
+ * arXiv:2105.14491.
  *
  *   l = x W_l^T + b_l (sources)    r = x W_r^T + b_r (destinations)
  *   e[j->i,h] = a[h] . leaky_relu(l[j,h] + r[i,h] (+ W_e[h] f[j->i]))       eq. 7
@@ -8,8 +9,8 @@
  *   y[i,h]    = sum over j of p[j->i,h] l[j,h]
  *   y         = heads side by side, or their mean, (+ R x[i]) + b
  *
- * Letters: n nodes, m sources, E edges, F features in, H heads, D features per head, K edge features.
- * Parameters, with the names they have in a checkpoint:
+ * Letters: n nodes, m sources, E edges, F features in, H heads, D features per head, K edge
+ * features. Parameters, with the names they have in a checkpoint:
  *   lin_l.weight [H*D, F]    lin_l.bias [H*D]    lin_r.weight, lin_r.bias the same    att [H, D]
  *   lin_edge.weight [H*D, K]    res.weight [H*D or D, F]    bias [H*D], or [D] with average
  *
@@ -57,8 +58,8 @@ void nsm_gatv2_free(nsm_gatv2 *gat);
  * order that g's edges were given; NULL: g->feature if K > 0.  attention may be NULL.
  * Return y, which belongs to the tape (do not free it), or NULL.  g must outlive the tape's step.
  * Errors: as nsm_gat_apply(). */
-nsm_tensor *nsm_gatv2_apply(nsm_tape *tape, nsm_gatv2 *gat, const nsm_graph *g, nsm_tensor *x, nsm_tensor *edge,
-                            nsm_attention *attention);
+nsm_tensor *nsm_gatv2_apply(nsm_tape *tape, nsm_gatv2 *gat, const nsm_graph *g, nsm_tensor *x,
+                            nsm_tensor *edge, nsm_attention *attention);
 
 /* The parameters, to train, save and load.  Owned by the layer. */
 nsm_module *nsm_gatv2_module(nsm_gatv2 *gat);

@@ -11,7 +11,8 @@
  * Parameters, with the names they have in a checkpoint:  lin.weight [D, F]    bias [D]
  *
  * Loops of the list are taken out and every node gets one, of the weight its own loop had, else 1
- * (improved: 2).  Of S (x W^T) and (S x) W^T the cheaper is computed.  Cost: O(n F D + E min(F, D)). */
+ * (improved: 2).  Of S (x W^T) and (S x) W^T the cheaper is computed.  Cost: O(n F D + E min(F,
+ * D)). */
 #ifndef NSM_GCN_H
 #define NSM_GCN_H
 #include "base/module.h"
@@ -49,7 +50,8 @@ void nsm_gcn_free(nsm_gcn *gcn);
  * Return y, which belongs to the tape (do not free it), or NULL.  g must outlive the tape's step.
  * If x is NULL, return NULL and leave the earlier error in place.
  * Errors: NSM_ESHAPE x is not [g->nodes, F], weight not [g->edges], g is bipartite; NSM_ENOMEM. */
-nsm_tensor *nsm_gcn_apply(nsm_tape *tape, nsm_gcn *gcn, const nsm_graph *g, nsm_tensor *x, nsm_tensor *weight);
+nsm_tensor *nsm_gcn_apply(nsm_tape *tape, nsm_gcn *gcn, const nsm_graph *g, nsm_tensor *x,
+                          nsm_tensor *weight);
 
 /* The parameters, to train, save and load.  Owned by the layer. */
 nsm_module *nsm_gcn_module(nsm_gcn *gcn);

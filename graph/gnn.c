@@ -16,7 +16,8 @@ typedef struct { int in, out, heads; bool average; nsm_act act; float a, b, drop
 typedef struct {
     const char *name;
     void *(*make)(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p);
-    nsm_tensor *(*apply)(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention);
+    nsm_tensor *(*apply)(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                         nsm_attention *attention);
     nsm_module *(*module)(void *layer);
     void (*free)(void *layer);
     bool heads;     /* has heads: the result is heads * out wide unless averaged */
@@ -25,13 +26,20 @@ typedef struct {
 
 static void *make_gcn(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p)
 {
-    return nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = p->in, .out_channels = p->out, .improved = c->improved,
-                                               .no_normalize = c->no_normalize, .no_self_loops = c->no_self_loops,
-                                               .no_bias = c->no_bias, .act = p->act, .act_a = p->a, .act_b = p->b,
+    return nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = p->in,
+                                               .out_channels = p->out,
+                                               .improved = c->improved,
+                                               .no_normalize = c->no_normalize,
+                                               .no_self_loops = c->no_self_loops,
+                                               .no_bias = c->no_bias,
+                                               .act = p->act,
+                                               .act_a = p->a,
+                                               .act_b = p->b,
                                                .dropout = p->dropout });
 }
 
-static nsm_tensor *apply_gcn(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention)
+static nsm_tensor *apply_gcn(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                             nsm_attention *attention)
 {
     (void)attention;
     return nsm_gcn_apply(tape, layer, g, x, NULL);
@@ -42,14 +50,24 @@ static void free_gcn(void *layer) { nsm_gcn_free(layer); }
 
 static void *make_gat(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p)
 {
-    return nsm_gat_new(ctx, &(nsm_gat_config){ .in_channels = p->in, .out_channels = p->out, .heads = p->heads,
-                                               .edge_dim = c->edge_dim, .average = p->average, .no_self_loops = c->no_self_loops,
-                                               .no_bias = c->no_bias, .residual = c->residual, .negative_slope = c->negative_slope,
-                                               .attn_dropout = c->attn_dropout, .act = p->act, .act_a = p->a, .act_b = p->b,
+    return nsm_gat_new(ctx, &(nsm_gat_config){ .in_channels = p->in,
+                                               .out_channels = p->out,
+                                               .heads = p->heads,
+                                               .edge_dim = c->edge_dim,
+                                               .average = p->average,
+                                               .no_self_loops = c->no_self_loops,
+                                               .no_bias = c->no_bias,
+                                               .residual = c->residual,
+                                               .negative_slope = c->negative_slope,
+                                               .attn_dropout = c->attn_dropout,
+                                               .act = p->act,
+                                               .act_a = p->a,
+                                               .act_b = p->b,
                                                .dropout = p->dropout });
 }
 
-static nsm_tensor *apply_gat(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention)
+static nsm_tensor *apply_gat(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                             nsm_attention *attention)
 {
     return nsm_gat_apply(tape, layer, g, x, NULL, attention);
 }
@@ -59,15 +77,25 @@ static void free_gat(void *layer) { nsm_gat_free(layer); }
 
 static void *make_gatv2(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p)
 {
-    return nsm_gatv2_new(ctx, &(nsm_gatv2_config){ .in_channels = p->in, .out_channels = p->out, .heads = p->heads,
-                                                   .edge_dim = c->edge_dim, .average = p->average,
-                                                   .share_weights = c->share_weights, .no_self_loops = c->no_self_loops,
-                                                   .no_bias = c->no_bias, .residual = c->residual,
-                                                   .negative_slope = c->negative_slope, .attn_dropout = c->attn_dropout,
-                                                   .act = p->act, .act_a = p->a, .act_b = p->b, .dropout = p->dropout });
+    return nsm_gatv2_new(ctx, &(nsm_gatv2_config){ .in_channels = p->in,
+                                                   .out_channels = p->out,
+                                                   .heads = p->heads,
+                                                   .edge_dim = c->edge_dim,
+                                                   .average = p->average,
+                                                   .share_weights = c->share_weights,
+                                                   .no_self_loops = c->no_self_loops,
+                                                   .no_bias = c->no_bias,
+                                                   .residual = c->residual,
+                                                   .negative_slope = c->negative_slope,
+                                                   .attn_dropout = c->attn_dropout,
+                                                   .act = p->act,
+                                                   .act_a = p->a,
+                                                   .act_b = p->b,
+                                                   .dropout = p->dropout });
 }
 
-static nsm_tensor *apply_gatv2(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention)
+static nsm_tensor *apply_gatv2(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                               nsm_attention *attention)
 {
     return nsm_gatv2_apply(tape, layer, g, x, NULL, attention);
 }
@@ -77,13 +105,21 @@ static void free_gatv2(void *layer) { nsm_gatv2_free(layer); }
 
 static void *make_sage(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p)
 {
-    return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = p->in, .out_channels = p->out, .aggr = c->aggr,
-                                                 .no_root_weight = c->no_root_weight, .normalize = c->normalize,
-                                                 .project = c->project, .no_bias = c->no_bias, .act = p->act, .act_a = p->a,
-                                                 .act_b = p->b, .dropout = p->dropout });
+    return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = p->in,
+                                                 .out_channels = p->out,
+                                                 .aggr = c->aggr,
+                                                 .no_root_weight = c->no_root_weight,
+                                                 .normalize = c->normalize,
+                                                 .project = c->project,
+                                                 .no_bias = c->no_bias,
+                                                 .act = p->act,
+                                                 .act_a = p->a,
+                                                 .act_b = p->b,
+                                                 .dropout = p->dropout });
 }
 
-static nsm_tensor *apply_sage(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention)
+static nsm_tensor *apply_sage(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                              nsm_attention *attention)
 {
     (void)attention;
     return nsm_sage_apply(tape, layer, g, x, NULL);
@@ -110,7 +146,8 @@ const char *const *nsm_gnn_kinds(void)
 /* ---- the stack ---- */
 typedef struct {
     void *conv;
-    nsm_module norm;               /* weight, bias [width]; of batch norm also the running statistics */
+    /* weight, bias [width]; of batch norm also the running statistics */
+    nsm_module norm;
     nsm_tensor *weight, *bias, *mean, *var;
     nsm_tensor *skip;              /* [width, in] or NULL */
     int width;
@@ -134,7 +171,8 @@ static const layer_kind *find_kind(nsm_ctx *ctx, const char *name)
         if (name && !strcmp(kinds[k].name, name)) return &kinds[k];
         at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", k ? ", " : "", kinds[k].name);
     }
-    nsm_error_set(ctx, NSM_EINVAL, "nsm_gnn_new: there is no kind \"%s\"; known are %s", name ? name : "(null)", known);
+    nsm_error_set(ctx, NSM_EINVAL, "nsm_gnn_new: there is no kind \"%s\"; known are %s",
+                  name ? name : "(null)", known);
     return NULL;
 }
 
@@ -191,7 +229,8 @@ static void make_jump(nsm_gnn *g)
 {
     const nsm_gnn_config *c = &g->config;
     int64_t in = 0, out = c->out_channels;
-    for (int k = 0; k < c->layers; k++) in = c->jump == NSM_GNN_JUMP_CONCAT ? in + g->stage[k].width : g->stage[k].width;
+    for (int k = 0; k < c->layers; k++)
+        in = c->jump == NSM_GNN_JUMP_CONCAT ? in + g->stage[k].width : g->stage[k].width;
     g->lin_weight = nsm_module_param(&g->lin, "weight", 2, (int64_t[]){ out, in });
     g->lin_bias = nsm_module_param(&g->lin, "bias", 1, &out);
     nsm_init_glorot_uniform(g->lin_weight, 1);
@@ -205,11 +244,15 @@ static bool fill_defaults(nsm_ctx *ctx, nsm_gnn_config *c)
     if (c->out_heads == 0) c->out_heads = 1;
     if (c->act == NSM_ACT_NONE && !c->no_act) c->act = NSM_ACT_RELU;
     if (c->negative_slope == 0) c->negative_slope = 0.2f;
-    if (c->layers > 0 && c->layers <= 1000 && c->dropout >= 0 && c->dropout < 1 && (unsigned)c->norm <= NSM_GNN_LAYER_NORM &&
-        (unsigned)c->jump <= NSM_GNN_JUMP_MAX && (unsigned)c->act < NSM_ACTS)
+    if (c->layers > 0 && c->layers <= 1000 && c->dropout >= 0 && c->dropout < 1 &&
+        (unsigned)c->norm <= NSM_GNN_LAYER_NORM && (unsigned)c->jump <= NSM_GNN_JUMP_MAX &&
+        (unsigned)c->act < NSM_ACTS)
         return true;
-    nsm_error_set(ctx, NSM_EINVAL, "nsm_gnn_new: layers is %d, dropout %g, norm %d, jump %d, act %d; want layers 1..1000, "
-                  "dropout in [0,1) and known names", c->layers, (double)c->dropout, (int)c->norm, (int)c->jump, (int)c->act);
+    nsm_error_set(
+        ctx, NSM_EINVAL,
+        "nsm_gnn_new: layers is %d, dropout %g, norm %d, jump %d, act %d; want layers 1..1000, "
+        "dropout in [0,1) and known names",
+        c->layers, (double)c->dropout, (int)c->norm, (int)c->jump, (int)c->act);
     return false;
 }
 
@@ -228,7 +271,8 @@ nsm_gnn *nsm_gnn_new(nsm_ctx *ctx, const nsm_gnn_config *config)
     nsm_module_init(&g->lin, ctx);
     g->stage = nsmi_calloc(ctx, (size_t)c.layers, sizeof *g->stage);
     for (int k = 0; g->stage && k < c.layers; k++) nsm_module_init(&g->stage[k].norm, ctx);
-    for (int k = 0, in = c.in_channels; !nsmi_failed(ctx) && k < c.layers; in = g->stage[k++].width) make_stage(g, k, in);
+    for (int k = 0, in = c.in_channels; !nsmi_failed(ctx) && k < c.layers; in = g->stage[k++].width)
+        make_stage(g, k, in);
     if (!nsmi_failed(ctx) && c.jump) make_jump(g);
     if (!nsmi_failed(ctx)) return g;
     nsm_gnn_free(g);
@@ -276,15 +320,17 @@ static nsm_tensor *apply_norm(nsm_tape *tape, const nsm_gnn *g, const stage *s, 
     return z;
 }
 
-static nsm_tensor *apply_stage(nsm_tape *tape, const nsm_gnn *g, const stage *s, const nsm_graph *graph, nsm_tensor *x,
-                               nsm_attention *attention)
+static nsm_tensor *apply_stage(nsm_tape *tape, const nsm_gnn *g, const stage *s,
+                               const nsm_graph *graph, nsm_tensor *x, nsm_attention *attention)
 {
     const nsm_gnn_config *c = &g->config;
     nsm_tensor *y = g->kind->apply(tape, s->conv, graph, x, attention);
-    if (c->residual && !g->kind->residual) y = add_skip(tape, s, y, nsmi_first_rows(tape, x, graph->nodes));
+    if (c->residual && !g->kind->residual)
+        y = add_skip(tape, s, y, nsmi_first_rows(tape, x, graph->nodes));
     if (!s->plain) return y;
     y = apply_norm(tape, g, s, y);
-    return nsmi_finish(tape, y, NULL, c->no_act ? NSM_ACT_NONE : c->act, c->act_a, c->act_b, c->dropout);
+    return nsmi_finish(tape, y, NULL, c->no_act ? NSM_ACT_NONE : c->act, c->act_a, c->act_b,
+                       c->dropout);
 }
 
 /* lin of all stages' results, each cut to the rows that the last has. */
@@ -299,15 +345,17 @@ static nsm_tensor *apply_jump(nsm_tape *tape, const nsm_gnn *g, nsm_tensor **h)
     return nsm_linear(tape, y, g->lin_weight, g->lin_bias);
 }
 
-static nsm_tensor *run(nsm_tape *tape, nsm_gnn *g, nsm_graph *const *block, const nsm_graph *whole, nsm_tensor *x,
-                       nsm_attention *attention)
+static nsm_tensor *run(nsm_tape *tape, nsm_gnn *g, nsm_graph *const *block, const nsm_graph *whole,
+                       nsm_tensor *x, nsm_attention *attention)
 {
     nsm_ctx *ctx = g->module.ctx;
     int layers = g->config.layers;
-    nsm_tensor **h = nsmi_calloc(ctx, (size_t)layers, sizeof *h), *now = nsm_dropout(tape, x, g->config.dropout);
+    nsm_tensor **h = nsmi_calloc(ctx, (size_t)layers, sizeof *h),
+               *now = nsm_dropout(tape, x, g->config.dropout);
     for (int k = 0; h && k < layers; k++) {
         nsm_tensor *before = now;
-        now = apply_stage(tape, g, &g->stage[k], whole ? whole : block[k], now, attention ? &attention[k] : NULL);
+        now = apply_stage(tape, g, &g->stage[k], whole ? whole : block[k], now,
+                          attention ? &attention[k] : NULL);
         h[k] = now;
         if (before != x && now != before && !g->config.jump) nsm_tape_drop(tape, before);
     }
@@ -316,13 +364,15 @@ static nsm_tensor *run(nsm_tape *tape, nsm_gnn *g, nsm_graph *const *block, cons
     return nsmi_failed(ctx) ? NULL : now;
 }
 
-nsm_tensor *nsm_gnn_apply(nsm_tape *tape, nsm_gnn *g, const nsm_graph *graph, nsm_tensor *x, nsm_attention *attention)
+nsm_tensor *nsm_gnn_apply(nsm_tape *tape, nsm_gnn *g, const nsm_graph *graph, nsm_tensor *x,
+                          nsm_attention *attention)
 {
     if (!tape || !g || !graph || !x || nsmi_failed(g->module.ctx)) return NULL;
     return run(tape, g, NULL, graph, x, attention);
 }
 
-nsm_tensor *nsm_gnn_apply_blocks(nsm_tape *tape, nsm_gnn *g, nsm_graph *const *block, nsm_tensor *x, nsm_attention *attention)
+nsm_tensor *nsm_gnn_apply_blocks(nsm_tape *tape, nsm_gnn *g, nsm_graph *const *block, nsm_tensor *x,
+                                 nsm_attention *attention)
 {
     if (!tape || !g || !block || !x || nsmi_failed(g->module.ctx)) return NULL;
     return run(tape, g, block, NULL, x, attention);

@@ -2,11 +2,11 @@
  *
  *   h_0     = dropout(x)
  *   h_k     = dropout(act(norm_k(conv_k(h_{k-1}) (+ h_{k-1} or its linear map))))     k < L
- *   logits  = conv_L(h_{L-1}) (+ ...), or lin(h_1 .. h_L side by side, or their maximum) with jumping
- *             knowledge (Xu et al., ICML 2018, arXiv:1806.03536)
+ *   logits  = conv_L(h_{L-1}) (+ ...), or lin(h_1 .. h_L side by side, or their maximum) with
+ *             jumping knowledge (Xu et al., ICML 2018, arXiv:1806.03536)
  *
- * Modules: conv1. conv2. ... as their layers name them, norm1. ..., skip1.weight, lin. with jumping.
- * A new kind of layer is one file and one row in the table of graph/gnn.c. */
+ * Modules: conv1. conv2. ... as their layers name them, norm1. ..., skip1.weight, lin. with
+ * jumping. A new kind of layer is one file and one row in the table of graph/gnn.c. */
 #ifndef NSM_GNN_H
 #define NSM_GNN_H
 #include "base/module.h"
@@ -32,7 +32,8 @@ typedef struct {
     bool no_act;            /* none (with act) */
     float dropout;          /* of the input and between layers (0) */
     nsm_gnn_norm norm;      /* between a layer and its activation (none) */
-    bool residual;          /* add a layer's input to its result, by a linear map where sizes differ (no) */
+    /* add a layer's input to its result, by a linear map where sizes differ (no) */
+    bool residual;
     nsm_gnn_jump jump;      /* (none) */
     bool no_bias;
     /* gat, gatv2 */
@@ -54,16 +55,21 @@ typedef struct {
 typedef struct nsm_gnn nsm_gnn;
 
 /* Make a stack, or NULL.  The caller frees it, before ctx.
- * Errors: NSM_EINVAL the kind is unknown (the known ones are named), or a layer's own; NSM_ENOMEM. */
+ * Errors: NSM_EINVAL the kind is unknown (the known ones are named), or a layer's own;
+ * NSM_ENOMEM. */
 nsm_gnn *nsm_gnn_new(nsm_ctx *ctx, const nsm_gnn_config *config);
 void nsm_gnn_free(nsm_gnn *gnn); /* NULL is allowed */
 
-/* x [n, in] on graph g -> logits [n, out].  attention: NULL, or one of each layer to be filled (kinds
- * without attention leave it zero).  The result belongs to the tape.  Errors: the layers' own. */
-nsm_tensor *nsm_gnn_apply(nsm_tape *tape, nsm_gnn *gnn, const nsm_graph *g, nsm_tensor *x, nsm_attention *attention);
+/* x [n, in] on graph g -> logits [n, out].  attention: NULL, or one of each layer to be filled
+ * (kinds without attention leave it zero).  The result belongs to the tape.  Errors: the layers'
+ * own. */
+nsm_tensor *nsm_gnn_apply(nsm_tape *tape, nsm_gnn *gnn, const nsm_graph *g, nsm_tensor *x,
+                          nsm_attention *attention);
 /* The same on sampled blocks, one a layer, the first layer's first: x [block[0]->sources, in] ->
- * [block[L-1]->nodes, out].  Errors also: NSM_ESHAPE the kind is gcn, which has no bipartite form. */
-nsm_tensor *nsm_gnn_apply_blocks(nsm_tape *tape, nsm_gnn *gnn, nsm_graph *const *block, nsm_tensor *x, nsm_attention *attention);
+ * [block[L-1]->nodes, out].  Errors also: NSM_ESHAPE the kind is gcn, which has no bipartite
+ * form. */
+nsm_tensor *nsm_gnn_apply_blocks(nsm_tape *tape, nsm_gnn *gnn, nsm_graph *const *block,
+                                 nsm_tensor *x, nsm_attention *attention);
 
 int nsm_gnn_layers(const nsm_gnn *gnn);
 const nsm_gnn_config *nsm_gnn_settings(const nsm_gnn *gnn); /* with every default filled in */

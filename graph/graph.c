@@ -21,19 +21,20 @@ static nsm_graph *wrap(nsm_ctx *ctx, nsm_csr *csr)
     return NULL;
 }
 
-static bool ends_ok(nsm_ctx *ctx, const char *who, int64_t edges, const int32_t *end, int64_t limit, const char *what)
+static bool ends_ok(nsm_ctx *ctx, const char *who, int64_t edges, const int32_t *end, int64_t limit,
+                    const char *what)
 {
     for (int64_t k = 0; k < edges; k++)
         if (end[k] < 0 || end[k] >= limit) {
-            nsm_error_set(ctx, NSM_EINVAL, "%s: the %s of edge %lld is node %d, want 0..%lld", who, what, (long long)k, end[k],
-                          (long long)limit - 1);
+            nsm_error_set(ctx, NSM_EINVAL, "%s: the %s of edge %lld is node %d, want 0..%lld", who,
+                          what, (long long)k, end[k], (long long)limit - 1);
             return false;
         }
     return true;
 }
 
-nsm_graph *nsm_graph_bipartite(nsm_ctx *ctx, int64_t sources, int64_t nodes, int64_t edges, const int32_t *src,
-                               const int32_t *dst)
+nsm_graph *nsm_graph_bipartite(nsm_ctx *ctx, int64_t sources, int64_t nodes, int64_t edges,
+                               const int32_t *src, const int32_t *dst)
 {
     if (nsmi_failed(ctx)) return NULL;
     if (!ends_ok(ctx, "nsm_graph_new", edges, src, sources, "source")) return NULL;
@@ -41,13 +42,14 @@ nsm_graph *nsm_graph_bipartite(nsm_ctx *ctx, int64_t sources, int64_t nodes, int
     return wrap(ctx, nsm_csr_new(ctx, nodes, sources, edges, dst, src, false));
 }
 
-nsm_graph *nsm_graph_new(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src, const int32_t *dst)
+nsm_graph *nsm_graph_new(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src,
+                         const int32_t *dst)
 {
     return nsm_graph_bipartite(ctx, nodes, nodes, edges, src, dst);
 }
 
-nsm_graph *nsm_graph_from_rows(nsm_ctx *ctx, int64_t sources, int64_t nodes, const int64_t *ptr, const int32_t *idx,
-                               bool without_transpose)
+nsm_graph *nsm_graph_from_rows(nsm_ctx *ctx, int64_t sources, int64_t nodes, const int64_t *ptr,
+                               const int32_t *idx, bool without_transpose)
 {
     if (nsmi_failed(ctx)) return NULL;
     return wrap(ctx, nsm_csr_from_rows(ctx, nodes, sources, ptr, idx, without_transpose));
@@ -67,14 +69,18 @@ void nsm_graph_free(nsm_graph *g)
 }
 
 /* ---- weights and features ---- */
-static int set_values(nsm_graph *g, const char *who, nsm_tensor **slot, int rank, int64_t k, const float *host)
+static int set_values(nsm_graph *g, const char *who, nsm_tensor **slot, int rank, int64_t k,
+                      const float *host)
 {
     if (!g) return NSM_EINVAL;
     if (nsmi_failed(g->ctx)) return nsm_error(g->ctx);
-    if (k <= 0) return nsm_error_set(g->ctx, NSM_EINVAL, "%s: %lld values an edge, want 1 or more", who, (long long)k);
+    if (k <= 0)
+        return nsm_error_set(g->ctx, NSM_EINVAL, "%s: %lld values an edge, want 1 or more", who,
+                             (long long)k);
     for (int64_t i = 0; i < g->edges * k; i++)
         if (!isfinite(host[i]))
-            return nsm_error_set(g->ctx, NSM_EINVAL, "%s: a value of edge %lld is not finite", who, (long long)(i / k));
+            return nsm_error_set(g->ctx, NSM_EINVAL, "%s: a value of edge %lld is not finite", who,
+                                 (long long)(i / k));
     nsm_tensor *t = nsm_tensor_from(g->ctx, NSM_F32, rank, (int64_t[]){ g->edges, k }, host);
     if (!t) return nsm_error(g->ctx);
     nsm_tensor_free(*slot);
@@ -122,7 +128,9 @@ int nsm_graph_edges(const nsm_graph *g, int32_t *src, int32_t *dst)
 int nsm_graph_degrees(const nsm_graph *g, int64_t *degree)
 {
     if (!g) return NSM_EINVAL;
-    int64_t *ptr = nsmi_failed(g->ctx) ? NULL : nsmi_host_copy(g->ctx, g->csr->fwd.ptr, (size_t)(g->nodes + 1) * sizeof *ptr);
+    int64_t *ptr = nsmi_failed(g->ctx) ? NULL
+                                       : nsmi_host_copy(g->ctx, g->csr->fwd.ptr,
+                                                        (size_t)(g->nodes + 1) * sizeof *ptr);
     for (int64_t r = 0; ptr && r < g->nodes; r++) degree[r] = ptr[r + 1] - ptr[r];
     free(ptr);
     return nsm_error(g->ctx);
@@ -138,7 +146,8 @@ void nsm_edges_free(nsm_edges *edges)
     *edges = (nsm_edges){ 0 };
 }
 
-/* Drop what repeats: sort into rows, then keep the first of each run.  The order becomes that of rows. */
+/* Drop what repeats: sort into rows, then keep the first of each run.  The order becomes that of
+ * rows. */
 static bool merge_edges(nsm_ctx *ctx, int64_t nodes, nsm_edges *all)
 {
     nsm_csr *m = nsm_csr_new(ctx, nodes, nodes, all->count, all->dst, all->src, true);
@@ -168,13 +177,14 @@ static bool merge_edges(nsm_ctx *ctx, int64_t nodes, nsm_edges *all)
     return ok;
 }
 
-int nsm_edges_symmetric(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src, const int32_t *dst, bool merge,
-                        nsm_edges *out)
+int nsm_edges_symmetric(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src,
+                        const int32_t *dst, bool merge, nsm_edges *out)
 {
     *out = (nsm_edges){ 0 };
     if (nsmi_failed(ctx)) return nsm_error(ctx);
     if (edges > INT32_MAX / 2)
-        return nsm_error_set(ctx, NSM_EINVAL, "nsm_edges_symmetric: %lld edges, want at most 2^30", (long long)edges);
+        return nsm_error_set(ctx, NSM_EINVAL, "nsm_edges_symmetric: %lld edges, want at most 2^30",
+                             (long long)edges);
     if (!ends_ok(ctx, "nsm_edges_symmetric", edges, src, nodes, "source") ||
         !ends_ok(ctx, "nsm_edges_symmetric", edges, dst, nodes, "destination"))
         return nsm_error(ctx);
@@ -201,8 +211,10 @@ int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_
     if (nsmi_failed(ctx)) return nsm_error(ctx);
     for (int64_t i = 0; i < g->nodes; i++)
         if (graph_of_node[i] < 0 || graph_of_node[i] >= graphs)
-            return nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_set_members: the graph of node %lld is %d, want 0..%lld",
-                                 (long long)i, graph_of_node[i], (long long)graphs - 1);
+            return nsm_error_set(
+                ctx, NSM_EINVAL,
+                "nsm_graph_set_members: the graph of node %lld is %d, want 0..%lld", (long long)i,
+                graph_of_node[i], (long long)graphs - 1);
     int32_t *node = nsmi_malloc(ctx, (size_t)g->nodes * sizeof *node);
     if (!node) return nsm_error(ctx);
     for (int64_t i = 0; i < g->nodes; i++) node[i] = (int32_t)i;
@@ -227,7 +239,11 @@ int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_
     return NSM_OK;
 }
 
-typedef struct { int32_t *src, *dst, *graph_of_node; float *weight, *feature; int64_t nodes, edges, k; } joined;
+typedef struct {
+    int32_t *src, *dst, *graph_of_node;
+    float *weight, *feature;
+    int64_t nodes, edges, k;
+} joined;
 
 /* Edges and their values of graph number `which`, after those before it. */
 static void append(joined *j, const nsm_graph *g, int64_t which)
@@ -246,25 +262,30 @@ static void append(joined *j, const nsm_graph *g, int64_t which)
 }
 
 /* Sizes of all; false with an error where they cannot stand in one batch. */
-static bool batch_sizes(nsm_ctx *ctx, int64_t count, nsm_graph *const *graph, int64_t *nodes, int64_t *edges)
+static bool batch_sizes(nsm_ctx *ctx, int64_t count, nsm_graph *const *graph, int64_t *nodes,
+                        int64_t *edges)
 {
     const nsm_graph *first = count ? graph[0] : NULL;
     *nodes = *edges = 0;
     for (int64_t i = 0; i < count; i++) {
         const nsm_graph *g = graph[i];
         if (!g || g->sources != g->nodes)
-            nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_batch: graph %lld is NULL or bipartite", (long long)i);
+            nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_batch: graph %lld is NULL or bipartite",
+                          (long long)i);
         else if (!g->weight != !first->weight || !g->feature != !first->feature ||
                  (g->feature && g->feature->dim[1] != first->feature->dim[1]))
-            nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_batch: graph %lld has other edge weights or features than graph 0",
-                          (long long)i);
+            nsm_error_set(
+                ctx, NSM_EINVAL,
+                "nsm_graph_batch: graph %lld has other edge weights or features than graph 0",
+                (long long)i);
         if (nsmi_failed(ctx)) return false;
         *nodes += g->nodes;
         *edges += g->edges;
     }
     if (*nodes > INT32_MAX || *edges > INT32_MAX)
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_batch: %lld nodes and %lld edges, want fewer than 2^31", (long long)*nodes,
-                      (long long)*edges);
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_graph_batch: %lld nodes and %lld edges, want fewer than 2^31",
+                      (long long)*nodes, (long long)*edges);
     return !nsmi_failed(ctx);
 }
 

@@ -1,4 +1,5 @@
-/* graph/hetero.c - Graphs with types: a table of node types, and a bipartite graph for each relation. */
+/* graph/hetero.c - Graphs with types: a table of node types, and a bipartite graph for each
+ * relation. */
 #include "config.h"
 #include "graph/internal.h"
 
@@ -42,9 +43,12 @@ int nsm_hetero_add_nodes(nsm_hetero *h, const char *name, int64_t nodes)
     if (!h) return NSM_EINVAL;
     if (nsmi_failed(h->ctx)) return nsm_error(h->ctx);
     if (nodes < 0 || nodes > INT32_MAX || nsm_hetero_find_nodes(h, name) >= 0)
-        return nsm_error_set(h->ctx, NSM_EINVAL, "nsm_hetero_add_nodes: the type %s exists, or its %lld nodes are not 0..2^31-1",
-                             name, (long long)nodes);
-    nsm_node_type *more = nsmi_realloc(h->ctx, h->node_type, (size_t)h->node_types + 1, sizeof *more);
+        return nsm_error_set(
+            h->ctx, NSM_EINVAL,
+            "nsm_hetero_add_nodes: the type %s exists, or its %lld nodes are not 0..2^31-1", name,
+            (long long)nodes);
+    nsm_node_type *more = nsmi_realloc(h->ctx, h->node_type, (size_t)h->node_types + 1,
+                                       sizeof *more);
     if (!more) return nsm_error(h->ctx);
     h->node_type = more;
     char *copy = nsmi_strdup(h->ctx, name);
@@ -53,19 +57,23 @@ int nsm_hetero_add_nodes(nsm_hetero *h, const char *name, int64_t nodes)
     return h->node_types++;
 }
 
-int nsm_hetero_add_edges(nsm_hetero *h, const char *name, int src_type, int dst_type, int64_t edges, const int32_t *src,
-                         const int32_t *dst)
+int nsm_hetero_add_edges(nsm_hetero *h, const char *name, int src_type, int dst_type, int64_t edges,
+                         const int32_t *src, const int32_t *dst)
 {
     if (!h) return NSM_EINVAL;
     if (nsmi_failed(h->ctx)) return nsm_error(h->ctx);
-    bool known = src_type >= 0 && src_type < h->node_types && dst_type >= 0 && dst_type < h->node_types;
+    bool known = src_type >= 0 && src_type < h->node_types && dst_type >= 0 &&
+                 dst_type < h->node_types;
     if (!known || nsm_hetero_find_edges(h, name) >= 0)
-        return nsm_error_set(h->ctx, NSM_EINVAL, "nsm_hetero_add_edges: the relation %s exists, or its node types %d and %d do not",
-                             name, src_type, dst_type);
+        return nsm_error_set(
+            h->ctx, NSM_EINVAL,
+            "nsm_hetero_add_edges: the relation %s exists, or its node types %d and %d do not",
+            name, src_type, dst_type);
     nsm_relation *more = nsmi_realloc(h->ctx, h->relation, (size_t)h->relations + 1, sizeof *more);
     if (!more) return nsm_error(h->ctx);
     h->relation = more;
-    nsm_graph *g = nsm_graph_bipartite(h->ctx, h->node_type[src_type].nodes, h->node_type[dst_type].nodes, edges, src, dst);
+    nsm_graph *g = nsm_graph_bipartite(h->ctx, h->node_type[src_type].nodes,
+                                       h->node_type[dst_type].nodes, edges, src, dst);
     char *copy = g ? nsmi_strdup(h->ctx, name) : NULL;
     if (!copy) {
         nsm_graph_free(g);
@@ -86,8 +94,9 @@ nsm_graph *nsm_hetero_flat(const nsm_hetero *h)
     }
     for (int i = 0; i < h->relations; i++) edges += h->relation[i].graph->edges;
     if (nodes > INT32_MAX || edges > INT32_MAX)
-        nsm_error_set(h->ctx, NSM_EINVAL, "nsm_hetero_flat: %lld nodes and %lld edges, want fewer than 2^31", (long long)nodes,
-                      (long long)edges);
+        nsm_error_set(h->ctx, NSM_EINVAL,
+                      "nsm_hetero_flat: %lld nodes and %lld edges, want fewer than 2^31",
+                      (long long)nodes, (long long)edges);
     int32_t *src = nsmi_failed(h->ctx) ? NULL : nsmi_malloc(h->ctx, (size_t)edges * sizeof *src);
     int32_t *dst = src ? nsmi_malloc(h->ctx, (size_t)edges * sizeof *dst) : NULL;
     for (int i = 0; dst && i < h->relations; i++) {

@@ -4,11 +4,17 @@
 #include "graph/internal.h"
 #include "nsm-igraph.h"
 
-static bool fits(nsm_ctx *ctx, igraph_integer_t nodes, igraph_integer_t edges, const igraph_vector_t *weight)
+static bool fits(nsm_ctx *ctx, igraph_integer_t nodes, igraph_integer_t edges,
+                 const igraph_vector_t *weight)
 {
-    if (nodes <= INT32_MAX && edges <= INT32_MAX / 2 && (!weight || igraph_vector_size(weight) == edges)) return true;
-    nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_from_igraph: %lld nodes, %lld edges, %lld weights; want fewer than 2^31 nodes and "
-                  "2^30 edges, and a weight each", (long long)nodes, (long long)edges,
+    if (nodes <= INT32_MAX && edges <= INT32_MAX / 2 &&
+        (!weight || igraph_vector_size(weight) == edges))
+        return true;
+    nsm_error_set(ctx, NSM_EINVAL,
+                  "nsm_graph_from_igraph: %lld nodes, %lld edges, %lld weights; want fewer than "
+                  "2^31 nodes and "
+                  "2^30 edges, and a weight each",
+                  (long long)nodes, (long long)edges,
                   (long long)(weight ? igraph_vector_size(weight) : edges));
     return false;
 }
@@ -20,7 +26,8 @@ nsm_graph *nsm_graph_from_igraph(nsm_ctx *ctx, const igraph_t *from, const igrap
     bool both = !igraph_is_directed(from);
     if (!fits(ctx, nodes, edges, weight)) return NULL;
     size_t room = (size_t)edges * (both ? 2 : 1);
-    int32_t *src = nsmi_malloc(ctx, room * sizeof *src), *dst = nsmi_malloc(ctx, room * sizeof *dst);
+    int32_t *src = nsmi_malloc(ctx, room * sizeof *src),
+            *dst = nsmi_malloc(ctx, room * sizeof *dst);
     float *w = weight ? nsmi_malloc(ctx, room * sizeof *w) : NULL;
     nsm_graph *g = NULL;
     int64_t at = 0;
@@ -66,11 +73,14 @@ int nsm_graph_to_igraph(const nsm_graph *g, igraph_t *to)
     nsm_ctx *ctx = g->ctx;
     if (nsmi_failed(ctx)) return nsm_error(ctx);
     int64_t first = g->sources == g->nodes ? 0 : g->nodes; /* number of source 0 */
-    int32_t *src = nsmi_malloc(ctx, (size_t)g->edges * sizeof *src), *dst = nsmi_malloc(ctx, (size_t)g->edges * sizeof *dst);
+    int32_t *src = nsmi_malloc(ctx, (size_t)g->edges * sizeof *src),
+            *dst = nsmi_malloc(ctx, (size_t)g->edges * sizeof *dst);
     if (src && dst && nsm_graph_edges(g, src, dst) == NSM_OK) {
         for (int64_t k = 0; k < g->edges; k++) src[k] += (int32_t)first;
         int code = build(src, dst, first ? first + g->sources : g->nodes, g->edges, to);
-        if (code) nsm_error_set(ctx, NSM_ENOMEM, "nsm_graph_to_igraph: igraph says %s", igraph_strerror((igraph_error_t)code));
+        if (code)
+            nsm_error_set(ctx, NSM_ENOMEM, "nsm_graph_to_igraph: igraph says %s",
+                          igraph_strerror((igraph_error_t)code));
     }
     free(src);
     free(dst);

@@ -14,12 +14,15 @@ bool nsmi_want(const char *who, const char *what, const nsm_tensor *x, int64_t r
 {
     char have[96];
     if (x->type == NSM_F32 && x->rank == 2 && x->dim[0] == rows && x->dim[1] == cols) return true;
-    nsm_error_set(x->ctx, NSM_ESHAPE, "%s: shapes do not agree: %s is %s %s, want float32 [%lld,%lld]", who, what,
-                  nsm_type_name(x->type), nsm_shape_text(x, have), (long long)rows, (long long)cols);
+    nsm_error_set(x->ctx, NSM_ESHAPE,
+                  "%s: shapes do not agree: %s is %s %s, want float32 [%lld,%lld]", who, what,
+                  nsm_type_name(x->type), nsm_shape_text(x, have), (long long)rows,
+                  (long long)cols);
     return false;
 }
 
-nsm_tensor *nsmi_finish(nsm_tape *tape, nsm_tensor *y, nsm_tensor *bias, nsm_act act, float a, float b, float dropout)
+nsm_tensor *nsmi_finish(nsm_tape *tape, nsm_tensor *y, nsm_tensor *bias, nsm_act act, float a,
+                        float b, float dropout)
 {
     if (a == 0 && b == 0) nsm_act_constants(act, &a, &b);
     nsm_tensor *z = y ? nsm_activate(tape, y, bias, act, a, b, dropout) : NULL;
@@ -35,7 +38,8 @@ nsm_tensor *nsmi_first_rows(nsm_tape *tape, nsm_tensor *x, int64_t rows)
 nsm_tensor *nsmi_join_heads(nsm_tape *tape, nsm_tensor *y, int heads, bool average)
 {
     if (!y || !average || heads == 1) return y;
-    nsm_tensor *by_head = nsm_reshape(tape, y, 3, (int64_t[]){ y->dim[0], heads, y->dim[1] / heads });
+    nsm_tensor *by_head = nsm_reshape(tape, y, 3,
+                                      (int64_t[]){ y->dim[0], heads, y->dim[1] / heads });
     nsm_tensor *mean = nsm_mean(tape, by_head, 1, false);
     nsm_tape_drop(tape, y);
     return mean;
@@ -53,7 +57,9 @@ nsm_tensor *nsmi_add_residual(nsm_tape *tape, nsm_tensor *y, nsm_tensor *x, nsm_
 bool nsmi_graph_covers(const char *who, const nsm_graph *g)
 {
     if (g->sources >= g->nodes) return true;
-    nsm_error_set(g->ctx, NSM_ESHAPE, "%s: the graph has %lld sources and %lld destinations; the first sources are the destinations",
+    nsm_error_set(g->ctx, NSM_ESHAPE,
+                  "%s: the graph has %lld sources and %lld destinations; the first sources are the "
+                  "destinations",
                   who, (long long)g->sources, (long long)g->nodes);
     return false;
 }
@@ -68,5 +74,6 @@ int nsm_attention_get(const nsm_attention *a, int32_t *src, int32_t *dst, float 
         for (int64_t e = ptr[r]; e < ptr[r + 1]; e++) dst[e] = (int32_t)r;
     free(ptr);
     ctx->dev.be->to_host(&ctx->dev, (size_t)a->csr->nnz * sizeof *src, a->csr->fwd.idx, src);
-    return a->prob ? nsm_tensor_get(a->prob, prob) : nsm_error_set(ctx, NSM_EINVAL, "nsm_attention_get: nothing was computed");
+    return a->prob ? nsm_tensor_get(a->prob, prob)
+                   : nsm_error_set(ctx, NSM_EINVAL, "nsm_attention_get: nothing was computed");
 }

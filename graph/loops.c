@@ -35,7 +35,8 @@ static bool get_rows(const nsm_csr *m, rows *r)
     r->ptr = nsmi_host_copy(ctx, m->fwd.ptr, (size_t)(m->rows + 1) * sizeof *r->ptr);
     r->idx = nsmi_host_copy(ctx, m->fwd.idx, (size_t)m->nnz * sizeof *r->idx);
     r->source = nsmi_malloc(ctx, (size_t)m->nnz * sizeof *r->source);
-    if (r->source && m->source) ctx->dev.be->to_host(&ctx->dev, (size_t)m->nnz * sizeof *r->source, m->source, r->source);
+    if (r->source && m->source)
+        ctx->dev.be->to_host(&ctx->dev, (size_t)m->nnz * sizeof *r->source, m->source, r->source);
     for (int64_t e = 0; r->source && !m->source && e < m->nnz; e++) r->source[e] = (int32_t)e;
     return !nsmi_failed(ctx);
 }
@@ -62,7 +63,8 @@ static bool build_loops(const nsm_graph *g, const rows *r)
         ptr[i] = at;
         for (int64_t e = r->ptr[i]; e <= r->ptr[i + 1]; e++) {
             bool end = e == r->ptr[i + 1];
-            if (!placed && (end || r->idx[e] >= i)) { /* columns ascend: the loop has its place here */
+            /* columns ascend: the loop has its place here */
+            if (!placed && (end || r->idx[e] >= i)) {
                 idx[at] = (int32_t)i;
                 origin[at++] = -1;
                 placed = true;
@@ -89,8 +91,10 @@ const nsm_csr *nsmi_graph_loops(const nsm_graph *g)
     if (nsmi_failed(g->ctx)) return NULL;
     if (g->cache->loops) return g->cache->loops;
     if (g->sources < g->nodes) {
-        nsm_error_set(g->ctx, NSM_EINVAL, "self loops: the graph has %lld sources and %lld destinations, want as many or more",
-                      (long long)g->sources, (long long)g->nodes);
+        nsm_error_set(
+            g->ctx, NSM_EINVAL,
+            "self loops: the graph has %lld sources and %lld destinations, want as many or more",
+            (long long)g->sources, (long long)g->nodes);
         return NULL;
     }
     if (get_rows(g->csr, &r)) build_loops(g, &r);
@@ -104,7 +108,9 @@ typedef struct { int64_t *ptr; int32_t *idx; int64_t rows; } map;
 
 static nsm_csr *finish_map(const nsm_graph *g, map *m)
 {
-    nsm_csr *made = nsmi_failed(g->ctx) ? NULL : nsm_csr_from_rows(g->ctx, m->rows, g->edges, m->ptr, m->idx, false);
+    nsm_csr *made = nsmi_failed(g->ctx)
+                        ? NULL
+                        : nsm_csr_from_rows(g->ctx, m->rows, g->edges, m->ptr, m->idx, false);
     free(m->ptr);
     free(m->idx);
     return made;
@@ -185,7 +191,8 @@ static bool mean_map(const nsm_graph *g)
     float *share = NULL;
     if (c->fill_values) return true;
     if (!c->fill_mean) c->fill_mean = loop_map(g, false, &share);
-    if (c->fill_mean) c->fill_values = nsm_tensor_from(g->ctx, NSM_F32, 1, &c->fill_mean->nnz, share);
+    if (c->fill_mean)
+        c->fill_values = nsm_tensor_from(g->ctx, NSM_F32, 1, &c->fill_mean->nnz, share);
     if (c->fill_mean && !c->fill_values) {
         nsm_csr_free(c->fill_mean);
         c->fill_mean = NULL;
@@ -201,12 +208,14 @@ nsm_tensor *nsmi_edge_values(nsm_tape *tape, const nsm_graph *g, bool loops, nsm
         nsm_csr *order = order_map(g);
         return order ? nsm_spmm(tape, order, NULL, false, x) : NULL;
     }
-    return mean_map(g) ? nsm_spmm(tape, g->cache->fill_mean, g->cache->fill_values, false, x) : NULL;
+    return mean_map(g) ? nsm_spmm(tape, g->cache->fill_mean, g->cache->fill_values, false, x)
+                       : NULL;
 }
 
 /* ---- GCN ---- */
 /* Weights by entry on the host: `weight` (caller's order, host) or 1, and those of added loops. */
-static float *entry_weights(const nsm_graph *g, const nsm_csr *m, nsmi_gcn_options o, const rows *r, const float *weight)
+static float *entry_weights(const nsm_graph *g, const nsm_csr *m, nsmi_gcn_options o, const rows *r,
+                            const float *weight)
 {
     float *w = nsmi_malloc(g->ctx, (size_t)m->nnz * sizeof *w);
     float *own = o.loops ? nsmi_malloc(g->ctx, (size_t)g->nodes * sizeof *own) : NULL;
@@ -238,7 +247,8 @@ static float *entry_weights(const nsm_graph *g, const nsm_csr *m, nsmi_gcn_optio
 static void normalize(int64_t nodes, const rows *r, const double *factor, float *w)
 {
     for (int64_t i = 0; i < nodes; i++)
-        for (int64_t e = r->ptr[i]; e < r->ptr[i + 1]; e++) w[e] = (float)(w[e] * factor[i] * factor[r->idx[e]]);
+        for (int64_t e = r->ptr[i]; e < r->ptr[i + 1]; e++)
+            w[e] = (float)(w[e] * factor[i] * factor[r->idx[e]]);
 }
 
 /* The entries for the graph's own weights, which nothing trains. */
@@ -246,7 +256,9 @@ static nsm_tensor *fixed_entries(const nsm_graph *g, const nsm_csr *m, nsmi_gcn_
 {
     nsm_tensor *made = NULL;
     rows r = { 0 };
-    float *host = g->weight ? nsmi_host_copy(g->ctx, g->weight->data, (size_t)g->edges * sizeof *host) : NULL;
+    float *host = g->weight
+                      ? nsmi_host_copy(g->ctx, g->weight->data, (size_t)g->edges * sizeof *host)
+                      : NULL;
     double *factor = nsmi_calloc(g->ctx, (size_t)g->nodes, sizeof *factor);
     float *w = !nsmi_failed(g->ctx) && get_rows(m, &r) ? entry_weights(g, m, o, &r, host) : NULL;
     if (w && o.normalize) {
@@ -273,7 +285,8 @@ static nsm_tensor *fill_weights(const nsm_graph *g, bool improved)
     int64_t n = c->loops->nnz;
     int64_t *ptr = nsmi_host_copy(g->ctx, c->keep_loops->fwd.ptr, (size_t)(n + 1) * sizeof *ptr);
     float *w = nsmi_malloc(g->ctx, (size_t)n * sizeof *w);
-    for (int64_t e = 0; ptr && w && e < n; e++) w[e] = ptr[e + 1] == ptr[e] ? (improved ? 2.0f : 1.0f) : 0.0f;
+    for (int64_t e = 0; ptr && w && e < n; e++)
+        w[e] = ptr[e + 1] == ptr[e] ? (improved ? 2.0f : 1.0f) : 0.0f;
     if (ptr && w) *slot = nsm_tensor_from(g->ctx, NSM_F32, 2, (int64_t[]){ n, 1 }, w);
     free(ptr);
     free(w);
@@ -289,7 +302,8 @@ static nsm_tensor *inverse_root(nsm_tape *tape, nsm_tensor *d)
 }
 
 /* The entries as a function of the weights: gradients pass through the degrees too. */
-static nsm_tensor *computed_entries(nsm_tape *tape, const nsm_graph *g, const nsm_csr *m, nsmi_gcn_options o, nsm_tensor *weight)
+static nsm_tensor *computed_entries(nsm_tape *tape, const nsm_graph *g, const nsm_csr *m,
+                                    nsmi_gcn_options o, nsm_tensor *weight)
 {
     nsmi_graph_cache *c = g->cache;
     nsm_tensor *w = nsm_reshape(tape, weight, 2, (int64_t[]){ g->edges, 1 });
@@ -298,7 +312,8 @@ static nsm_tensor *computed_entries(nsm_tape *tape, const nsm_graph *g, const ns
         if (!c->keep_loops) c->keep_loops = loop_map(g, true, &share);
         free(share);
         nsm_tensor *fill = fill_weights(g, o.improved);
-        w = c->keep_loops ? nsm_add(tape, nsm_spmm(tape, c->keep_loops, NULL, false, w), fill) : NULL;
+        w = c->keep_loops ? nsm_add(tape, nsm_spmm(tape, c->keep_loops, NULL, false, w), fill)
+                          : NULL;
     } else {
         w = nsmi_edge_values(tape, g, false, w);
     }
@@ -307,7 +322,8 @@ static nsm_tensor *computed_entries(nsm_tape *tape, const nsm_graph *g, const ns
     return nsm_mul(tape, w, nsm_sddmm(tape, m, 1, root, root));
 }
 
-const nsm_csr *nsmi_gcn_matrix(nsm_tape *tape, const nsm_graph *g, nsmi_gcn_options o, nsm_tensor *weight, nsm_tensor **value)
+const nsm_csr *nsmi_gcn_matrix(nsm_tape *tape, const nsm_graph *g, nsmi_gcn_options o,
+                               nsm_tensor *weight, nsm_tensor **value)
 {
     const nsm_csr *m = o.loops ? nsmi_graph_loops(g) : g->csr;
     *value = NULL;

@@ -15,7 +15,8 @@ static bool get_adjacency(const nsm_graph *g, adjacency *a)
     a->ptr = nsmi_host_copy(ctx, g->csr->fwd.ptr, (size_t)(g->nodes + 1) * sizeof *a->ptr);
     a->idx = nsmi_host_copy(ctx, g->csr->fwd.idx, (size_t)g->edges * sizeof *a->idx);
     a->degree = nsmi_malloc(ctx, (size_t)g->nodes * sizeof *a->degree);
-    for (int64_t i = 0; !nsmi_failed(ctx) && i < g->nodes; i++) a->degree[i] = a->ptr[i + 1] - a->ptr[i];
+    for (int64_t i = 0; !nsmi_failed(ctx) && i < g->nodes; i++)
+        a->degree[i] = a->ptr[i + 1] - a->ptr[i];
     return !nsmi_failed(ctx);
 }
 
@@ -89,11 +90,15 @@ int nsm_graph_order(const nsm_graph *g, nsm_order order, int32_t *place)
     nsm_ctx *ctx = g->ctx;
     if (nsmi_failed(ctx)) return nsm_error(ctx);
     if (g->sources != g->nodes || (unsigned)order > NSM_ORDER_RCM)
-        return nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_order: the graph is bipartite or the order %d unknown", (int)order);
+        return nsm_error_set(ctx, NSM_EINVAL,
+                             "nsm_graph_order: the graph is bipartite or the order %d unknown",
+                             (int)order);
     adjacency a = { 0 };
     int32_t *node = nsmi_malloc(ctx, (size_t)g->nodes * sizeof *node);
-    bool ok = node && get_adjacency(g, &a) && (order == NSM_ORDER_DEGREE ? by_degree(ctx, &a, node) : cuthill_mckee(ctx, &a, node));
-    for (int64_t i = 0; ok && i < g->nodes; i++) place[node[i]] = (int32_t)(g->nodes - 1 - i); /* both are turned around */
+    bool ok = node && get_adjacency(g, &a) &&
+              (order == NSM_ORDER_DEGREE ? by_degree(ctx, &a, node) : cuthill_mckee(ctx, &a, node));
+    /* both are turned around */
+    for (int64_t i = 0; ok && i < g->nodes; i++) place[node[i]] = (int32_t)(g->nodes - 1 - i);
     free_adjacency(&a);
     free(node);
     return nsm_error(ctx);
@@ -104,8 +109,10 @@ static bool is_permutation(const nsm_graph *g, const int32_t *place)
     bool *taken = nsmi_calloc(g->ctx, (size_t)g->nodes, sizeof *taken);
     for (int64_t i = 0; taken && i < g->nodes; i++) {
         if (place[i] < 0 || place[i] >= g->nodes || taken[place[i]]) {
-            nsm_error_set(g->ctx, NSM_EINVAL, "nsm_graph_permuted: node %lld goes to %d, which is taken or not in 0..%lld",
-                          (long long)i, place[i], (long long)g->nodes - 1);
+            nsm_error_set(
+                g->ctx, NSM_EINVAL,
+                "nsm_graph_permuted: node %lld goes to %d, which is taken or not in 0..%lld",
+                (long long)i, place[i], (long long)g->nodes - 1);
             break;
         }
         taken[place[i]] = true;
@@ -118,8 +125,10 @@ static void copy_values(nsm_graph *to, const nsm_graph *g)
 {
     int64_t k = g->feature ? g->feature->dim[1] : 1;
     float *host = nsmi_malloc(g->ctx, (size_t)(g->edges * k) * sizeof *host);
-    if (host && g->weight && nsm_tensor_get(g->weight, host) == NSM_OK) nsm_graph_set_weights(to, host);
-    if (host && g->feature && nsm_tensor_get(g->feature, host) == NSM_OK) nsm_graph_set_features(to, k, host);
+    if (host && g->weight && nsm_tensor_get(g->weight, host) == NSM_OK)
+        nsm_graph_set_weights(to, host);
+    if (host && g->feature && nsm_tensor_get(g->feature, host) == NSM_OK)
+        nsm_graph_set_features(to, k, host);
     free(host);
 }
 
@@ -132,7 +141,8 @@ nsm_graph *nsm_graph_permuted(const nsm_graph *g, const int32_t *place)
         return NULL;
     }
     nsm_graph *made = NULL;
-    int32_t *src = nsmi_malloc(ctx, (size_t)g->edges * sizeof *src), *dst = nsmi_malloc(ctx, (size_t)g->edges * sizeof *dst);
+    int32_t *src = nsmi_malloc(ctx, (size_t)g->edges * sizeof *src),
+            *dst = nsmi_malloc(ctx, (size_t)g->edges * sizeof *dst);
     if (src && dst && is_permutation(g, place) && nsm_graph_edges(g, src, dst) == NSM_OK) {
         for (int64_t k = 0; k < g->edges; k++) {
             src[k] = place[src[k]];

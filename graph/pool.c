@@ -22,8 +22,14 @@ static nsm_tensor *pool(nsm_tape *tape, nsm_graph *g, nsm_tensor *x, bool mean)
     return m ? nsm_spmm(tape, m, NULL, mean, x) : NULL;
 }
 
-nsm_tensor *nsm_pool_sum(nsm_tape *tape, nsm_graph *g, nsm_tensor *x) { return pool(tape, g, x, false); }
-nsm_tensor *nsm_pool_mean(nsm_tape *tape, nsm_graph *g, nsm_tensor *x) { return pool(tape, g, x, true); }
+nsm_tensor *nsm_pool_sum(nsm_tape *tape, nsm_graph *g, nsm_tensor *x)
+{
+    return pool(tape, g, x, false);
+}
+nsm_tensor *nsm_pool_mean(nsm_tape *tape, nsm_graph *g, nsm_tensor *x)
+{
+    return pool(tape, g, x, true);
+}
 
 nsm_tensor *nsm_pool_max(nsm_tape *tape, nsm_graph *g, nsm_tensor *x)
 {
@@ -50,8 +56,9 @@ nsm_attention_pool *nsm_attention_pool_new(nsm_ctx *ctx, const nsm_attention_poo
 {
     if (nsmi_failed(ctx)) return NULL;
     if (c->in_channels <= 0 || c->out_channels <= 0) {
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_attention_pool_new: in_channels is %d, out_channels %d, want sizes > 0", c->in_channels,
-                      c->out_channels);
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_attention_pool_new: in_channels is %d, out_channels %d, want sizes > 0",
+                      c->in_channels, c->out_channels);
         return NULL;
     }
     nsm_attention_pool *p = nsmi_calloc(ctx, 1, sizeof *p);
@@ -77,15 +84,20 @@ void nsm_attention_pool_free(nsm_attention_pool *p)
 
 nsm_module *nsm_attention_pool_module(nsm_attention_pool *p) { return p ? &p->module : NULL; }
 
-nsm_tensor *nsm_attention_pool_apply(nsm_tape *tape, nsm_attention_pool *p, nsm_graph *g, nsm_tensor *x)
+nsm_tensor *nsm_attention_pool_apply(nsm_tape *tape, nsm_attention_pool *p, nsm_graph *g,
+                                     nsm_tensor *x)
 {
     if (!tape || !p || !g || !x || nsmi_failed(p->module.ctx)) return NULL;
-    if (!nsmi_want("nsm_attention_pool_apply", "x", x, g->nodes, p->config.in_channels)) return NULL;
+    if (!nsmi_want("nsm_attention_pool_apply", "x", x, g->nodes, p->config.in_channels))
+        return NULL;
     const nsm_csr *m = members(g);
     if (!m) return NULL;
     nsm_tensor *in_order = nsm_gather(tape, x, g->member_node); /* a graph's nodes together */
-    nsm_tensor *gate = nsm_segment_softmax(tape, m, nsm_linear(tape, in_order, p->gate_weight, p->gate_bias));
-    return nsm_segment_sum(tape, m, nsm_mul(tape, gate, nsm_linear(tape, in_order, p->weight, p->bias)));
+    nsm_tensor *gate = nsm_segment_softmax(tape, m,
+                                           nsm_linear(tape, in_order, p->gate_weight,
+                                                      p->gate_bias));
+    return nsm_segment_sum(tape, m,
+                           nsm_mul(tape, gate, nsm_linear(tape, in_order, p->weight, p->bias)));
 }
 
 /* ---- GraphNorm ---- */
@@ -131,10 +143,13 @@ nsm_module *nsm_graph_norm_module(nsm_graph_norm *norm) { return norm ? &norm->m
 nsm_tensor *nsm_graph_norm_apply(nsm_tape *tape, nsm_graph_norm *norm, nsm_graph *g, nsm_tensor *x)
 {
     if (!tape || !norm || !g || !x || nsmi_failed(norm->module.ctx)) return NULL;
-    if (!nsmi_want("nsm_graph_norm_apply", "x", x, g->nodes, norm->channels) || !members(g)) return NULL;
+    if (!nsmi_want("nsm_graph_norm_apply", "x", x, g->nodes, norm->channels) || !members(g))
+        return NULL;
     nsm_tensor *shift = nsm_mul(tape, nsm_pool_mean(tape, g, x), norm->mean_scale);  /* [G, F] */
     nsm_tensor *o = nsm_sub(tape, x, nsm_gather(tape, shift, g->graph_of));
     nsm_tensor *var = nsm_pool_mean(tape, g, nsm_square(tape, o));
-    nsm_tensor *scale = nsm_mul(tape, nsm_rsqrt(tape, nsm_scale(tape, var, 1, norm->eps)), norm->weight); /* [G, F] */
+    /* [G, F] */
+    nsm_tensor *scale = nsm_mul(tape, nsm_rsqrt(tape, nsm_scale(tape, var, 1, norm->eps)),
+                                norm->weight);
     return nsm_add(tape, nsm_mul(tape, o, nsm_gather(tape, scale, g->graph_of)), norm->bias);
 }

@@ -17,7 +17,8 @@ nsm_tensor *nsm_pool_mean(nsm_tape *tape, nsm_graph *g, nsm_tensor *x);
 nsm_tensor *nsm_pool_max(nsm_tape *tape, nsm_graph *g, nsm_tensor *x);
 
 /* Attentional pooling (Li et al., ICLR 2016, arXiv:1511.05493, eq. 7 with softmax):
- *   y[g] = sum over its nodes of softmax(gate_nn x) * (nn x), the softmax over a graph's nodes, by column
+ *   y[g] = sum over its nodes of softmax(gate_nn x) * (nn x), the softmax over a graph's nodes, by
+ *   column
  * Parameters: gate_nn.weight [1 or D, F], gate_nn.bias, nn.weight [D, F], nn.bias [D]. */
 typedef struct {
     int in_channels, out_channels; /* F, D; must be > 0 */
@@ -27,7 +28,9 @@ typedef struct nsm_attention_pool nsm_attention_pool;
 /* Errors: NSM_EINVAL a size is not positive; NSM_ENOMEM. */
 nsm_attention_pool *nsm_attention_pool_new(nsm_ctx *ctx, const nsm_attention_pool_config *config);
 void nsm_attention_pool_free(nsm_attention_pool *p); /* NULL is allowed */
-nsm_tensor *nsm_attention_pool_apply(nsm_tape *tape, nsm_attention_pool *p, nsm_graph *g, nsm_tensor *x); /* [G, D] */
+/* [G, D] */
+nsm_tensor *nsm_attention_pool_apply(nsm_tape *tape, nsm_attention_pool *p, nsm_graph *g,
+                                     nsm_tensor *x);
 nsm_module *nsm_attention_pool_module(nsm_attention_pool *p);
 
 /* GraphNorm (Cai et al., ICML 2021, arXiv:2009.03294): by graph and channel, m = mean x,
@@ -37,7 +40,8 @@ typedef struct nsm_graph_norm nsm_graph_norm;
 /* eps 0: 1e-5.  Errors: NSM_EINVAL channels is not positive; NSM_ENOMEM. */
 nsm_graph_norm *nsm_graph_norm_new(nsm_ctx *ctx, int channels, float eps);
 void nsm_graph_norm_free(nsm_graph_norm *norm); /* NULL is allowed */
-nsm_tensor *nsm_graph_norm_apply(nsm_tape *tape, nsm_graph_norm *norm, nsm_graph *g, nsm_tensor *x); /* [n, F] */
+/* [n, F] */
+nsm_tensor *nsm_graph_norm_apply(nsm_tape *tape, nsm_graph_norm *norm, nsm_graph *g, nsm_tensor *x);
 nsm_module *nsm_graph_norm_module(nsm_graph_norm *norm);
 
 #ifdef __cplusplus

@@ -13,13 +13,14 @@ struct nsm_sage {
 
 static bool config_ok(nsm_ctx *ctx, const nsm_sage_config *c)
 {
-    if (c->in_channels > 0 && c->dst_channels > 0 && c->out_channels > 0 && (unsigned)c->aggr <= NSM_SAGE_SUM && c->dropout >= 0 &&
-        c->dropout < 1)
+    if (c->in_channels > 0 && c->dst_channels > 0 && c->out_channels > 0 &&
+        (unsigned)c->aggr <= NSM_SAGE_SUM && c->dropout >= 0 && c->dropout < 1)
         return true;
-    nsm_error_set(ctx, NSM_EINVAL,
-                  "nsm_sage_new: in_channels is %d, dst_channels %d, out_channels %d, aggr %d, dropout %g; "
-                  "want sizes > 0, aggr 0..2, dropout in [0,1)",
-                  c->in_channels, c->dst_channels, c->out_channels, (int)c->aggr, (double)c->dropout);
+    nsm_error_set(
+        ctx, NSM_EINVAL,
+        "nsm_sage_new: in_channels is %d, dst_channels %d, out_channels %d, aggr %d, dropout %g; "
+        "want sizes > 0, aggr 0..2, dropout in [0,1)",
+        c->in_channels, c->dst_channels, c->out_channels, (int)c->aggr, (double)c->dropout);
     return false;
 }
 
@@ -70,14 +71,16 @@ static nsm_tensor *aggregate(nsm_tape *tape, const nsm_sage *s, const nsm_graph 
 }
 
 /* W_l aggr(x) + W_r dst, without bias. */
-static nsm_tensor *combine(nsm_tape *tape, const nsm_sage *s, const nsm_graph *g, nsm_tensor *x, nsm_tensor *dst)
+static nsm_tensor *combine(nsm_tape *tape, const nsm_sage *s, const nsm_graph *g, nsm_tensor *x,
+                           nsm_tensor *dst)
 {
     const nsm_sage_config *c = &s->config;
     nsm_tensor *y;
     if (c->aggr == NSM_SAGE_MAX || (!x->csr && c->in_channels <= c->out_channels)) {
         nsm_tensor *a = aggregate(tape, s, g, x); /* [n, F] */
         bool together = s->wr && dst && !dst->csr;
-        y = together ? nsm_linear2(tape, a, s->wl, dst, s->wr, NULL) : nsm_linear(tape, a, s->wl, NULL);
+        y = together ? nsm_linear2(tape, a, s->wl, dst, s->wr, NULL)
+                     : nsm_linear(tape, a, s->wl, NULL);
         nsm_tape_drop(tape, a);
         return s->wr && !together ? nsmi_add_residual(tape, y, dst, s->wr) : y;
     }
@@ -87,21 +90,26 @@ static nsm_tensor *combine(nsm_tape *tape, const nsm_sage *s, const nsm_graph *g
     return s->wr ? nsmi_add_residual(tape, y, dst, s->wr) : y;
 }
 
-static bool shapes_ok(const nsm_sage *s, const nsm_graph *g, const nsm_tensor *x, const nsm_tensor *dst)
+static bool shapes_ok(const nsm_sage *s, const nsm_graph *g, const nsm_tensor *x,
+                      const nsm_tensor *dst)
 {
     const nsm_sage_config *c = &s->config;
     if (!dst && !nsmi_graph_covers("nsm_sage_apply", g)) return false;
     if (c->aggr == NSM_SAGE_MAX && !c->project && x->csr) {
-        nsm_error_set(g->ctx, NSM_ESHAPE, "nsm_sage_apply: x is a sparse matrix, which max without project does not take");
+        nsm_error_set(
+            g->ctx, NSM_ESHAPE,
+            "nsm_sage_apply: x is a sparse matrix, which max without project does not take");
         return false;
     }
     return nsmi_want("nsm_sage_apply", "x", x, g->sources, c->in_channels) &&
            (!dst || nsmi_want("nsm_sage_apply", "dst", dst, g->nodes, c->dst_channels));
 }
 
-nsm_tensor *nsm_sage_apply(nsm_tape *tape, nsm_sage *s, const nsm_graph *g, nsm_tensor *x, nsm_tensor *dst)
+nsm_tensor *nsm_sage_apply(nsm_tape *tape, nsm_sage *s, const nsm_graph *g, nsm_tensor *x,
+                           nsm_tensor *dst)
 {
-    if (!tape || !s || !g || !x || nsmi_failed(s->module.ctx) || !shapes_ok(s, g, x, dst)) return NULL;
+    if (!tape || !s || !g || !x || nsmi_failed(s->module.ctx) || !shapes_ok(s, g, x, dst))
+        return NULL;
     const nsm_sage_config *c = &s->config;
     nsm_tensor *own = dst ? dst : s->wr ? nsmi_first_rows(tape, x, g->nodes) : NULL;
     nsm_tensor *from = x;

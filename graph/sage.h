@@ -44,7 +44,8 @@ typedef struct nsm_sage nsm_sage;
 
 /* Make a layer: weights and biases uniform in +-1/sqrt(their inputs), drawn from ctx's generator.
  * Return it, or NULL.  The caller frees it, before ctx.
- * Errors: NSM_EINVAL a size is not positive, aggr is unknown, dropout is not in [0, 1); NSM_ENOMEM. */
+ * Errors: NSM_EINVAL a size is not positive, aggr is unknown, dropout is not in [0, 1);
+ * NSM_ENOMEM. */
 nsm_sage *nsm_sage_new(nsm_ctx *ctx, const nsm_sage_config *config);
 
 /* Free the layer and its parameters.  NULL is allowed. */
@@ -56,7 +57,8 @@ void nsm_sage_free(nsm_sage *sage);
  * If x is NULL, return NULL and leave the earlier error in place.
  * Errors: NSM_ESHAPE x is not [g->sources, F], dst not [g->nodes, G], dst is NULL and g has fewer
  * sources than destinations; NSM_ENOMEM. */
-nsm_tensor *nsm_sage_apply(nsm_tape *tape, nsm_sage *sage, const nsm_graph *g, nsm_tensor *x, nsm_tensor *dst);
+nsm_tensor *nsm_sage_apply(nsm_tape *tape, nsm_sage *sage, const nsm_graph *g, nsm_tensor *x,
+                           nsm_tensor *dst);
 
 /* The parameters, to train, save and load.  Owned by the layer. */
 nsm_module *nsm_sage_module(nsm_sage *sage);

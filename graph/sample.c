@@ -1,9 +1,9 @@
 /* graph/sample.c - Drawing one batch.
  *
- * What it costs is memory's latency: two random lines an edge (the neighbour, its place in the hash).
- * So destinations are taken a few at a time, and what each step will read is asked for a step
- * before.  Without replacement by Floyd's algorithm (Bentley and Floyd, CACM 1987): k draws for k
- * of n, whatever n is.
+ * What it costs is memory's latency: two random lines an edge (the neighbour, its place in the
+ * hash). So destinations are taken a few at a time, and what each step will read is asked for a
+ * step before.  Without replacement by Floyd's algorithm (Bentley and Floyd, CACM 1987): k draws
+ * for k of n, whatever n is.
  *
  * Draws come from Philox under a key of (seed, epoch), then (batch, hop), at a counter that names
  * the destination's place in the batch.  Nothing here touches a context. */
@@ -28,7 +28,8 @@ void nsmi_shuffle(uint64_t epoch_key, int64_t n, int32_t *node)
 {
     uint64_t key = key_of(epoch_key, UINT64_MAX); /* no batch has this number */
     for (int64_t i = n - 1; i > 0; i--) {
-        int64_t k = (int64_t)((uint64_t)nsmi_philox_u32(key, 0, (uint64_t)i) * (uint64_t)(i + 1) >> 32);
+        int64_t k = (int64_t)((uint64_t)nsmi_philox_u32(key, 0, (uint64_t)i) * (uint64_t)(i + 1) >>
+                              32);
         int32_t swap = node[i];
         node[i] = node[k];
         node[k] = swap;
@@ -68,7 +69,10 @@ void nsmi_picker_clear(nsmi_picker *p)
 }
 
 /* ---- which number a node has within the batch ---- */
-static inline int64_t home(const nsmi_picker *p, int32_t node) { return (int64_t)((uint32_t)node * 0x9E3779B1u >> p->shift); }
+static inline int64_t home(const nsmi_picker *p, int32_t node)
+{
+    return (int64_t)((uint32_t)node * 0x9E3779B1u >> p->shift);
+}
 
 /* The number of a node, `next` if it had none. */
 static inline int32_t number_of(nsmi_picker *p, int32_t node, int32_t next)
@@ -158,10 +162,12 @@ static void count_hop(const nsm_sampler_config *c, const nsmi_draft *d, int fan_
 }
 
 /* Edges of destinations from .. to: where they stand, then who they are, then their numbers. */
-static void draw_group(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key, nsmi_draft *d, nsmi_hop *h, int64_t from, int64_t to)
+static void draw_group(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key, nsmi_draft *d,
+                       nsmi_hop *h, int64_t from, int64_t to)
 {
     for (int64_t i = from; i < to; i++) {
-        int64_t first = c->ptr[d->node[i]], n = c->ptr[d->node[i] + 1] - first, at = h->ptr[i], k = h->ptr[i + 1] - at;
+        int64_t first = c->ptr[d->node[i]], n = c->ptr[d->node[i] + 1] - first, at = h->ptr[i],
+                k = h->ptr[i + 1] - at;
         stream s = { .key = key, .counter = (uint64_t)i << 32 };
         pick(&s, n, k, first, p->place + at);
         for (int64_t e = at; e < at + k; e++) __builtin_prefetch(c->idx + p->place[e]);
@@ -177,17 +183,19 @@ static void draw_group(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key
     }
 }
 
-static int draw_hop(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key, int fan_out, nsmi_draft *d, nsmi_hop *h)
+static int draw_hop(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key, int fan_out,
+                    nsmi_draft *d, nsmi_hop *h)
 {
     h->dst = d->nodes;
     if (!GROW(h->ptr, h->ptr_room, h->dst + 1)) return NSM_ENOMEM;
     count_hop(c, d, fan_out, h);
     int64_t most = d->nodes + h->edges;
-    if (most > INT32_MAX || !GROW(h->idx, h->idx_room, h->edges) || !GROW(p->place, p->place_room, h->edges) ||
-        !GROW(d->node, d->node_room, most))
+    if (most > INT32_MAX || !GROW(h->idx, h->idx_room, h->edges) ||
+        !GROW(p->place, p->place_room, h->edges) || !GROW(d->node, d->node_room, most))
         return NSM_ENOMEM;
     if (2 * most > p->slots && !reset_numbers(p, most, d)) return NSM_ENOMEM;
-    for (int64_t i = 0; i < h->dst; i += GROUP) draw_group(c, p, key, d, h, i, i + GROUP < h->dst ? i + GROUP : h->dst);
+    for (int64_t i = 0; i < h->dst; i += GROUP)
+        draw_group(c, p, key, d, h, i, i + GROUP < h->dst ? i + GROUP : h->dst);
     d->edges += h->edges;
     return NSM_OK;
 }
@@ -208,14 +216,15 @@ static int gather(const nsm_sampler_config *c, nsmi_draft *d)
     if (c->read) return c->read(c->user, d->nodes, d->node, d->x);
     for (int64_t i = 0; i < d->nodes; i++) {
         if (i + AHEAD < d->nodes)
-            for (int64_t k = 0; k < f; k += 16) __builtin_prefetch(c->x + d->node[i + AHEAD] * f + k);
+            for (int64_t k = 0; k < f; k += 16)
+                __builtin_prefetch(c->x + d->node[i + AHEAD] * f + k);
         memcpy(d->x + i * f, c->x + d->node[i] * f, (size_t)f * sizeof *d->x);
     }
     return NSM_OK;
 }
 
-int nsmi_sample(const nsm_sampler_config *c, nsmi_picker *p, uint64_t epoch_key, int64_t number, int64_t seeds,
-              const int32_t *seed_node, nsmi_draft *d)
+int nsmi_sample(const nsm_sampler_config *c, nsmi_picker *p, uint64_t epoch_key, int64_t number,
+                int64_t seeds, const int32_t *seed_node, nsmi_draft *d)
 {
     if (!d->hop && !(d->hop = calloc((size_t)c->layers, sizeof *d->hop))) return NSM_ENOMEM;
     if (!GROW(d->node, d->node_room, seeds)) return NSM_ENOMEM;
@@ -224,7 +233,8 @@ int nsmi_sample(const nsm_sampler_config *c, nsmi_picker *p, uint64_t epoch_key,
     d->edges = 0;
     if (!reset_numbers(p, seeds, d)) return NSM_ENOMEM;
     for (int k = 0; k < c->layers; k++) {
-        int code = draw_hop(c, p, key_of(epoch_key, (uint64_t)number * 64 + (uint64_t)k), c->fan_out[k], d, &d->hop[k]);
+        int code = draw_hop(c, p, key_of(epoch_key, (uint64_t)number * 64 + (uint64_t)k),
+                            c->fan_out[k], d, &d->hop[k]);
         if (code) return code;
     }
     return c->features ? gather(c, d) : NSM_OK;

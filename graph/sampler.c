@@ -50,7 +50,8 @@ static void give_cores(nsm_sampler *s)
 /* ---- the threads ---- */
 static bool may_draw(const nsm_sampler *s)
 {
-    return s->running && s->next_drawn < s->batches && s->ring[s->next_drawn % s->config.ahead].state == EMPTY;
+    return s->running && s->next_drawn < s->batches &&
+           s->ring[s->next_drawn % s->config.ahead].state == EMPTY;
 }
 
 static void *work(void *user)
@@ -62,11 +63,13 @@ static void *work(void *user)
         while (!s->stop && !may_draw(s)) pthread_cond_wait(&s->changed, &s->mutex);
         if (s->stop) break;
         int64_t b = s->next_drawn++, first = b * s->config.batch;
-        int64_t seeds = s->config.seeds - first < s->config.batch ? s->config.seeds - first : s->config.batch;
+        int64_t seeds = s->config.seeds - first < s->config.batch ? s->config.seeds - first
+                                                                  : s->config.batch;
         slot *mine = &s->ring[b % s->config.ahead];
         mine->state = BUSY;
         pthread_mutex_unlock(&s->mutex);
-        int code = nsmi_sample(&s->config, &picker, s->epoch_key, b, seeds, s->order + first, &mine->draft);
+        int code = nsmi_sample(&s->config, &picker, s->epoch_key, b, seeds, s->order + first,
+                               &mine->draft);
         pthread_mutex_lock(&s->mutex);
         mine->code = code;
         mine->state = READY;
@@ -83,27 +86,35 @@ static bool start_threads(nsm_sampler *s)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (s->threads < s->config.workers && pthread_create(&s->thread[s->threads], NULL, work, s) == 0) s->threads++;
+    while (s->threads < s->config.workers &&
+           pthread_create(&s->thread[s->threads], NULL, work, s) == 0)
+        s->threads++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (s->threads == s->config.workers) return true;
-    nsm_error_set(s->ctx, NSM_ENOMEM, "nsm_sampler_new: thread %d of %d could not be started", s->threads + 1, s->config.workers);
+    nsm_error_set(s->ctx, NSM_ENOMEM, "nsm_sampler_new: thread %d of %d could not be started",
+                  s->threads + 1, s->config.workers);
     return false;
 }
 
 /* ---- making ---- */
 static bool numbers_ok(nsm_ctx *ctx, const nsm_sampler_config *c)
 {
-    bool ok = c->nodes >= 0 && c->nodes <= INT32_MAX && c->layers > 0 && c->layers <= 64 && c->seeds >= 0 && c->seeds <= INT32_MAX &&
-              c->batch > 0 && c->workers > 0 && c->workers <= 1024 && c->ahead > 0 && c->ahead <= 4096 && c->features >= 0 &&
+    bool ok = c->nodes >= 0 && c->nodes <= INT32_MAX && c->layers > 0 && c->layers <= 64 &&
+              c->seeds >= 0 && c->seeds <= INT32_MAX && c->batch > 0 && c->workers > 0 &&
+              c->workers <= 1024 && c->ahead > 0 && c->ahead <= 4096 && c->features >= 0 &&
               (c->features == 0 || c->x || c->read) && c->ptr && c->idx && c->fan_out;
     if (!ok)
         nsm_error_set(ctx, NSM_EINVAL,
-                      "nsm_sampler_new: nodes %lld, layers %d, seeds %lld, batch %d, workers %d, ahead %d, features %lld: "
-                      "one is out of range, or what it needs is NULL", (long long)c->nodes, c->layers, (long long)c->seeds, c->batch,
-                      c->workers, c->ahead, (long long)c->features);
+                      "nsm_sampler_new: nodes %lld, layers %d, seeds %lld, batch %d, workers %d, "
+                      "ahead %d, features %lld: "
+                      "one is out of range, or what it needs is NULL",
+                      (long long)c->nodes, c->layers, (long long)c->seeds, c->batch, c->workers,
+                      c->ahead, (long long)c->features);
     for (int k = 0; ok && k < c->layers; k++)
         if (c->fan_out[k] < -1) {
-            nsm_error_set(ctx, NSM_EINVAL, "nsm_sampler_new: the fan-out of hop %d is %d, want -1 or more", k, c->fan_out[k]);
+            nsm_error_set(ctx, NSM_EINVAL,
+                          "nsm_sampler_new: the fan-out of hop %d is %d, want -1 or more", k,
+                          c->fan_out[k]);
             return false;
         }
     return ok;
@@ -119,15 +130,16 @@ static bool graph_ok(nsm_ctx *ctx, const nsm_sampler_config *c)
     }
     for (int64_t e = 0; e < c->ptr[c->nodes]; e++)
         if (c->idx[e] < 0 || c->idx[e] >= c->nodes) {
-            nsm_error_set(ctx, NSM_EINVAL, "nsm_sampler_new: the source of entry %lld is %d, want 0..%lld", (long long)e, c->idx[e],
-                          (long long)c->nodes - 1);
+            nsm_error_set(ctx, NSM_EINVAL,
+                          "nsm_sampler_new: the source of entry %lld is %d, want 0..%lld",
+                          (long long)e, c->idx[e], (long long)c->nodes - 1);
             return false;
         }
     for (int64_t i = 0; i < c->seeds; i++) {
         int64_t node = c->seed_node ? c->seed_node[i] : i;
         if (node >= 0 && node < c->nodes) continue;
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_sampler_new: seed %lld is node %lld, want 0..%lld", (long long)i, (long long)node,
-                      (long long)c->nodes - 1);
+        nsm_error_set(ctx, NSM_EINVAL, "nsm_sampler_new: seed %lld is node %lld, want 0..%lld",
+                      (long long)i, (long long)node, (long long)c->nodes - 1);
         return false;
     }
     return true;
@@ -198,7 +210,8 @@ void nsm_sampler_free(nsm_sampler *s)
     for (int i = 0; i < s->threads; i++) pthread_join(s->thread[i], NULL);
     give_up_batch(s);
     give_cores(s);
-    for (int i = 0; s->ring && i < s->config.ahead; i++) nsmi_draft_clear(&s->ring[i].draft, s->config.layers);
+    for (int i = 0; s->ring && i < s->config.ahead; i++)
+        nsmi_draft_clear(&s->ring[i].draft, s->config.layers);
     if (s->locks) {
         pthread_mutex_destroy(&s->mutex);
         pthread_cond_destroy(&s->changed);
@@ -226,8 +239,10 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
     if (!s) return NSM_EINVAL;
     if (nsmi_failed(s->ctx)) return nsm_error(s->ctx);
     if (epoch < 0 || first < 0 || first > s->batches)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "nsm_sampler_start: epoch %lld, batch %lld; want epoch >= 0, batch 0..%lld",
-                             (long long)epoch, (long long)first, (long long)s->batches);
+        return nsm_error_set(
+            s->ctx, NSM_EINVAL,
+            "nsm_sampler_start: epoch %lld, batch %lld; want epoch >= 0, batch 0..%lld",
+            (long long)epoch, (long long)first, (long long)s->batches);
     give_up_batch(s);
     s->held = NULL;
     pthread_mutex_lock(&s->mutex);
@@ -235,7 +250,8 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
     while (any_busy(s)) pthread_cond_wait(&s->changed, &s->mutex);
     for (int i = 0; i < s->config.ahead; i++) s->ring[i].state = EMPTY;
     s->epoch_key = nsmi_epoch_key(s->config.seed, epoch);
-    for (int64_t i = 0; i < s->config.seeds; i++) s->order[i] = s->config.seed_node ? s->config.seed_node[i] : (int32_t)i;
+    for (int64_t i = 0; i < s->config.seeds; i++)
+        s->order[i] = s->config.seed_node ? s->config.seed_node[i] : (int32_t)i;
     if (!s->config.in_order) nsmi_shuffle(s->epoch_key, s->config.seeds, s->order);
     s->next_drawn = s->next_given = first;
     take_cores(s); /* before they run: a reader may look at the team */
@@ -249,8 +265,11 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
 static nsm_tensor *features_of(nsm_sampler *s, nsmi_draft *d)
 {
     int64_t dim[2] = { d->nodes, s->config.features };
-    if (strcmp(nsm_ctx_backend(s->ctx), "cpu")) return nsm_tensor_from(s->ctx, NSM_F32, 2, dim, d->x);
-    s->view = (nsm_tensor){ .ctx = s->ctx, .rank = 2, .type = NSM_F32, .dim = { dim[0], dim[1], 1, 1, 1 }, .data = d->x };
+    if (strcmp(nsm_ctx_backend(s->ctx), "cpu"))
+        return nsm_tensor_from(s->ctx, NSM_F32, 2, dim, d->x);
+    s->view = (nsm_tensor){
+        .ctx = s->ctx, .rank = 2, .type = NSM_F32, .dim = { dim[0], dim[1], 1, 1, 1 }, .data = d->x
+    };
     return &s->view;
 }
 
@@ -267,7 +286,8 @@ static const nsm_batch *hand_out(nsm_sampler *s, nsmi_draft *d, int64_t number)
     for (int k = 0; k < layers; k++) {
         nsmi_hop *h = &d->hop[k];
         int64_t sources = k + 1 < layers ? d->hop[k + 1].dst : d->nodes;
-        b->block[layers - 1 - k] = nsm_graph_from_rows(s->ctx, sources, h->dst, h->ptr, h->idx, false);
+        b->block[layers - 1 - k] = nsm_graph_from_rows(s->ctx, sources, h->dst, h->ptr, h->idx,
+                                                       false);
     }
     if (s->config.features) b->x = features_of(s, d);
     return nsmi_failed(s->ctx) ? NULL : b;
@@ -295,7 +315,8 @@ const nsm_batch *nsm_sampler_next(nsm_sampler *s)
     int code = mine->code;
     pthread_mutex_unlock(&s->mutex);
     if (code) {
-        nsm_error_set(s->ctx, code, "nsm_sampler_next: batch %lld could not be drawn: %s", (long long)number, nsm_error_text(code));
+        nsm_error_set(s->ctx, code, "nsm_sampler_next: batch %lld could not be drawn: %s",
+                      (long long)number, nsm_error_text(code));
         return NULL;
     }
     return hand_out(s, &mine->draft, number);

@@ -35,7 +35,8 @@ typedef struct {
     bool in_order;          /* take the seeds as they stand (shuffle them anew each epoch) */
     uint64_t seed;          /* of everything drawn (0) */
     int workers;            /* threads (1); from nsm_sampler_start() to the epoch's end the context
-                             * has so many fewer, at least 1, or its barriers would wait for a core */
+                             * has so many fewer, at least 1, or its barriers would wait for a
+                             * core */
     int ahead;              /* batches that are prepared at most (2 a worker) */
     int64_t features;       /* F: gather the features of a batch's nodes (none) */
     const float *x;         /* [n, F] host, or */
@@ -50,7 +51,8 @@ typedef struct {
     const int32_t *node;    /* [nodes] host: which node of the graph each is */
     int64_t edges;          /* sampled in all blocks */
     int layers;
-    nsm_graph **block;      /* [layers] the first layer's first, as nsm_gnn_apply_blocks() wants them */
+    /* [layers] the first layer's first, as nsm_gnn_apply_blocks() wants them */
+    nsm_graph **block;
     nsm_tensor *x;          /* [nodes, F], or NULL without features */
 } nsm_batch;
 

@@ -1,5 +1,6 @@
 /* kernels/philox.h - Philox4x32-10, the counter-based generator (Salmon et al., SC 2011), for one
- * counter at a time: plain C, for the host and, with NSMI_DEVICE set to __host__ __device__, for CUDA.
+ * counter at a time: plain C, for the host and, with NSMI_DEVICE set to __host__ __device__, for
+ * CUDA.
  *
  * Draw i of a block {seed, offset} is word i % 4 of the cipher of counter offset + i / 4 (64 bits
  * in the two low counter words, the high ones 0), keyed with the two halves of seed. */

@@ -45,7 +45,8 @@ RULE nsmi_sgd_momentum(const nsmi_constants *k, float *w, float g, float *s0)
 }
 
 /* The two moments; returns the second. */
-NSMI_UPDATE_DEVICE static inline float nsmi_moments(const nsmi_constants *k, float g, float *m, float *v)
+NSMI_UPDATE_DEVICE static inline float nsmi_moments(const nsmi_constants *k, float g, float *m,
+                                                    float *v)
 {
     *m += k->one_beta1 * (g - *m);
     *v = k->beta2 * *v + k->one_beta2 * g * g;
@@ -53,7 +54,8 @@ NSMI_UPDATE_DEVICE static inline float nsmi_moments(const nsmi_constants *k, flo
 }
 
 /* top NULL: without amsgrad, which divides by the largest second moment so far */
-RULE nsmi_adam_by(const nsmi_constants *k, float keep, float *w, float g, float *m, float *v, float *top)
+RULE nsmi_adam_by(const nsmi_constants *k, float keep, float *w, float g, float *m, float *v,
+                  float *top)
 {
     float second = nsmi_moments(k, g, m, v);
     if (top) second = *top = *top > second ? *top : second;

@@ -26,14 +26,20 @@ struct nsm_backbone {
 /* ---- making ---- */
 static bool config_ok(nsm_ctx *ctx, const nsm_backbone_config *c)
 {
-    bool ok = c->mixer && c->width > 0 && c->layers >= 0 && (c->vocab > 0) + (c->features > 0) == !c->bare && c->vocab >= 0 && (c->bare || c->outputs > 0) && c->inner >= -1 &&
-              (unsigned)c->act < NSM_ACTS && (c->position != NSM_POSITION_LEARNED || c->places > 0) && c->types >= 0 && c->eps > 0 && c->last_eps > 0 &&
-              c->dropout >= 0 && c->dropout < 1 && (!c->tied || (c->vocab > 0 && c->outputs == c->vocab));
+    bool ok = c->mixer && c->width > 0 && c->layers >= 0 &&
+              (c->vocab > 0) + (c->features > 0) == !c->bare && c->vocab >= 0 &&
+              (c->bare || c->outputs > 0) && c->inner >= -1 && (unsigned)c->act < NSM_ACTS &&
+              (c->position != NSM_POSITION_LEARNED || c->places > 0) && c->types >= 0 &&
+              c->eps > 0 && c->last_eps > 0 && c->dropout >= 0 && c->dropout < 1 &&
+              (!c->tied || (c->vocab > 0 && c->outputs == c->vocab));
     if (!ok)
         nsm_error_set(ctx, NSM_EINVAL,
-                      "nsm_backbone_new: mixer %s, width %d, layers %d, vocab %d, features %d (one of both), outputs %d (vocab if tied), inner %d, "
-                      "places %d, types %d, eps %g, dropout %g", c->mixer ? c->mixer : "none", c->width, c->layers, c->vocab, c->features,
-                      c->outputs, c->inner, c->places, c->types, (double)c->eps, (double)c->dropout);
+                      "nsm_backbone_new: mixer %s, width %d, layers %d, vocab %d, features %d (one "
+                      "of both), outputs %d (vocab if tied), inner %d, "
+                      "places %d, types %d, eps %g, dropout %g",
+                      c->mixer ? c->mixer : "none", c->width, c->layers, c->vocab, c->features,
+                      c->outputs, c->inner, c->places, c->types, (double)c->eps,
+                      (double)c->dropout);
     return ok;
 }
 
@@ -57,11 +63,17 @@ static nsm_tensor *linear_new(nsm_module *m, const char *name, int64_t out, int6
     return w;
 }
 
-static nsm_mixer *mixer_new(layer *l, const nsm_backbone_config *c, const char *name, int at, nsm_mixer *first)
+static nsm_mixer *mixer_new(layer *l, const nsm_backbone_config *c, const char *name, int at,
+                            nsm_mixer *first)
 {
     bool feed = !strcmp(name, "feed");
-    nsm_mixer *m = nsm_mixer_new(l->module.ctx, feed ? c->feed : c->mixer, &(nsm_mixer_config){
-        .width = c->width, .options = feed ? c->feed_options : c->options, .layer = at, .layers = c->layers, .first = first });
+    nsm_mixer *m = nsm_mixer_new(l->module.ctx, feed ? c->feed : c->mixer,
+                                 &(nsm_mixer_config){ .width = c->width,
+                                                      .options = feed ? c->feed_options
+                                                                      : c->options,
+                                                      .layer = at,
+                                                      .layers = c->layers,
+                                                      .first = first });
     if (m) nsm_module_child(&l->module, name, &m->module);
     return m;
 }
@@ -84,7 +96,8 @@ static void layer_new(nsm_backbone *b, int at)
         l->up = linear_new(&l->module, "up.weight", rows, c->width);
         if (!c->no_bias) l->up_bias = nsm_module_param(&l->module, "up.bias", 1, &rows);
         l->down = linear_new(&l->module, "down.weight", c->width, c->inner);
-        if (!c->no_bias) l->down_bias = nsm_module_param(&l->module, "down.bias", 1, (int64_t[]){ c->width });
+        if (!c->no_bias)
+            l->down_bias = nsm_module_param(&l->module, "down.bias", 1, (int64_t[]){ c->width });
     }
     snprintf(name, sizeof name, "layers.%d", at);
     nsm_module_child(&b->module, name, &l->module);
@@ -160,7 +173,10 @@ void nsm_backbone_free(nsm_backbone *b)
 
 nsm_module *nsm_backbone_module(nsm_backbone *b) { return b ? &b->module : NULL; }
 const nsm_backbone_config *nsm_backbone_settings(const nsm_backbone *b) { return &b->config; }
-nsm_mixer *nsm_backbone_mixer(nsm_backbone *b, int at) { return at >= 0 && at < b->layers ? b->layer[at].mixer : NULL; }
+nsm_mixer *nsm_backbone_mixer(nsm_backbone *b, int at)
+{
+    return at >= 0 && at < b->layers ? b->layer[at].mixer : NULL;
+}
 
 /* ---- positions ---- */
 /* The places of n tokens: [n] where all rows are alike, else [B, n]. */
@@ -175,7 +191,8 @@ static nsm_tensor *places_of(nsm_tape *tape, int64_t n, const nsm_state *s)
             alike = alike && seen[r] == seen[0];
             for (int64_t i = 0; i < n; i++) place[r * n + i] = (int32_t)(seen[r] + i);
         }
-        t = nsm_tape_tensor(tape, NSM_I32, alike ? 1 : 2, alike ? &n : (const int64_t[]){ rows, n }, place);
+        t = nsm_tape_tensor(tape, NSM_I32, alike ? 1 : 2, alike ? &n : (const int64_t[]){ rows, n },
+                            place);
     }
     return t;
 }
@@ -212,36 +229,42 @@ static nsm_tensor *plus(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b, const nsm_
 static nsm_tensor *normed(nsm_tape *tape, const nsm_backbone *b, norm n, nsm_tensor *x)
 {
     float eps = n.w == b->norm.w ? b->config.last_eps : b->config.eps;
-    return b->config.rms_norm ? nsm_rms_norm(tape, x, n.w, 1, eps) : nsm_layer_norm(tape, x, n.w, n.b, 1, eps);
+    return b->config.rms_norm ? nsm_rms_norm(tape, x, n.w, 1, eps)
+                              : nsm_layer_norm(tape, x, n.w, n.b, 1, eps);
 }
 
-static nsm_tensor *feed_forward(nsm_tape *tape, const nsm_backbone *b, const layer *l, nsm_tensor *x)
+static nsm_tensor *feed_forward(nsm_tape *tape, const nsm_backbone *b, const layer *l,
+                                nsm_tensor *x)
 {
     const nsm_backbone_config *c = &b->config;
     float p, q;
     nsm_act_constants(c->act, &p, &q);
     nsm_tensor *u = nsm_linear(tape, x, l->up, c->gated ? l->up_bias : NULL);
-    nsm_tensor *a = c->gated ? nsm_glu(tape, u, -1, c->act, 0) : nsm_activate(tape, u, l->up_bias, c->act, p, q, 0);
+    nsm_tensor *a = c->gated ? nsm_glu(tape, u, -1, c->act, 0)
+                             : nsm_activate(tape, u, l->up_bias, c->act, p, q, 0);
     nsm_tape_drop(tape, u);
     nsm_tensor *y = nsm_linear(tape, a, l->down, l->down_bias);
     nsm_tape_drop(tape, a);
     return y;
 }
 
-/* Does y stand, and if faults are looked for, is it finite?  Notes its name otherwise.  given: a tensor of the caller's. */
+/* Does y stand, and if faults are looked for, is it finite?  Notes its name otherwise.  given: a
+ * tensor of the caller's. */
 typedef struct { nsm_backbone *b; bool looking; const nsm_tensor *given; } watch;
 static bool stands(watch *w, int at, const char *what, const nsm_tensor *y)
 {
     const nsm_ctx *ctx = w->b->module.ctx;
     if (!y) return false;
-    if (!w->looking || ctx->dev.be->all_finite((nsm_device *)&ctx->dev, nsm_numel(y), y->f32)) return true;
+    if (!w->looking || ctx->dev.be->all_finite((nsm_device *)&ctx->dev, nsm_numel(y), y->f32))
+        return true;
     if (at < 0) snprintf(w->b->fault, sizeof w->b->fault, "%s", what);
     else snprintf(w->b->fault, sizeof w->b->fault, "layers.%d.%s", at, what);
     return false;
 }
 
 /* x through a layer: one branch after the other. */
-static nsm_tensor *through(nsm_tape *tape, nsm_backbone *b, int at, nsm_tensor *x, nsm_tensor *length, nsm_state *s, watch *w)
+static nsm_tensor *through(nsm_tape *tape, nsm_backbone *b, int at, nsm_tensor *x,
+                           nsm_tensor *length, nsm_state *s, watch *w)
 {
     const nsm_backbone_config *c = &b->config;
     layer *l = &b->layer[at];
@@ -249,7 +272,9 @@ static nsm_tensor *through(nsm_tape *tape, nsm_backbone *b, int at, nsm_tensor *
         norm n = branch ? l->norm2 : l->norm1;
         nsm_tensor *in = c->post_norm ? x : normed(tape, b, n, x), *y;
         if (branch && !l->feed) y = feed_forward(tape, b, l, in);
-        else y = nsm_mixer_forward(tape, branch ? l->feed : l->mixer, in, length, s ? s->child[branch ? b->layers + at : at].state : NULL);
+        else
+            y = nsm_mixer_forward(tape, branch ? l->feed : l->mixer, in, length,
+                                  s ? s->child[branch ? b->layers + at : at].state : NULL);
         if (!stands(w, at, branch ? "feed-forward" : "mixer", y)) return NULL;
         if (in != x) nsm_tape_drop(tape, in);
         x = plus(tape, x, c->dropout > 0 ? nsm_dropout(tape, y, c->dropout) : y, w->given);
@@ -261,18 +286,24 @@ static nsm_tensor *through(nsm_tape *tape, nsm_backbone *b, int at, nsm_tensor *
     return x;
 }
 
-static nsm_tensor *embedded(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, const nsm_state *s)
+static nsm_tensor *embedded(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type,
+                            const nsm_state *s)
 {
     const nsm_backbone_config *c = &b->config;
-    nsm_tensor *x = c->vocab ? nsm_embedding(tape, b->embed, input, -1) : nsm_linear(tape, input, b->embed, b->embed_bias);
+    nsm_tensor *x = c->vocab ? nsm_embedding(tape, b->embed, input, -1)
+                             : nsm_linear(tape, input, b->embed, b->embed_bias);
     int64_t before = s ? s->tokens : 0;
     if (x && b->position && before + input->dim[1] > c->places) {
-        nsm_error_set(b->module.ctx, NSM_EINVAL, "nsm_backbone: %lld tokens, but the model has learned only %d places", (long long)(before + input->dim[1]), c->places);
+        nsm_error_set(b->module.ctx, NSM_EINVAL,
+                      "nsm_backbone: %lld tokens, but the model has learned only %d places",
+                      (long long)(before + input->dim[1]), c->places);
         return NULL;
     }
     if (x && c->position != NSM_POSITION_NONE) {
         nsm_tensor *place = places_of(tape, input->dim[1], s);
-        nsm_tensor *p = !place ? NULL : b->position ? nsm_embedding(tape, b->position, place, -1) : waves_at(tape, place, c->width);
+        nsm_tensor *p = !place        ? NULL
+                        : b->position ? nsm_embedding(tape, b->position, place, -1)
+                                      : waves_at(tape, place, c->width);
         x = plus(tape, x, p, NULL);
     }
     if (type && b->type) x = plus(tape, x, nsm_embedding(tape, b->type, type, -1), NULL);
@@ -291,35 +322,43 @@ static bool input_ok(const nsm_backbone *b, const nsm_tensor *input, const nsm_s
 {
     const nsm_backbone_config *c = &b->config;
     char shape[96];
-    bool ok = c->vocab ? input->type == NSM_I32 && input->rank == 2 : input->type == NSM_F32 && input->rank == 3 && input->dim[2] == c->features;
+    bool ok = c->vocab ? input->type == NSM_I32 && input->rank == 2
+                       : input->type == NSM_F32 && input->rank == 3 && input->dim[2] == c->features;
     if (!ok)
-        nsm_error_set(b->module.ctx, NSM_ESHAPE, "nsm_backbone: the input is %s %s, want %s", nsm_type_name(input->type),
-                      nsm_shape_text(input, shape), c->vocab ? "int32 [B,n]" : "float32 [B,n,features]");
+        nsm_error_set(b->module.ctx, NSM_ESHAPE, "nsm_backbone: the input is %s %s, want %s",
+                      nsm_type_name(input->type), nsm_shape_text(input, shape),
+                      c->vocab ? "int32 [B,n]" : "float32 [B,n,features]");
     else if (s && (s->children != states_of(b) || s->batch != input->dim[0]))
-        nsm_error_set(b->module.ctx, NSM_ESHAPE, "nsm_backbone: the state has %d parts and %lld rows, the model %d, the input %lld", s->children,
-                      (long long)s->batch, states_of(b), (long long)input->dim[0]);
+        nsm_error_set(
+            b->module.ctx, NSM_ESHAPE,
+            "nsm_backbone: the state has %d parts and %lld rows, the model %d, the input %lld",
+            s->children, (long long)s->batch, states_of(b), (long long)input->dim[0]);
     return !nsmi_failed(b->module.ctx);
 }
 
-static nsm_tensor *layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length, nsm_state *s, watch *w)
+static nsm_tensor *layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length,
+                          nsm_state *s, watch *w)
 {
     for (int i = 0; i < b->layers && x; i++) x = through(tape, b, i, x, length, s, w);
     if (s && x) nsm_state_advance(s, x->dim[1], length);
     return x;
 }
 
-nsm_tensor *nsm_backbone_layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+nsm_tensor *nsm_backbone_layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length,
+                                nsm_state *s)
 {
     return tape && b && x ? layers(tape, b, x, length, s, &(watch){ b, false, x }) : NULL;
 }
 
-nsm_tensor *nsm_backbone_embed(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, nsm_state *s)
+nsm_tensor *nsm_backbone_embed(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type,
+                               nsm_state *s)
 {
     if (!tape || !b || !input || nsmi_failed(b->module.ctx) || !input_ok(b, input, s)) return NULL;
     return embedded(tape, b, input, type, s);
 }
 
-static nsm_tensor *run(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, nsm_tensor *length, nsm_state *s, watch *w)
+static nsm_tensor *run(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type,
+                       nsm_tensor *length, nsm_state *s, watch *w)
 {
     nsm_tensor *x = nsm_backbone_embed(tape, b, input, type, s);
     if (!x || !stands(w, -1, "embed", x)) return NULL;
@@ -327,12 +366,14 @@ static nsm_tensor *run(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_t
     return b->config.post_norm ? x : normed(tape, b, b->norm, x);
 }
 
-nsm_tensor *nsm_backbone_hidden(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, nsm_tensor *length, nsm_state *s)
+nsm_tensor *nsm_backbone_hidden(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                                nsm_tensor *type, nsm_tensor *length, nsm_state *s)
 {
     return run(tape, b, input, type, length, s, &(watch){ b, false, NULL });
 }
 
-const char *nsm_backbone_fault(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *length)
+const char *nsm_backbone_fault(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                               nsm_tensor *length)
 {
     watch w = { b, true, NULL };
     if (!b) return NULL;
@@ -348,7 +389,8 @@ nsm_tensor *nsm_backbone_head(nsm_tape *tape, nsm_backbone *b, nsm_tensor *h)
     return b && h ? nsm_linear(tape, h, b->config.tied ? b->embed : b->head, b->head_bias) : NULL;
 }
 
-/* For every row where its pooled tokens stand in h [B*n, d], and what each counts: weights [B, n]. */
+/* For every row where its pooled tokens stand in h [B*n, d], and what each counts: weights [B,
+ * n]. */
 static nsm_tensor *pooled(nsm_tape *tape, const nsm_backbone *b, nsm_tensor *h, nsm_tensor *length)
 {
     int64_t rows = h->dim[0], n = h->dim[1];
@@ -360,25 +402,30 @@ static nsm_tensor *pooled(nsm_tape *tape, const nsm_backbone *b, nsm_tensor *h, 
             int64_t m = length ? len[r] : n;
             if (b->config.pool == NSM_POOL_FIRST) weight[r * n] = 1;
             if (b->config.pool == NSM_POOL_LAST && m > 0) weight[r * n + m - 1] = 1;
-            for (int64_t i = 0; b->config.pool == NSM_POOL_MEAN && i < m; i++) weight[r * n + i] = 1 / (float)m;
+            for (int64_t i = 0; b->config.pool == NSM_POOL_MEAN && i < m; i++)
+                weight[r * n + i] = 1 / (float)m;
         }
         nsm_tensor *w = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ rows, 1, n }, weight);
-        y = nsm_reshape(tape, nsm_bmm(tape, w, h, false, false), 2, (int64_t[]){ rows, b->config.width });
+        y = nsm_reshape(tape, nsm_bmm(tape, w, h, false, false), 2,
+                        (int64_t[]){ rows, b->config.width });
     }
     return y;
 }
 
 static nsm_tensor *answer_of(nsm_tape *tape, nsm_backbone *b, nsm_tensor *h, nsm_tensor *length)
 {
-    return nsm_backbone_head(tape, b, h && b->config.pool != NSM_POOL_NONE ? pooled(tape, b, h, length) : h);
+    return nsm_backbone_head(tape, b,
+                             h && b->config.pool != NSM_POOL_NONE ? pooled(tape, b, h, length) : h);
 }
 
-nsm_tensor *nsm_backbone_apply(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *length, nsm_state *s)
+nsm_tensor *nsm_backbone_apply(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                               nsm_tensor *length, nsm_state *s)
 {
     return answer_of(tape, b, nsm_backbone_hidden(tape, b, input, NULL, length, s), length);
 }
 
-nsm_tensor *nsm_backbone_answer(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+nsm_tensor *nsm_backbone_answer(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length,
+                                nsm_state *s)
 {
     nsm_tensor *h = nsm_backbone_layers(tape, b, x, length, s);
     return answer_of(tape, b, h && !b->config.post_norm ? normed(tape, b, b->norm, h) : h, length);
@@ -389,10 +436,13 @@ nsm_tensor *nsm_backbone_step(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input
     if (!tape || !b || !input || nsmi_failed(b->module.ctx)) return NULL;
     int rank = b->config.vocab ? 1 : 2;
     if (!s || input->rank != rank) {
-        nsm_error_set(b->module.ctx, NSM_ESHAPE, "nsm_backbone_step: want a state and an input of rank %d, not %d", rank, input->rank);
+        nsm_error_set(b->module.ctx, NSM_ESHAPE,
+                      "nsm_backbone_step: want a state and an input of rank %d, not %d", rank,
+                      input->rank);
         return NULL;
     }
-    nsm_tensor *one = nsm_reshape(tape, input, rank + 1, (int64_t[]){ input->dim[0], 1, b->config.features });
+    nsm_tensor *one = nsm_reshape(tape, input, rank + 1,
+                                  (int64_t[]){ input->dim[0], 1, b->config.features });
     nsm_tensor *y = nsm_backbone_head(tape, b, nsm_backbone_hidden(tape, b, one, NULL, NULL, s));
     return y ? nsm_reshape(tape, y, 2, (int64_t[]){ input->dim[0], b->config.outputs }) : NULL;
 }
@@ -416,6 +466,7 @@ int nsm_backbone_restart(nsm_backbone *b, nsm_state *s)
 {
     if (!b || !s || nsmi_failed(b->module.ctx)) return b ? nsm_error(b->module.ctx) : NSM_EINVAL;
     nsm_state_zero(s);
-    for (int i = 0; i < states_of(b) && i < s->children; i++) nsm_mixer_restart(carrier(b, i), s->child[i].state);
+    for (int i = 0; i < states_of(b) && i < s->children; i++)
+        nsm_mixer_restart(carrier(b, i), s->child[i].state);
     return nsm_error(b->module.ctx);
 }

@@ -4,12 +4,14 @@
  *   x   = x + mixer(norm1(x));  x = x + ff(norm2(x))                in every layer
  *         or, with post_norm, x = norm1(x + mixer(x));  x = norm2(x + ff(x))
  *   h   = norm(x) (not with post_norm);  y = head(pool(h))
- *   ff  = W_down act(W_up x), or W_down (act(u) * v) with u, v = the halves of W_up x when gated; or a mixer of its own, `feed`
+ *   ff  = W_down act(W_up x), or W_down (act(u) * v) with u, v = the halves of W_up x when gated;
+ *   or a mixer of its own, `feed`
  *
  * Letters: B batch, n tokens, d width, V vocabulary, F features.
- * Parameters: embed.weight [V, d], or [d, F] and embed.bias; position.weight [places, d]; type.weight
- * [types, d]; embed_norm.; layers.0.norm1. layers.0.mixer. layers.0.norm2. layers.0.up. layers.0.down., or
- * layers.0.feed., ...; norm.; head.weight [outputs, d] unless tied, head.bias. */
+ * Parameters: embed.weight [V, d], or [d, F] and embed.bias; position.weight [places, d];
+ * type.weight [types, d]; embed_norm.; layers.0.norm1. layers.0.mixer. layers.0.norm2. layers.0.up.
+ * layers.0.down., or layers.0.feed., ...; norm.; head.weight [outputs, d] unless tied,
+ * head.bias. */
 #ifndef NSM_BACKBONE_H
 #define NSM_BACKBONE_H
 #include "base/ops.h"
@@ -34,7 +36,8 @@ typedef struct {
     int inner;               /* of the feed-forward (4 d); -1: there is none */
     nsm_act act;             /* (gelu) */
     bool gated;
-    const char *feed;        /* a mixer in place of the feed-forward: RWKV's channel mixing (none) */
+    /* a mixer in place of the feed-forward: RWKV's channel mixing (none) */
+    const char *feed;
     const char *feed_options; /* its options (none) */
     nsm_position position;   /* (none) */
     int places;              /* learned positions, must be > 0 with them */
@@ -52,23 +55,33 @@ typedef struct {
 
 typedef struct nsm_backbone nsm_backbone;
 
-/* Make a model, or NULL.  The caller frees it, before ctx.  Errors: NSM_EINVAL, or the mixer's own; NSM_ENOMEM. */
+/* Make a model, or NULL.  The caller frees it, before ctx.  Errors: NSM_EINVAL, or the mixer's own;
+ * NSM_ENOMEM. */
 nsm_backbone *nsm_backbone_new(nsm_ctx *ctx, const nsm_backbone_config *config);
 void nsm_backbone_free(nsm_backbone *b); /* NULL is allowed */
 nsm_module *nsm_backbone_module(nsm_backbone *b);
-const nsm_backbone_config *nsm_backbone_settings(const nsm_backbone *b); /* with every default filled in */
+/* with every default filled in */
+const nsm_backbone_config *nsm_backbone_settings(const nsm_backbone *b);
 nsm_mixer *nsm_backbone_mixer(nsm_backbone *b, int at); /* of layer `at` */
 
-/* Input: tokens int32 [B, n] or features [B, n, F].  type (may be NULL): int32 [B, n].  length, s: as in
- * nsm_mixer_forward().  hidden: h [B, n, d].  apply: y [B, n, outputs], or [B, outputs] with a pool.
+/* Input: tokens int32 [B, n] or features [B, n, F].  type (may be NULL): int32 [B, n].  length, s:
+ * as in nsm_mixer_forward().  hidden: h [B, n, d].  apply: y [B, n, outputs], or [B, outputs] with
+ * a pool.
  * Errors: NSM_ESHAPE; NSM_EINVAL a token or a place is out of range. */
-nsm_tensor *nsm_backbone_hidden(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, nsm_tensor *length, nsm_state *s);
-nsm_tensor *nsm_backbone_layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length, nsm_state *s); /* x [B, n, d], embedded already */
-nsm_tensor *nsm_backbone_head(nsm_tape *tape, nsm_backbone *b, nsm_tensor *h); /* [..., d] -> [..., outputs] */
-nsm_tensor *nsm_backbone_apply(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *length, nsm_state *s);
+nsm_tensor *nsm_backbone_hidden(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                                nsm_tensor *type, nsm_tensor *length, nsm_state *s);
+/* x [B, n, d], embedded already */
+nsm_tensor *nsm_backbone_layers(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length,
+                                nsm_state *s);
+/* [..., d] -> [..., outputs] */
+nsm_tensor *nsm_backbone_head(nsm_tape *tape, nsm_backbone *b, nsm_tensor *h);
+nsm_tensor *nsm_backbone_apply(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                               nsm_tensor *length, nsm_state *s);
 /* The two halves of apply(): x [B, n, d], ready for the layers; then from x what apply() gives. */
-nsm_tensor *nsm_backbone_embed(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type, nsm_state *s);
-nsm_tensor *nsm_backbone_answer(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length, nsm_state *s);
+nsm_tensor *nsm_backbone_embed(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *type,
+                               nsm_state *s);
+nsm_tensor *nsm_backbone_answer(nsm_tape *tape, nsm_backbone *b, nsm_tensor *x, nsm_tensor *length,
+                                nsm_state *s);
 /* One token: int32 [B] or [B, F] -> [B, outputs]. */
 nsm_tensor *nsm_backbone_step(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_state *s);
 
@@ -76,7 +89,8 @@ nsm_state *nsm_backbone_state(nsm_backbone *b, int64_t batch);
 int nsm_backbone_restart(nsm_backbone *b, nsm_state *s);
 
 /* The first module whose result is not finite on this input ("layers.3.mixer"), or NULL. */
-const char *nsm_backbone_fault(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, nsm_tensor *length);
+const char *nsm_backbone_fault(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input,
+                               nsm_tensor *length);
 
 #ifdef __cplusplus
 }

@@ -1,13 +1,15 @@
-/* seq/deltanet.c - DeltaNet (Yang et al., arXiv:2406.06484) and Gated DeltaNet (Yang et al., arXiv:2412.06464).
+/* seq/deltanet.c - DeltaNet (Yang et al., arXiv:2406.06484) and Gated DeltaNet (Yang et al.,
+ * arXiv:2412.06464).
  *
  *   S_t = a_t S_{t-1} + beta_t k_t (v_t - a_t S_{t-1}' k_t)'    o_t = S_t' q_t / sqrt(D)
- *   beta = sigmoid(x W_b^T) (times 2 with negative);  log a = -exp(A_log) softplus(x W_a^T + dt_bias), 0 where not gated
+ *   beta = sigmoid(x W_b^T) (times 2 with negative);  log a = -exp(A_log) softplus(x W_a^T +
+ *   dt_bias), 0 where not gated
  *   y = (norm(o) * silu(g)) W_o^T, the factor silu(g) with `gate`
  *
  * q, k, v come through short causal convolutions with SiLU; q and k are of unit length.
  * Letters: H heads of q and k, V of v (V a multiple of H), D, E sizes of keys and values, c taps.
- * Parameters: {q,k,v,b,o}_proj.weight, {q,k,v}_conv1d.weight [C, 1, c], o_norm.weight [E]; g_proj.weight with gate;
- * a_proj.weight, A_log, dt_bias [V] where gated.
+ * Parameters: {q,k,v,b,o}_proj.weight, {q,k,v}_conv1d.weight [C, 1, c], o_norm.weight [E];
+ * g_proj.weight with gate; a_proj.weight, A_log, dt_bias [V] where gated.
  * State: s [B, V, D, E]; conv_q, conv_k, conv_v [B, c-1, C]. */
 #include "config.h"
 #include "seq/carried.h"
@@ -48,7 +50,8 @@ static void find_sizes(deltanet *n, int width)
         n->e = (int)lround((double)n->head_dim * (double)n->expand_v);
         return;
     }
-    int wk = (int)lround((double)width * (double)n->expand_k), wv = (int)lround((double)width * (double)n->expand_v);
+    int wk = (int)lround((double)width * (double)n->expand_k),
+        wv = (int)lround((double)width * (double)n->expand_v);
     n->head_dim = wk % n->heads ? 0 : wk / n->heads;
     n->e = wv % n->heads ? 0 : wv / n->heads;
 }
@@ -60,9 +63,12 @@ static int make_any(nsm_mixer *m, bool gated)
     if (!n->v_heads) n->v_heads = n->heads;
     find_sizes(n, m->width);
     if (n->head_dim < 1 || n->e < 1 || n->head_dim > 512 || n->e > 512 || n->v_heads % n->heads)
-        return nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: width is %d, heads %d, v_heads %d: sizes of a head %d and %d do not fit", m->type->name,
-                             m->width, n->heads, n->v_heads, n->head_dim, n->e);
-    int64_t wk = (int64_t)n->heads * n->head_dim, wv = (int64_t)n->v_heads * n->e, e = n->e, v = n->v_heads;
+        return nsm_error_set(
+            m->module.ctx, NSM_EINVAL,
+            "%s: width is %d, heads %d, v_heads %d: sizes of a head %d and %d do not fit",
+            m->type->name, m->width, n->heads, n->v_heads, n->head_dim, n->e);
+    int64_t wk = (int64_t)n->heads * n->head_dim, wv = (int64_t)n->v_heads * n->e, e = n->e,
+            v = n->v_heads;
     n->q = nsmi_mixer_linear(m, "q_proj.weight", wk, m->width);
     n->k = nsmi_mixer_linear(m, "k_proj.weight", wk, m->width);
     n->v = nsmi_mixer_linear(m, "v_proj.weight", wv, m->width);
@@ -91,19 +97,24 @@ static nsm_tensor *log_decay(nsm_tape *tape, deltanet *n, nsm_tensor *x)
     return nsm_mul(tape, dt, nsm_neg(tape, nsm_exp(tape, n->a_log)));
 }
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
+                           nsm_state *s)
 {
     deltanet *n = (deltanet *)m;
-    nsm_tensor *q = nsmi_carried_conv(tape, nsm_linear(tape, x, n->q, NULL), n->cq, NULL, true, length, s, "conv_q");
-    nsm_tensor *k = nsmi_carried_conv(tape, nsm_linear(tape, x, n->k, NULL), n->ck, NULL, true, length, s, "conv_k");
-    nsm_tensor *v = nsmi_carried_conv(tape, nsm_linear(tape, x, n->v, NULL), n->cv, NULL, true, length, s, "conv_v");
+    nsm_tensor *q = nsmi_carried_conv(tape, nsm_linear(tape, x, n->q, NULL), n->cq, NULL, true,
+                                      length, s, "conv_q");
+    nsm_tensor *k = nsmi_carried_conv(tape, nsm_linear(tape, x, n->k, NULL), n->ck, NULL, true,
+                                      length, s, "conv_k");
+    nsm_tensor *v = nsmi_carried_conv(tape, nsm_linear(tape, x, n->v, NULL), n->cv, NULL, true,
+                                      length, s, "conv_v");
     nsm_tensor *beta = nsm_sigmoid(tape, nsm_linear(tape, x, n->b, NULL));
     if (n->negative) beta = nsm_scale(tape, beta, 2, 0);
     q = nsmi_unit_length(tape, nsmi_split_heads(tape, q, n->heads), 1e-6f);
     k = nsmi_unit_length(tape, nsmi_split_heads(tape, k, n->heads), 1e-6f);
     nsm_recurrence_config c = { .beta = beta, .g = n->gated ? log_decay(tape, n, x) : NULL };
     if (n->gated && !c.g) return NULL;
-    nsm_tensor *o = nsmi_carried_recurrence(tape, q, k, nsmi_split_heads(tape, v, n->v_heads), c, length, s, "s");
+    nsm_tensor *o = nsmi_carried_recurrence(tape, q, k, nsmi_split_heads(tape, v, n->v_heads), c,
+                                            length, s, "s");
     o = nsmi_join_last(tape, nsm_rms_norm(tape, o, n->norm, 1, n->norm_eps));
     if (n->gate) o = nsm_mul(tape, o, nsm_silu(tape, nsm_linear(tape, x, n->g, NULL)));
     return nsm_linear(tape, o, n->out, NULL);
@@ -121,10 +132,22 @@ static int state(nsm_mixer *m, nsm_state *s)
 }
 
 const nsm_mixer_type nsmi_mixer_deltanet = {
-    .name = "deltanet", .about = "the delta rule over unit keys (arXiv:2406.06484)", .bytes = sizeof(deltanet), .keys = keys, .sizes = "expand_k expand_v",
-    .make = make, .forward = forward, .state = state,
+    .name = "deltanet",
+    .about = "the delta rule over unit keys (arXiv:2406.06484)",
+    .bytes = sizeof(deltanet),
+    .keys = keys,
+    .sizes = "expand_k expand_v",
+    .make = make,
+    .forward = forward,
+    .state = state,
 };
 const nsm_mixer_type nsmi_mixer_gated_deltanet = {
-    .name = "gated_deltanet", .about = "the delta rule with decay (arXiv:2412.06464)", .bytes = sizeof(deltanet), .keys = gated_keys, .sizes = "head_dim expand_v",
-    .make = make_gated, .forward = forward, .state = state,
+    .name = "gated_deltanet",
+    .about = "the delta rule with decay (arXiv:2412.06464)",
+    .bytes = sizeof(deltanet),
+    .keys = gated_keys,
+    .sizes = "head_dim expand_v",
+    .make = make_gated,
+    .forward = forward,
+    .state = state,
 };

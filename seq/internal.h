@@ -21,9 +21,11 @@
     { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help, true }
 #define KEYS_END { NULL, NSM_KEY_INT, 0, 0, 0, 0, NULL, NULL, false }
 
-/* A parameter of a mixer: uniform in +-1/sqrt(inputs), as torch.nn.Linear has it; filled with `value`. */
+/* A parameter of a mixer: uniform in +-1/sqrt(inputs), as torch.nn.Linear has it; filled with
+ * `value`. */
 nsm_tensor *nsmi_mixer_linear(nsm_mixer *m, const char *name, int64_t out, int64_t in);
-nsm_tensor *nsmi_mixer_fill(nsm_mixer *m, const char *name, int rank, const int64_t *dim, float value);
+nsm_tensor *nsmi_mixer_fill(nsm_mixer *m, const char *name, int rank, const int64_t *dim,
+                            float value);
 
 /* A part of a state as an op's input: while the tape trains a copy, since the part will be written
  * before backward reads it; else the part itself. */
@@ -38,8 +40,9 @@ int nsmi_flow_unseen(nsm_mixer *m, bool seen, int64_t row, int64_t n);
 nsm_tensor *nsmi_split_heads(nsm_tape *tape, nsm_tensor *x, int64_t heads);
 nsm_tensor *nsmi_join_last(nsm_tape *tape, nsm_tensor *x);
 
-/* Toeplitz matrices: of x [H, 2 T c] T rows, each c places further to the right than the one above, [H, T, (2 T - 1) c].  Rows that
- * are so much shorter, read from a text of repeated x, shift by themselves. */
+/* Toeplitz matrices: of x [H, 2 T c] T rows, each c places further to the right than the one above,
+ * [H, T, (2 T - 1) c].  Rows that are so much shorter, read from a text of repeated x, shift by
+ * themselves. */
 nsm_tensor *nsmi_shifted(nsm_tape *tape, nsm_tensor *x, int64_t rows);
 
 #endif

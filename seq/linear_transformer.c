@@ -1,6 +1,7 @@
 /* seq/linear_transformer.c - Linear attention (Katharopoulos et al., arXiv:2006.16236), eq. 9:
  *
- *   y_i = phi(q_i) sum over j of phi(k_j) v_j' / (phi(q_i) . sum over j of phi(k_j) + eps),   phi = elu + 1
+ *   y_i = phi(q_i) sum over j of phi(k_j) v_j' / (phi(q_i) . sum over j of phi(k_j) + eps),   phi =
+ *   elu + 1
  *
  * over j <= i, or, not causal, over all j.  The denominator is one more column of the values: ones.
  * Letters: H heads, D, E sizes of keys and values.
@@ -33,7 +34,9 @@ static int make(nsm_mixer *m)
     if (!t->key_dim) t->key_dim = size;
     if (!t->value_dim) t->value_dim = size;
     if (!t->key_dim || !t->value_dim)
-        return nsm_error_set(m->module.ctx, NSM_EINVAL, "linear_transformer: %d heads do not divide the width %d", t->heads, m->width);
+        return nsm_error_set(m->module.ctx, NSM_EINVAL,
+                             "linear_transformer: %d heads do not divide the width %d", t->heads,
+                             m->width);
     int64_t d = (int64_t)t->heads * t->key_dim, e = (int64_t)t->heads * t->value_dim;
     m->two_way = !t->causal;
     m->unordered = true;
@@ -53,16 +56,22 @@ static nsm_tensor *divide(nsm_tape *tape, nsm_tensor *sums, float eps)
 {
     if (!sums) return NULL;
     int64_t e = sums->dim[3] - 1;
-    return nsm_div(tape, nsm_slice(tape, sums, 3, 0, e), nsm_scale(tape, nsm_slice(tape, sums, 3, e, 1), 1, eps));
+    return nsm_div(tape, nsm_slice(tape, sums, 3, 0, e),
+                   nsm_scale(tape, nsm_slice(tape, sums, 3, e, 1), 1, eps));
 }
 
-static nsm_tensor *features(nsm_tape *tape, nsm_tensor *x) { return nsm_scale(tape, nsm_elu(tape, x, 1), 1, 1); }
+static nsm_tensor *features(nsm_tape *tape, nsm_tensor *x)
+{
+    return nsm_scale(tape, nsm_elu(tape, x, 1), 1, 1);
+}
 
-nsm_tensor *nsmi_linear_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v, bool causal, float eps, nsm_tensor *mask,
-                                  nsm_tensor **sums)
+nsm_tensor *nsmi_linear_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, nsm_tensor *v,
+                                  bool causal, float eps, nsm_tensor *mask, nsm_tensor **sums)
 {
     if (!q || !k || !v) return NULL;
-    nsm_tensor *one = nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ v->dim[0], v->dim[1], v->dim[2], 1 }, NULL), *last = NULL;
+    nsm_tensor *one = nsm_tape_tensor(tape, NSM_F32, 4,
+                                      (int64_t[]){ v->dim[0], v->dim[1], v->dim[2], 1 }, NULL),
+               *last = NULL;
     if (one) nsm_tensor_fill(one, 1);
     nsm_tensor *wide = nsm_concat(tape, (nsm_tensor *[]){ v, one }, 2, 3);
     q = features(tape, q);
@@ -78,7 +87,8 @@ nsm_tensor *nsmi_linear_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, 
     return divide(tape, y, eps);
 }
 
-/* 1 for keys that are there, 0 behind a row's end: [B,n,1,1].  A query behind it reads those that are. */
+/* 1 for keys that are there, 0 behind a row's end: [B,n,1,1].  A query behind it reads those that
+ * are. */
 static nsm_tensor *keys_there(nsm_tape *tape, const nsm_tensor *length, int64_t n)
 {
     int64_t batch = length->dim[0];
@@ -89,20 +99,25 @@ static nsm_tensor *keys_there(nsm_tape *tape, const nsm_tensor *length, int64_t 
     return nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ batch, n, 1, 1 }, there);
 }
 
-nsm_tensor *nsmi_linear_transformer(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length, nsm_tensor **sums)
+nsm_tensor *nsmi_linear_transformer(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
+                                    nsm_tensor **sums)
 {
     linear_transformer *t = (linear_transformer *)m;
     nsm_tensor *there = length ? keys_there(tape, length, x->dim[1]) : NULL;
     if (length && !there) return NULL;
-    nsm_tensor *y = nsmi_linear_attention(tape, nsmi_split_heads(tape, nsm_linear(tape, x, t->q, t->qb), t->heads),
-                                          nsmi_split_heads(tape, nsm_linear(tape, x, t->k, t->kb), t->heads),
-                                          nsmi_split_heads(tape, nsm_linear(tape, x, t->v, t->vb), t->heads), t->causal, t->eps, there, sums);
+    nsm_tensor *y = nsmi_linear_attention(
+        tape, nsmi_split_heads(tape, nsm_linear(tape, x, t->q, t->qb), t->heads),
+        nsmi_split_heads(tape, nsm_linear(tape, x, t->k, t->kb), t->heads),
+        nsmi_split_heads(tape, nsm_linear(tape, x, t->v, t->vb), t->heads), t->causal, t->eps,
+        there, sums);
     return nsm_linear(tape, nsmi_join_last(tape, y), t->out, t->out_bias);
 }
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
+                           nsm_state *s)
 {
-    nsm_tensor *sums = nsmi_begin(tape, s, "sums"), *y = nsmi_linear_transformer(tape, m, x, length, &sums);
+    nsm_tensor *sums = nsmi_begin(tape, s, "sums"),
+               *y = nsmi_linear_transformer(tape, m, x, length, &sums);
     nsmi_leave(s, "sums", sums);
     return y;
 }
@@ -115,6 +130,12 @@ static int state(nsm_mixer *m, nsm_state *s)
 }
 
 const nsm_mixer_type nsmi_mixer_linear_transformer = {
-    .name = "linear_transformer", .about = "linear attention with elu + 1 (arXiv:2006.16236)", .bytes = sizeof(linear_transformer), .keys = keys, .sizes = "key_dim value_dim",
-    .make = make, .forward = forward, .state = state,
+    .name = "linear_transformer",
+    .about = "linear attention with elu + 1 (arXiv:2006.16236)",
+    .bytes = sizeof(linear_transformer),
+    .keys = keys,
+    .sizes = "key_dim value_dim",
+    .make = make,
+    .forward = forward,
+    .state = state,
 };

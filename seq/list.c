@@ -8,14 +8,16 @@
     X(mamba) X(s4) X(s4d) X(rwkv4) X(rwkv5) X(rwkv6) X(rwkv7) X(none)                     \
     X(rwkv2) X(rwkv3)
 
-/* Found by name, but not among the systems that are compared: one sees only the token before, one has no state to carry. */
+/* Found by name, but not among the systems that are compared: one sees only the token before, one
+ * has no state to carry. */
 #define OTHERS(X) X(rwkv_channel) X(rwkv1)
 
 #define DECLARE(name) extern const nsm_mixer_type nsmi_mixer_##name;
 #define ADDRESS(name) &nsmi_mixer_##name,
 MIXERS(DECLARE)
 OTHERS(DECLARE)
-static const nsm_mixer_type *const types[] = { MIXERS(ADDRESS) NULL }, *const others[] = { OTHERS(ADDRESS) NULL };
+static const nsm_mixer_type *const types[] = { MIXERS(ADDRESS) NULL }, *const others[] = { OTHERS(
+                                                                           ADDRESS) NULL };
 
 const nsm_mixer_type *const *nsm_mixer_types(void) { return types; }
 

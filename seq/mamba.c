@@ -1,11 +1,14 @@
 /* seq/mamba.c - Mamba (Gu and Dao, arXiv:2312.00752), the selective state space model.
  *
- *   [x, z] = input W_in^T    x = silu(conv(x))    [dt, B, C] = x W_x^T    dt = softplus(dt W_dt^T + b_dt)
- *   s_t = exp(-dt exp(A_log)) s_{t-1} + dt B_t x_t    y_t = (s_t . C_t + D x_t) silu(z_t)    out = y W_out^T
+ *   [x, z] = input W_in^T    x = silu(conv(x))    [dt, B, C] = x W_x^T    dt = softplus(dt W_dt^T +
+ *   b_dt)
+ *   s_t = exp(-dt exp(A_log)) s_{t-1} + dt B_t x_t    y_t = (s_t . C_t + D x_t) silu(z_t)    out =
+ *   y W_out^T
  *
  * Letters: I inner channels, N states of each, R rank of dt, c taps.
- * Parameters: in_proj.weight [2I, d], conv1d.{weight [I, 1, c], bias}, x_proj.weight [R + 2N, I], dt_proj.{weight [I, R],
- * bias}, A_log [I, N], D [I], out_proj.weight [d, I].  State: s [B, I, N]; conv [B, c-1, I].  Cost: O(n I N). */
+ * Parameters: in_proj.weight [2I, d], conv1d.{weight [I, 1, c], bias}, x_proj.weight [R + 2N, I],
+ * dt_proj.{weight [I, R], bias}, A_log [I, N], D [I], out_proj.weight [d, I].  State: s [B, I, N];
+ * conv [B, c-1, I].  Cost: O(n I N). */
 #include "config.h"
 #include "seq/carried.h"
 
@@ -44,7 +47,9 @@ static int make(nsm_mixer *m)
     int64_t width = m->width;
     a->inner = lround((double)m->width * (double)a->expand);
     if (!a->rank) a->rank = (m->width + 15) / 16;
-    if (a->inner < 1) return nsm_error_set(m->module.ctx, NSM_EINVAL, "mamba: the inner width is %lld", (long long)a->inner);
+    if (a->inner < 1)
+        return nsm_error_set(m->module.ctx, NSM_EINVAL, "mamba: the inner width is %lld",
+                             (long long)a->inner);
     a->in = nsmi_mixer_linear(m, "in_proj.weight", 2 * a->inner, width);
     if (a->bias) a->in_bias = nsmi_mixer_fill(m, "in_proj.bias", 1, (int64_t[]){ 2 * a->inner }, 0);
     a->conv = nsmi_mixer_linear(m, "conv1d.weight", a->inner, a->conv_size);
@@ -67,15 +72,25 @@ static nsm_tensor *shared(nsm_tape *tape, mamba *a, nsm_tensor *x, int64_t at)
     return nsmi_split_heads(tape, nsm_slice(tape, x, 2, at, a->states), 1);
 }
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_tensor *length,
+                           nsm_state *s)
 {
     mamba *a = (mamba *)m;
-    nsm_tensor *next = NULL, *xz = nsm_linear(tape, input, a->in, a->in_bias), *z = nsm_slice(tape, xz, 2, a->inner, a->inner);
-    nsm_tensor *x = nsmi_carried_conv(tape, nsm_slice(tape, xz, 2, 0, a->inner), a->conv, a->conv_b, true, length, s, "conv");
-    nsm_tensor *p = nsm_linear(tape, x, a->x, NULL), *dt = nsm_linear(tape, nsm_slice(tape, p, 2, 0, a->rank), a->dt, NULL);
-    nsm_scan_config c = { .skip = a->skip, .dt_bias = a->dt_bias, .z = z, .softplus = true, .state = nsmi_begin(tape, s, "s"), .length = length };
+    nsm_tensor *next = NULL, *xz = nsm_linear(tape, input, a->in, a->in_bias),
+               *z = nsm_slice(tape, xz, 2, a->inner, a->inner);
+    nsm_tensor *x = nsmi_carried_conv(tape, nsm_slice(tape, xz, 2, 0, a->inner), a->conv, a->conv_b,
+                                      true, length, s, "conv");
+    nsm_tensor *p = nsm_linear(tape, x, a->x, NULL),
+               *dt = nsm_linear(tape, nsm_slice(tape, p, 2, 0, a->rank), a->dt, NULL);
+    nsm_scan_config c = { .skip = a->skip,
+                          .dt_bias = a->dt_bias,
+                          .z = z,
+                          .softplus = true,
+                          .state = nsmi_begin(tape, s, "s"),
+                          .length = length };
     if (!z) return NULL;
-    nsm_tensor *y = nsm_selective_scan(tape, x, dt, nsm_neg(tape, nsm_exp(tape, a->a_log)), shared(tape, a, p, a->rank),
+    nsm_tensor *y = nsm_selective_scan(tape, x, dt, nsm_neg(tape, nsm_exp(tape, a->a_log)),
+                                       shared(tape, a, p, a->rank),
                                        shared(tape, a, p, a->rank + a->states), &c, &next);
     nsmi_leave(s, "s", next);
     return nsm_linear(tape, y, a->out, a->out_bias);
@@ -90,6 +105,12 @@ static int state(nsm_mixer *m, nsm_state *s)
 }
 
 const nsm_mixer_type nsmi_mixer_mamba = {
-    .name = "mamba", .about = "the selective state space model (arXiv:2312.00752)", .bytes = sizeof(mamba), .keys = keys, .sizes = "states expand",
-    .make = make, .forward = forward, .state = state,
+    .name = "mamba",
+    .about = "the selective state space model (arXiv:2312.00752)",
+    .bytes = sizeof(mamba),
+    .keys = keys,
+    .sizes = "states expand",
+    .make = make,
+    .forward = forward,
+    .state = state,
 };

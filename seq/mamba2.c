@@ -1,12 +1,16 @@
-/* seq/mamba2.c - Mamba-2 (Dao and Gu, arXiv:2405.21060): linear attention with a decay for each head and token.
+/* seq/mamba2.c - Mamba-2 (Dao and Gu, arXiv:2405.21060): linear attention with a decay for each
+ * head and token.
  *
- *   [z, xBC, dt] = x W_in^T    [x, B, C] = silu(conv(xBC))    dt = softplus(dt + dt_bias), within limits
- *   S_t = exp(-dt exp(A_log)) S_{t-1} + B_t (dt x_t)'    y_t = S_t' C_t + D x_t    out = norm(y silu(z)) W_out^T
+ *   [z, xBC, dt] = x W_in^T    [x, B, C] = silu(conv(xBC))    dt = softplus(dt + dt_bias), within
+ *   limits
+ *   S_t = exp(-dt exp(A_log)) S_{t-1} + B_t (dt x_t)'    y_t = S_t' C_t + D x_t    out = norm(y
+ *   silu(z)) W_out^T
  *
  * norm: RMS of each group's channels, with a weight.
  * Letters: H heads of P channels, G groups of N states (head h reads group h G / H), c taps.
- * Parameters: in_proj.weight [2 HP + 2 GN + H, d], conv1d.{weight [HP + 2GN, 1, c], bias}, dt_bias, A_log, D [H],
- * norm.weight [HP], out_proj.weight.  State: s [B, H, N, P]; conv [B, c-1, HP + 2GN]. */
+ * Parameters: in_proj.weight [2 HP + 2 GN + H, d], conv1d.{weight [HP + 2GN, 1, c], bias}, dt_bias,
+ * A_log, D [H], norm.weight [HP], out_proj.weight.  State: s [B, H, N, P]; conv [B, c-1, HP +
+ * 2GN]. */
 #include "config.h"
 #include "seq/carried.h"
 
@@ -41,13 +45,17 @@ static int make(nsm_mixer *m)
     if (!a->head_dim) a->head_dim = a->heads ? inner / a->heads : nsmi_divisor(inner, 64);
     if (!a->heads) a->heads = a->head_dim ? inner / a->head_dim : 0;
     if (a->heads < 1 || a->head_dim < 1 || a->heads * a->head_dim != inner || a->heads % a->groups)
-        return nsm_error_set(m->module.ctx, NSM_EINVAL, "mamba2: inner width is %d, heads %d of %d, groups %d: they do not fit", inner, a->heads,
-                             a->head_dim, a->groups);
+        return nsm_error_set(
+            m->module.ctx, NSM_EINVAL,
+            "mamba2: inner width is %d, heads %d of %d, groups %d: they do not fit", inner,
+            a->heads, a->head_dim, a->groups);
     int64_t h = a->heads;
     a->inner = inner;
     a->channels = inner + 2 * (int64_t)a->groups * a->states;
     a->in = nsmi_mixer_linear(m, "in_proj.weight", inner + a->channels + h, m->width);
-    if (a->bias) a->in_bias = nsmi_mixer_fill(m, "in_proj.bias", 1, (int64_t[]){ inner + a->channels + h }, 0);
+    if (a->bias)
+        a->in_bias = nsmi_mixer_fill(m, "in_proj.bias", 1, (int64_t[]){ inner + a->channels + h },
+                                     0);
     a->conv = nsmi_mixer_linear(m, "conv1d.weight", a->channels, a->conv_size);
     if (a->conv_bias) a->conv_b = nsmi_mixer_fill(m, "conv1d.bias", 1, &a->channels, 0);
     a->dt_bias = nsmi_mixer_fill(m, "dt_bias", 1, &h, 0);
@@ -69,22 +77,29 @@ static nsm_tensor *gated_norm(nsm_tape *tape, mamba2 *a, nsm_tensor *y, nsm_tens
     return nsm_mul(tape, nsmi_join_last(tape, y), a->norm);
 }
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_tensor *length,
+                           nsm_state *s)
 {
     mamba2 *a = (mamba2 *)m;
     int64_t gn = (int64_t)a->groups * a->states;
     nsm_tensor *all = nsm_linear(tape, input, a->in, a->in_bias);
-    nsm_tensor *z = nsm_slice(tape, all, 2, 0, a->inner), *dt = nsm_slice(tape, all, 2, a->inner + a->channels, a->heads);
-    nsm_tensor *xbc = nsmi_carried_conv(tape, nsm_slice(tape, all, 2, a->inner, a->channels), a->conv, a->conv_b, true, length, s, "conv");
+    nsm_tensor *z = nsm_slice(tape, all, 2, 0, a->inner),
+               *dt = nsm_slice(tape, all, 2, a->inner + a->channels, a->heads);
+    nsm_tensor *xbc = nsmi_carried_conv(tape, nsm_slice(tape, all, 2, a->inner, a->channels),
+                                        a->conv, a->conv_b, true, length, s, "conv");
     nsm_tensor *x = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, 0, a->inner), a->heads);
     nsm_tensor *b = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, a->inner, gn), a->groups);
     nsm_tensor *c = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, a->inner + gn, gn), a->groups);
     dt = nsm_softplus(tape, nsm_add(tape, dt, a->dt_bias), 1, 20);
     if (a->dt_low > 0 || a->dt_high < 1e30f) dt = nsm_clamp(tape, dt, a->dt_low, a->dt_high);
-    nsm_tensor *g = nsm_mul(tape, dt, nsm_neg(tape, nsm_exp(tape, a->a_log))), *v = nsm_mul(tape, x, nsmi_split_heads(tape, dt, a->heads));
+    nsm_tensor *g = nsm_mul(tape, dt, nsm_neg(tape, nsm_exp(tape, a->a_log))),
+               *v = nsm_mul(tape, x, nsmi_split_heads(tape, dt, a->heads));
     if (!g) return NULL;
-    nsm_tensor *y = nsmi_carried_recurrence(tape, c, b, v, (nsm_recurrence_config){ .scale = 1, .g = g }, length, s, "s");
-    y = nsm_add(tape, y, nsm_mul(tape, x, nsm_reshape(tape, a->skip, 2, (int64_t[]){ a->heads, 1 })));
+    nsm_tensor *y = nsmi_carried_recurrence(tape, c, b, v,
+                                            (nsm_recurrence_config){ .scale = 1, .g = g }, length,
+                                            s, "s");
+    y = nsm_add(tape, y,
+                nsm_mul(tape, x, nsm_reshape(tape, a->skip, 2, (int64_t[]){ a->heads, 1 })));
     return nsm_linear(tape, gated_norm(tape, a, nsmi_join_last(tape, y), z), a->out, a->out_bias);
 }
 
@@ -97,6 +112,12 @@ static int state(nsm_mixer *m, nsm_state *s)
 }
 
 const nsm_mixer_type nsmi_mixer_mamba2 = {
-    .name = "mamba2", .about = "state space duality (arXiv:2405.21060)", .bytes = sizeof(mamba2), .keys = keys, .sizes = "states expand",
-    .make = make, .forward = forward, .state = state,
+    .name = "mamba2",
+    .about = "state space duality (arXiv:2405.21060)",
+    .bytes = sizeof(mamba2),
+    .keys = keys,
+    .sizes = "states expand",
+    .make = make,
+    .forward = forward,
+    .state = state,
 };

@@ -1,19 +1,21 @@
 /* seq/memory.c - The Neural State Machine over sequences, the mixer "nsm".
  *
  *   q, k, v   = silu(conv(W x)); q, k to unit length and turned by clocks that the content drives
- *   slots     : a token opens a state where no key is nearer than tau_new, is written to the topk nearest by the
- *               delta rule, and reads the topk nearest to q; a null share takes what matches nothing
+ *   slots     : a token opens a state where no key is nearer than tau_new, is written to the topk
+ *               nearest by the delta rule, and reads the topk nearest to q; a null share takes what
+ *               matches nothing
  *   window    : exact attention over the last `window` tokens, itself among them
  *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b)
  *
- * Letters: H heads, dk and dv sizes of a key and a value, s states, s0 of them learned, c taps of the
- * convolutions, M pairs that a clock turns.
- * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c], w_beta [H, d], b_beta,
- * log_gamma_w, null_w, log_gamma_r, null_r, log_gamma_a [H], rel_bias [H, window], norm_mem [H, dv], w_gate [H*dv, d],
- * b_gate, w_out [d, H*dv]; with decay w_alpha [H, d], b_alpha; with clock w_clock [2H, d], b_clock, writing first;
- * with s0 slot_key [H, s0, dk], slot_val [H, s0, dv]; with comm_every b_comm, log_gamma_c [H].
- * State: K [H, s, dk], S [H, s, dv], alive, usage, birth [H, s], phase [2, H], tail_q, tail_k, tail_v [c-1, ..], win_k,
- * win_v [window-1, H, ..]: its size does not depend on the tokens seen.
+ * Letters: H heads, dk and dv sizes of a key and a value, s states, s0 of them learned, c taps of
+ * the convolutions, M pairs that a clock turns.
+ * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c],
+ * w_beta [H, d], b_beta, log_gamma_w, null_w, log_gamma_r, null_r, log_gamma_a [H], rel_bias [H,
+ * window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay w_alpha [H, d],
+ * b_alpha; with clock w_clock [2H, d], b_clock, writing first; with s0 slot_key [H, s0, dk],
+ * slot_val [H, s0, dv]; with comm_every b_comm, log_gamma_c [H].
+ * State: K [H, s, dk], S [H, s, dv], alive, usage, birth [H, s], phase [2, H], tail_q, tail_k,
+ * tail_v [c-1, ..], win_k, win_v [window-1, H, ..]: its size does not depend on the tokens seen.
  * Cost: O(n s d) time; O(n) memory in training. */
 #include "config.h"
 #include "seq/internal.h"
@@ -46,14 +48,18 @@ static const nsm_mixer_key keys[] = {
     KEY_INT(memory, window, 16, 1, 1 << 20, "tokens seen exactly, itself among them"),
     KEY_INT(memory, conv, 4, 1, 32, "taps of the convolutions"),
     KEY_BOOL(memory, decay, false, "contents fade by what the tokens say"),
-    KEY_INT(memory, clock, -1, -1, 256, "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
-    KEY_INT(memory, clock_heads, 0, 0, 65536, "the first heads, that have clocks (0: all); the others know contents alone"),
+    KEY_INT(memory, clock, -1, -1, 256,
+            "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
+    KEY_INT(memory, clock_heads, 0, 0, 65536,
+            "the first heads, that have clocks (0: all); the others know contents alone"),
     KEY_INT(memory, comm_every, 0, 0, 1 << 30, "tokens between communication of states (0: never)"),
-    KEY_LIVE_REAL(memory, tau_new, 0.9, -2, 2, "a token less near to every state than this opens one"),
+    KEY_LIVE_REAL(memory, tau_new, 0.9, -2, 2,
+                  "a token less near to every state than this opens one"),
     KEY_LIVE_REAL(memory, beta_min, 0.1, 0, 1, "... if it is written at least so strongly"),
     KEY_LIVE_REAL(memory, rho, 0.99, 0, 1, "what usage keeps at every token: how long states last"),
     KEY_LIVE_REAL(memory, tau_prune, 0.02, 0, 1e30, "a state of less usage is given up"),
-    KEY_LIVE_REAL(memory, tau_recycle, 0.5, 0, 1e30, "a full pool's least used state goes to a token this many times as strong"),
+    KEY_LIVE_REAL(memory, tau_recycle, 0.5, 0, 1e30,
+                  "a full pool's least used state goes to a token this many times as strong"),
     KEYS_END
 };
 
@@ -72,7 +78,8 @@ static nsm_tensor *by_head(memory *m, const char *name, int64_t count, float val
 
 static nsm_tensor *learned(memory *m, const char *name, int64_t size, float deviation)
 {
-    nsm_tensor *w = nsm_module_param(&m->base.module, name, 3, (int64_t[]){ m->heads, m->s0, size });
+    nsm_tensor *w = nsm_module_param(&m->base.module, name, 3,
+                                     (int64_t[]){ m->heads, m->s0, size });
     if (w) nsm_init_normal(w, 0, deviation);
     return w;
 }
@@ -82,9 +89,12 @@ static void make_routing(memory *m)
     int64_t h = m->heads;
     m->w_beta = normal(m, "w_beta", h, m->base.width);
     m->b_beta = by_head(m, "b_beta", h, 1);
-    if (m->decay) m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ h, m->base.width }, 0);
+    if (m->decay)
+        m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ h, m->base.width }, 0);
     if (m->decay) m->b_alpha = by_head(m, "b_alpha", h, 6);
-    if (m->clock) m->w_clock = nsmi_mixer_fill(&m->base, "w_clock", 2, (int64_t[]){ 2 * h, m->base.width }, 0);
+    if (m->clock)
+        m->w_clock = nsmi_mixer_fill(&m->base, "w_clock", 2, (int64_t[]){ 2 * h, m->base.width },
+                                     0);
     if (m->clock) m->b_clock = by_head(m, "b_clock", 2 * h, -2);
     m->log_gamma_w = by_head(m, "log_gamma_w", h, logf(4));
     m->null_w = by_head(m, "null_w", h, 2);
@@ -100,15 +110,20 @@ static void make_routing(memory *m)
 
 static int make(nsm_mixer *mixer)
 {
-    static const char *const maps[3] = { "w_q", "w_k", "w_v" }, *const taps[3] = { "conv_q", "conv_k", "conv_v" };
+    static const char *const maps[3] = { "w_q", "w_k", "w_v" }, *const taps[3] = { "conv_q",
+                                                                                   "conv_k",
+                                                                                   "conv_v" };
     memory *m = (memory *)mixer;
     int own = mixer->width % m->heads ? 0 : mixer->width / m->heads;
     if (!m->dk) m->dk = own;
     if (!m->dv) m->dv = own;
     if (m->clock < 0) m->clock = m->dk / 8;
     if (!m->dk || !m->dv || 2 * m->clock > m->dk || m->clock_heads > m->heads || m->s0 > m->s)
-        return nsm_error_set(mixer->module.ctx, NSM_EINVAL, "nsm: width is %d, heads %d, dk %d, dv %d, clock %d, s %d, s0 %d; want heads that divide "
-                             "the width or dk and dv, 2 clock <= dk, s0 <= s", mixer->width, m->heads, m->dk, m->dv, m->clock, m->s, m->s0);
+        return nsm_error_set(mixer->module.ctx, NSM_EINVAL,
+                             "nsm: width is %d, heads %d, dk %d, dv %d, clock %d, s %d, s0 %d; "
+                             "want heads that divide "
+                             "the width or dk and dv, 2 clock <= dk, s0 <= s",
+                             mixer->width, m->heads, m->dk, m->dv, m->clock, m->s, m->s0);
     for (int i = 0; i < 3; i++) {
         int64_t rows = (int64_t)m->heads * (i < 2 ? m->dk : m->dv);
         float bound = 1 / sqrtf((float)m->conv);
@@ -131,7 +146,8 @@ static nsm_tensor *some_stand(nsm_tape *tape, memory *m, nsm_tensor *rate)
     float *goes = m->clock_heads ? nsmi_tape_room(tape, (size_t)m->heads * sizeof *goes) : NULL;
     if (!goes) return rate;
     for (int h = 0; h < m->clock_heads; h++) goes[h] = 1;
-    return nsm_mul(tape, rate, nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, 1, m->heads }, goes));
+    return nsm_mul(tape, rate,
+                   nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, 1, m->heads }, goes));
 }
 
 /* What gates by head a token has: beta, then alpha, then the clocks' rates, through one product. */
@@ -145,7 +161,8 @@ static gates gates_of(nsm_tape *tape, memory *m, nsm_tensor *x)
     gates g = { 0 };
     if (m->decay) w[count] = m->w_alpha, b[count++] = m->b_alpha;
     if (m->clock) w[count] = m->w_clock, b[count++] = m->b_clock;
-    nsm_tensor *all = count > 1 ? nsm_linear(tape, x, nsm_concat(tape, w, count, 0), nsm_concat(tape, b, count, 0))
+    nsm_tensor *all = count > 1 ? nsm_linear(tape, x, nsm_concat(tape, w, count, 0),
+                                             nsm_concat(tape, b, count, 0))
                                 : nsm_linear(tape, x, *w, *b);
     all = nsm_sigmoid(tape, all);
     g.beta = count > 1 ? nsm_slice(tape, all, 2, 0, h) : all;
@@ -161,18 +178,26 @@ static gates gates_of(nsm_tape *tape, memory *m, nsm_tensor *x)
 /* gamma and null of writing and of reading, then kappa and gamma of communication: [4 or 6, H] */
 static nsm_tensor *scalars_of(nsm_tape *tape, memory *m)
 {
-    nsm_tensor *row[6] = { nsm_exp(tape, m->log_gamma_w), m->null_w, nsm_exp(tape, m->log_gamma_r), m->null_r, NULL, NULL };
+    nsm_tensor *row[6] = { nsm_exp(tape, m->log_gamma_w),
+                           m->null_w,
+                           nsm_exp(tape, m->log_gamma_r),
+                           m->null_r,
+                           NULL,
+                           NULL };
     int rows = m->comm_every ? 6 : 4;
     if (m->comm_every) row[4] = nsm_sigmoid(tape, m->b_comm);
     if (m->comm_every) row[5] = nsm_exp(tape, m->log_gamma_c);
-    for (int i = 0; i < rows; i++) row[i] = nsm_reshape(tape, row[i], 2, (int64_t[]){ 1, m->heads });
+    for (int i = 0; i < rows; i++)
+        row[i] = nsm_reshape(tape, row[i], 2, (int64_t[]){ 1, m->heads });
     return nsm_concat(tape, row, rows, 0);
 }
 
-/* The learned states at the start of a sequence, others zero: x [H, s0, size] -> [B, H, s, size].  x NULL: none. */
+/* The learned states at the start of a sequence, others zero: x [H, s0, size] -> [B, H, s, size].
+ * x NULL: none. */
 static nsm_tensor *at_start(nsm_tape *tape, memory *m, nsm_tensor *x, int64_t batch, int64_t size)
 {
-    nsm_tensor *rows = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ m->heads, m->s - m->s0, size }, NULL);
+    nsm_tensor *rows = nsm_tape_tensor(tape, NSM_F32, 3,
+                                       (int64_t[]){ m->heads, m->s - m->s0, size }, NULL);
     nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ batch, 1, 1, 1 }, NULL);
     if (!rows || !every) return NULL;
     nsm_tensor_zero(rows);
@@ -192,8 +217,10 @@ static nsm_tensor *unit_keys(nsm_tape *tape, memory *m)
 static nsm_tensor **watched(memory *m, int i)
 {
     nsm_memory_view *v = &m->view;
-    nsm_tensor **const all[WATCHED] = { &v->slots.write, &v->slots.read, &v->slots.usage, &v->slots.alive, &v->slots.pruned, &v->slots.recycled,
-                                        &v->slots.slot, &v->birth, &v->seen, &v->beta, &v->gate };
+    nsm_tensor **const all[WATCHED] = { &v->slots.write, &v->slots.read,   &v->slots.usage,
+                                        &v->slots.alive, &v->slots.pruned, &v->slots.recycled,
+                                        &v->slots.slot,  &v->birth,        &v->seen,
+                                        &v->beta,        &v->gate };
     return i < WATCHED ? all[i] : i == WATCHED ? &v->rate : NULL;
 }
 
@@ -233,7 +260,9 @@ static void view_start(memory *m, const nsmi_memory_parts *in)
     if (in->birth) nsm_tensor_copy(m->view.birth, in->birth);
     if (in->seen) nsm_tensor_copy(m->view.seen, in->seen);
     else if (m->view.seen) nsm_tensor_zero(m->view.seen);
-    int64_t *none = in->birth || !count ? NULL : nsmi_malloc(m->base.module.ctx, (size_t)count * sizeof *none);
+    int64_t *none = in->birth || !count
+                        ? NULL
+                        : nsmi_malloc(m->base.module.ctx, (size_t)count * sizeof *none);
     for (int64_t i = 0; none && i < count; i++) none[i] = -1;
     if (none) nsm_tensor_set(m->view.birth, none);
     free(none);
@@ -241,15 +270,17 @@ static void view_start(memory *m, const nsmi_memory_parts *in)
 
 /* ---- forward ---- */
 /* z -> silu(conv(z)), by head; the tail to go on with. */
-static nsm_tensor *convolve(nsm_tape *tape, memory *m, int i, nsm_tensor *x, nsm_tensor *length, const nsmi_memory_parts *in, bool carry,
-                            nsmi_memory_results *out)
+static nsm_tensor *convolve(nsm_tape *tape, memory *m, int i, nsm_tensor *x, nsm_tensor *length,
+                            const nsmi_memory_parts *in, bool carry, nsmi_memory_results *out)
 {
     out->map[i] = nsm_linear(tape, x, m->w[i], NULL);
-    nsm_tensor *y = nsm_conv1d(tape, out->map[i], m->taps[i], NULL, true, in->tail[i], length, carry ? &out->tail[i] : NULL);
+    nsm_tensor *y = nsm_conv1d(tape, out->map[i], m->taps[i], NULL, true, in->tail[i], length,
+                               carry ? &out->tail[i] : NULL);
     return nsmi_split_heads(tape, y, m->heads);
 }
 
-int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length, const nsmi_memory_parts *given, nsmi_memory_results *out)
+int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length,
+                    const nsmi_memory_parts *given, nsmi_memory_results *out)
 {
     static const nsmi_memory_parts nothing = { 0 };
     memory *m = (memory *)mixer;
@@ -260,8 +291,21 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
         in.key = at_start(tape, m, unit_keys(tape, m), x->dim[0], m->dk);
         in.value = at_start(tape, m, m->slot_val, x->dim[0], m->dv);
     }
-    nsm_slots_config c = { in.key ? (int)in.key->dim[2] : m->s, m->s0, m->topk, m->comm_every, m->tau_new, m->beta_min, m->rho, m->tau_prune,
-                           m->tau_recycle, in.usage, in.alive, in.birth, in.seen, length, NULL };
+    nsm_slots_config c = { in.key ? (int)in.key->dim[2] : m->s,
+                           m->s0,
+                           m->topk,
+                           m->comm_every,
+                           m->tau_new,
+                           m->beta_min,
+                           m->rho,
+                           m->tau_prune,
+                           m->tau_recycle,
+                           in.usage,
+                           in.alive,
+                           in.birth,
+                           in.seen,
+                           length,
+                           NULL };
     if (m->watch) {
         make_view(m, x->dim[0], x->dim[1], c.slots);
         view_start(m, &in);
@@ -271,11 +315,14 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
     for (int i = 0; i < 3; i++) qkv[i] = convolve(tape, m, i, x, length, &in, given != NULL, out);
     qkv[0] = nsm_clock(tape, qkv[0], g.rate[1], m->clock, in.phase, 1, length);
     qkv[1] = nsm_clock(tape, qkv[1], g.rate[0], m->clock, in.phase, 0, length);
-    nsm_slots(tape, &c, qkv[0], qkv[1], qkv[2], g.beta, g.alpha, scalars_of(tape, m), in.key, in.value, slots);
-    nsm_tensor *near = nsm_window_attention(tape, qkv[0], qkv[1], qkv[2], nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k, in.past_v,
-                                            in.seen, length, given ? out->past : NULL);
+    nsm_slots(tape, &c, qkv[0], qkv[1], qkv[2], g.beta, g.alpha, scalars_of(tape, m), in.key,
+              in.value, slots);
+    nsm_tensor *near = nsm_window_attention(tape, qkv[0], qkv[1], qkv[2],
+                                            nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k,
+                                            in.past_v, in.seen, length, given ? out->past : NULL);
     gate = nsm_linear(tape, x, m->w_gate, m->b_gate);
-    out->y = nsm_linear(tape, nsm_memory_mix(tape, slots[0], slots[1], near, gate, m->norm_mem), m->w_out, NULL);
+    out->y = nsm_linear(tape, nsm_memory_mix(tape, slots[0], slots[1], near, gate, m->norm_mem),
+                        m->w_out, NULL);
     out->k = qkv[1];
     out->v = qkv[2];
     out->rate[0] = g.rate[0];
@@ -292,7 +339,8 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
 
 static const char *const tails[3] = { "tail_q", "tail_k", "tail_v" };
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length,
+                           nsm_state *s)
 {
     nsmi_memory_results out;
     nsmi_memory_parts in = { 0 };
@@ -308,7 +356,9 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_
         in.phase = nsm_state_get(s, "phase");
         in.seen = s->seen;
     }
-    if (nsmi_failed(mixer->module.ctx) || nsmi_memory_run(tape, mixer, x, length, s ? &in : NULL, &out)) return NULL;
+    if (nsmi_failed(mixer->module.ctx) ||
+        nsmi_memory_run(tape, mixer, x, length, s ? &in : NULL, &out))
+        return NULL;
     if (!s) return out.y;
     nsmi_state_write(s, "K", out.key);
     nsmi_state_write(s, "S", out.value);
@@ -323,14 +373,17 @@ static int state(nsm_mixer *mixer, nsm_state *s)
 {
     memory *m = (memory *)mixer;
     int64_t h = m->heads, slots = m->s, dk = m->dk, dv = m->dv;
-    if (m->s0 > m->s) return nsm_error_set(mixer->module.ctx, NSM_EINVAL, "nsm: s is %d, less than the %d learned states", m->s, m->s0);
+    if (m->s0 > m->s)
+        return nsm_error_set(mixer->module.ctx, NSM_EINVAL,
+                             "nsm: s is %d, less than the %d learned states", m->s, m->s0);
     nsm_state_add(s, "K", NSM_F32, 3, (int64_t[]){ h, slots, dk });
     nsm_state_add(s, "S", NSM_F32, 3, (int64_t[]){ h, slots, dv });
     nsm_state_add(s, "alive", NSM_U8, 2, (int64_t[]){ h, slots });
     nsm_state_add(s, "usage", NSM_F32, 2, (int64_t[]){ h, slots });
     nsm_state_add(s, "birth", NSM_I64, 2, (int64_t[]){ h, slots });
     nsm_state_add(s, "phase", NSM_F64, 2, (int64_t[]){ 2, h });
-    for (int i = 0; i < 3; i++) nsm_state_add(s, tails[i], NSM_F32, 2, (int64_t[]){ m->conv - 1, h * (i < 2 ? dk : dv) });
+    for (int i = 0; i < 3; i++)
+        nsm_state_add(s, tails[i], NSM_F32, 2, (int64_t[]){ m->conv - 1, h * (i < 2 ? dk : dv) });
     nsm_state_add(s, "win_k", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dk });
     nsm_state_add(s, "win_v", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dv });
     return nsm_error(mixer->module.ctx);
@@ -382,13 +435,17 @@ static void *host_row(const nsm_tensor *x, int64_t row)
 {
     size_t bytes = (size_t)(nsm_numel(x) / x->dim[0]) * nsm_type_bytes(x->type);
     void *y = nsmi_malloc(x->ctx, bytes);
-    if (y) x->ctx->dev.be->to_host(&x->ctx->dev, bytes, (const char *)x->data + (size_t)row * bytes, y);
+    if (y)
+        x->ctx->dev.be->to_host(&x->ctx->dev, bytes, (const char *)x->data + (size_t)row * bytes,
+                                y);
     return y;
 }
 
-/* Reading by the tokens under which the states read were filed, times the share of memory against the window. */
-static void add_reads(const memory *m, int64_t n, int64_t slots, const float *read, const int32_t *opened, const float *gate, int64_t *birth,
-                      int64_t seen, float *out)
+/* Reading by the tokens under which the states read were filed, times the share of memory against
+ * the window. */
+static void add_reads(const memory *m, int64_t n, int64_t slots, const float *read,
+                      const int32_t *opened, const float *gate, int64_t *birth, int64_t seen,
+                      float *out)
 {
     int64_t step = (int64_t)m->heads * m->dv;
     for (int64_t t = 0; t < n; t++) {
@@ -397,7 +454,8 @@ static void add_reads(const memory *m, int64_t n, int64_t slots, const float *re
         share /= (double)m->dv * m->heads;
         if (opened[t] >= 0) birth[opened[t]] = seen + t;
         for (int64_t i = 0; i < slots; i++)
-            if (birth[i] >= seen) out[t * n + birth[i] - seen] += (float)share * read[t * slots + i];
+            if (birth[i] >= seen)
+                out[t * n + birth[i] - seen] += (float)share * read[t * slots + i];
     }
 }
 
@@ -406,13 +464,16 @@ static int flow(nsm_mixer *mixer, int64_t row, int64_t n, float *out)
     memory *m = (memory *)mixer;
     nsm_ctx *ctx = mixer->module.ctx;
     const nsm_memory_view *v = &m->view;
-    if (!v->beta || row < 0 || row >= v->beta->dim[0] || n != v->beta->dim[1]) return nsmi_flow_unseen(mixer, v->beta != NULL, row, n);
-    int64_t slots = v->slots.read->dim[3], *birth = host_row(v->birth, row), *seen = host_row(v->seen, row);
+    if (!v->beta || row < 0 || row >= v->beta->dim[0] || n != v->beta->dim[1])
+        return nsmi_flow_unseen(mixer, v->beta != NULL, row, n);
+    int64_t slots = v->slots.read->dim[3], *birth = host_row(v->birth, row),
+            *seen = host_row(v->seen, row);
     float *read = host_row(v->slots.read, row), *gate = host_row(v->gate, row);
     int32_t *opened = host_row(v->slots.slot, row);
     memset(out, 0, (size_t)(n * n) * sizeof *out);
     for (int64_t h = 0; h < m->heads && !nsmi_failed(ctx); h++)
-        add_reads(m, n, slots, read + h * n * slots, opened + h * n, gate + h * m->dv, birth + h * slots, *seen, out);
+        add_reads(m, n, slots, read + h * n * slots, opened + h * n, gate + h * m->dv,
+                  birth + h * slots, *seen, out);
     free(birth);
     free(seen);
     free(read);
@@ -422,15 +483,28 @@ static int flow(nsm_mixer *mixer, int64_t row, int64_t n, float *out)
 }
 
 const nsm_mixer_type nsmi_mixer_nsm = {
-    .name = "nsm", .about = "Neural State Machine: a pool of states, opened, routed to and given up, beside a window", .bytes = sizeof(memory),
-    .keys = keys, .make = make, .clear = clear, .forward = forward, .state = state, .start = start, .sizes = "s",
-    .weights = "routing", .watch = watch_it, .flow = flow,
+    .name = "nsm",
+    .about =
+        "Neural State Machine: a pool of states, opened, routed to and given up, beside a window",
+    .bytes = sizeof(memory),
+    .keys = keys,
+    .make = make,
+    .clear = clear,
+    .forward = forward,
+    .state = state,
+    .start = start,
+    .sizes = "s",
+    .weights = "routing",
+    .watch = watch_it,
+    .flow = flow,
 };
 
 int nsm_memory_watch(nsm_mixer *m, bool on)
 {
     if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
-    if (m->type != &nsmi_mixer_nsm) return nsm_error_set(m->module.ctx, NSM_EINVAL, "nsm_memory_watch: the mixer is %s, want nsm", m->type->name);
+    if (m->type != &nsmi_mixer_nsm)
+        return nsm_error_set(m->module.ctx, NSM_EINVAL,
+                             "nsm_memory_watch: the mixer is %s, want nsm", m->type->name);
     return watch_it(m, on);
 }
 

@@ -27,13 +27,15 @@ static bool parse(const nsm_mixer_key *k, const char *text, double *value)
     char *end;
     if (k->type == NSM_KEY_CHOICE) return (*value = place_of(k->choices, text)) >= 0;
     if (k->type == NSM_KEY_BOOL) {
-        *value = place_of("false|true", text) >= 0 ? place_of("false|true", text) : place_of("0|1", text);
+        *value = place_of("false|true", text) >= 0 ? place_of("false|true", text)
+                                                   : place_of("0|1", text);
         return *value >= 0;
     }
     locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     *value = strtod_l(text, &end, c);
     freelocale(c);
-    return end != text && !*end && *value >= k->low && *value <= k->high && (k->type == NSM_KEY_REAL || *value == floor(*value));
+    return end != text && !*end && *value >= k->low && *value <= k->high &&
+           (k->type == NSM_KEY_REAL || *value == floor(*value));
 }
 
 static void put(nsm_mixer *m, const nsm_mixer_key *k, double value)
@@ -44,21 +46,27 @@ static void put(nsm_mixer *m, const nsm_mixer_key *k, double value)
     else *(int *)at = (int)value;
 }
 
-static int check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *text, double *value)
+static int check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *text,
+                 double *value)
 {
     const nsm_mixer_key *k = find_key(type, key);
     char names[512] = "";
     if (k && parse(k, text, value)) return NSM_OK;
     if (k && k->type == NSM_KEY_CHOICE)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want one of %s", type->name, key, text, k->choices);
+        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want one of %s", type->name, key,
+                             text, k->choices);
     if (k && k->type == NSM_KEY_BOOL)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want true or false", type->name, key, text);
+        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want true or false", type->name,
+                             key, text);
     if (k)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want %s in %g..%g", type->name, key, text,
-                             k->type == NSM_KEY_INT ? "a whole number" : "a number", k->low, k->high);
+        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want %s in %g..%g", type->name,
+                             key, text, k->type == NSM_KEY_INT ? "a whole number" : "a number",
+                             k->low, k->high);
     for (k = type->keys; k && k->name; k++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", k == type->keys ? "" : ", ", k->name);
-    return nsm_error_set(ctx, NSM_EINVAL, "%s: unknown key \"%s\"; there are %s", type->name, key, *names ? names : "none");
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
+                 k == type->keys ? "" : ", ", k->name);
+    return nsm_error_set(ctx, NSM_EINVAL, "%s: unknown key \"%s\"; there are %s", type->name, key,
+                         *names ? names : "none");
 }
 
 int nsm_mixer_check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *value)
@@ -67,7 +75,8 @@ int nsm_mixer_check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, c
     return nsmi_failed(ctx) ? nsm_error(ctx) : check(ctx, type, key, value, &number);
 }
 
-/* "key=value key=value", blanks or commas between.  live: no other keys; apply: else they are only checked. */
+/* "key=value key=value", blanks or commas between.  live: no other keys; apply: else they are only
+ * checked. */
 static int read_options(nsm_mixer *m, const char *text, bool live, bool apply)
 {
     nsm_ctx *ctx = m->module.ctx;
@@ -76,12 +85,15 @@ static int read_options(nsm_mixer *m, const char *text, bool live, bool apply)
         size_t n = strcspn(p, "= ,"), v = p[n] == '=' ? strcspn(p + n + 1, " ,") : 0;
         double number;
         if (p[n] != '=' || n == 0 || n >= sizeof key || v >= sizeof value)
-            return nsm_error_set(ctx, NSM_EINVAL, "%s: \"%.80s\" does not begin with key=value", m->type->name, p);
+            return nsm_error_set(ctx, NSM_EINVAL, "%s: \"%.80s\" does not begin with key=value",
+                                 m->type->name, p);
         snprintf(key, sizeof key, "%.*s", (int)n, p);
         snprintf(value, sizeof value, "%.*s", (int)v, p + n + 1);
         if (check(ctx, m->type, key, value, &number)) return nsm_error(ctx);
         const nsm_mixer_key *k = find_key(m->type, key);
-        if (live && !k->live) return nsm_error_set(ctx, NSM_EINVAL, "%s: %s cannot be changed once the mixer is made", m->type->name, key);
+        if (live && !k->live)
+            return nsm_error_set(ctx, NSM_EINVAL, "%s: %s cannot be changed once the mixer is made",
+                                 m->type->name, key);
         if (apply) put(m, k, number);
         p += n + 1 + v;
     }
@@ -91,7 +103,8 @@ static int read_options(nsm_mixer *m, const char *text, bool live, bool apply)
 int nsm_mixer_set(nsm_mixer *m, const char *options)
 {
     if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
-    return read_options(m, options, true, false) ? nsm_error(m->module.ctx) : read_options(m, options, true, true);
+    return read_options(m, options, true, false) ? nsm_error(m->module.ctx)
+                                                 : read_options(m, options, true, true);
 }
 
 /* ---- making ---- */
@@ -99,9 +112,11 @@ nsm_mixer *nsm_mixer_new(nsm_ctx *ctx, const char *name, const nsm_mixer_config 
 {
     const nsm_mixer_type *type = nsm_mixer_find(name);
     if (nsmi_failed(ctx)) return NULL;
-    if (!type || config->width < 1 || config->layer < 0 || config->layer > config->layers || (config->first && config->first->type != type)) {
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_mixer_new: the type is %s (%s), width %d, layer %d of %d", name, type ? "known" : "unknown",
-                      config->width, config->layer, config->layers);
+    if (!type || config->width < 1 || config->layer < 0 || config->layer > config->layers ||
+        (config->first && config->first->type != type)) {
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_mixer_new: the type is %s (%s), width %d, layer %d of %d", name,
+                      type ? "known" : "unknown", config->width, config->layer, config->layers);
         return NULL;
     }
     nsm_mixer *m = nsmi_calloc(ctx, 1, type->bytes);
@@ -137,7 +152,8 @@ nsm_tensor *nsmi_mixer_linear(nsm_mixer *m, const char *name, int64_t out, int64
     return w;
 }
 
-nsm_tensor *nsmi_mixer_fill(nsm_mixer *m, const char *name, int rank, const int64_t *dim, float value)
+nsm_tensor *nsmi_mixer_fill(nsm_mixer *m, const char *name, int rank, const int64_t *dim,
+                            float value)
 {
     nsm_tensor *w = nsm_module_param(&m->module, name, rank, dim);
     if (w) nsm_tensor_fill(w, value);
@@ -149,7 +165,9 @@ nsm_state *nsm_mixer_state(nsm_mixer *m, int64_t batch)
 {
     if (!m || nsmi_failed(m->module.ctx)) return NULL;
     if (m->two_way || !m->type->state) {
-        nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: there is no state to carry: all tokens are looked at together", m->type->name);
+        nsm_error_set(m->module.ctx, NSM_EINVAL,
+                      "%s: there is no state to carry: all tokens are looked at together",
+                      m->type->name);
         return NULL;
     }
     nsm_state *s = nsm_state_new(m->module.ctx, batch);
@@ -170,7 +188,8 @@ nsm_tensor *nsmi_state_read(nsm_tape *tape, const nsm_state *s, const char *name
 {
     nsm_tensor *part = nsm_state_get(s, name);
     if (!part) {
-        nsm_error_set(nsm_tape_ctx(tape), NSM_EINVAL, "the state has no part %s: it is not of this mixer", name);
+        nsm_error_set(nsm_tape_ctx(tape), NSM_EINVAL,
+                      "the state has no part %s: it is not of this mixer", name);
         return NULL;
     }
     return nsm_tape_training(tape) ? nsm_scale(tape, part, 1, 0) : part;
@@ -179,7 +198,11 @@ nsm_tensor *nsmi_state_read(nsm_tape *tape, const nsm_state *s, const char *name
 int nsmi_state_write(nsm_state *s, const char *name, const nsm_tensor *y)
 {
     nsm_tensor *part = nsm_state_get(s, name);
-    if (!part || !y) return nsmi_failed(s->ctx) ? nsm_error(s->ctx) : nsm_error_set(s->ctx, NSM_EINVAL, "the state has no part %s: it is not of this mixer", name);
+    if (!part || !y)
+        return nsmi_failed(s->ctx)
+                   ? nsm_error(s->ctx)
+                   : nsm_error_set(s->ctx, NSM_EINVAL,
+                                   "the state has no part %s: it is not of this mixer", name);
     return nsm_tensor_copy(part, y);
 }
 
@@ -209,30 +232,40 @@ nsm_tensor *nsmi_shifted(nsm_tape *tape, nsm_tensor *x, int64_t rows)
     nsm_tensor *zero = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, rows, 1 }, NULL);
     if (zero) nsm_tensor_zero(zero);
     x = nsm_add(tape, nsm_reshape(tape, x, 3, (int64_t[]){ many, 1, wide }), zero);
-    x = x ? nsm_slice(tape, nsm_reshape(tape, x, 2, (int64_t[]){ many, -1 }), 1, 0, rows * (wide - step)) : NULL;
+    x = x ? nsm_slice(tape, nsm_reshape(tape, x, 2, (int64_t[]){ many, -1 }), 1, 0,
+                      rows * (wide - step))
+          : NULL;
     return x ? nsm_reshape(tape, x, 3, (int64_t[]){ many, rows, wide - step }) : NULL;
 }
 
 /* ---- calls ---- */
-static bool call_ok(nsm_tape *tape, nsm_mixer *m, const nsm_tensor *x, int rank, const nsm_tensor *length, const nsm_state *s)
+static bool call_ok(nsm_tape *tape, nsm_mixer *m, const nsm_tensor *x, int rank,
+                    const nsm_tensor *length, const nsm_state *s)
 {
     char shape[96];
     if (!tape || !m || !x || nsmi_failed(m->module.ctx)) return false;
-    if (x->type != NSM_F32 || x->rank != rank || x->dim[rank - 1] != m->width || x->dim[0] < 1 || x->dim[rank - 2] < 1)
-        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: x is %s %s, want float32 [B,%s%d]", m->type->name, nsm_type_name(x->type),
-                      nsm_shape_text(x, shape), rank == 3 ? "n," : "", m->width);
-    else if (length && (length->type != NSM_I32 || length->rank != 1 || length->dim[0] != x->dim[0]))
-        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: length is %s %s, want int32 [%lld]", m->type->name, nsm_type_name(length->type),
-                      nsm_shape_text(length, shape), (long long)x->dim[0]);
-    else if (s && (m->two_way || !m->type->state))
-        nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: there is no state to carry: all tokens are looked at together", m->type->name);
-    else if (s && s->batch != x->dim[0])
-        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: the state is of %lld sequences, x of %lld", m->type->name, (long long)s->batch,
+    if (x->type != NSM_F32 || x->rank != rank || x->dim[rank - 1] != m->width || x->dim[0] < 1 ||
+        x->dim[rank - 2] < 1)
+        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: x is %s %s, want float32 [B,%s%d]",
+                      m->type->name, nsm_type_name(x->type), nsm_shape_text(x, shape),
+                      rank == 3 ? "n," : "", m->width);
+    else if (length &&
+             (length->type != NSM_I32 || length->rank != 1 || length->dim[0] != x->dim[0]))
+        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: length is %s %s, want int32 [%lld]",
+                      m->type->name, nsm_type_name(length->type), nsm_shape_text(length, shape),
                       (long long)x->dim[0]);
+    else if (s && (m->two_way || !m->type->state))
+        nsm_error_set(m->module.ctx, NSM_EINVAL,
+                      "%s: there is no state to carry: all tokens are looked at together",
+                      m->type->name);
+    else if (s && s->batch != x->dim[0])
+        nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: the state is of %lld sequences, x of %lld",
+                      m->type->name, (long long)s->batch, (long long)x->dim[0]);
     return !nsmi_failed(m->module.ctx);
 }
 
-nsm_tensor *nsm_mixer_forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+nsm_tensor *nsm_mixer_forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
+                              nsm_state *s)
 {
     if (!call_ok(tape, m, x, 3, length, s)) return NULL;
     nsm_tensor *y = m->type->forward(tape, m, x, length, s);
@@ -264,7 +297,9 @@ int nsm_mixer_watch(nsm_mixer *m, bool on)
 {
     if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
     if (m->type->watch) return m->type->watch(m, on);
-    return nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: it has no weights that say whence a token takes what it tells", m->type->name);
+    return nsm_error_set(m->module.ctx, NSM_EINVAL,
+                         "%s: it has no weights that say whence a token takes what it tells",
+                         m->type->name);
 }
 
 int nsm_mixer_flow(nsm_mixer *m, int64_t row, int64_t n, float *flow)
@@ -276,6 +311,10 @@ int nsm_mixer_flow(nsm_mixer *m, int64_t row, int64_t n, float *flow)
 
 int nsmi_flow_unseen(nsm_mixer *m, bool seen, int64_t row, int64_t n)
 {
-    if (!seen) return nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: nothing was watched yet", m->type->name);
-    return nsm_error_set(m->module.ctx, NSM_ESHAPE, "%s: row %lld of %lld tokens is not what was watched", m->type->name, (long long)row, (long long)n);
+    if (!seen)
+        return nsm_error_set(m->module.ctx, NSM_EINVAL, "%s: nothing was watched yet",
+                             m->type->name);
+    return nsm_error_set(m->module.ctx, NSM_ESHAPE,
+                         "%s: row %lld of %lld tokens is not what was watched", m->type->name,
+                         (long long)row, (long long)n);
 }

@@ -1,11 +1,13 @@
-/* seq/transformer.c - Attention (Vaswani et al., arXiv:1706.03762), multi-head or with fewer heads of keys
- * and values (Ainslie et al., arXiv:2305.13245), causal or not.
+/* seq/transformer.c - Attention (Vaswani et al., arXiv:1706.03762), multi-head or with fewer heads
+ * of keys and values (Ainslie et al., arXiv:2305.13245), causal or not.
  *
- *   q, k, v = x W_qkv^T (+ b), q and k turned by position with `rotary` (Su et al., arXiv:2104.09864)
+ *   q, k, v = x W_qkv^T (+ b), q and k turned by position with `rotary` (Su et al.,
+ *   arXiv:2104.09864)
  *   y       = softmax(q k^T / sqrt(D)) v W_out^T (+ b)
  *
  * Letters: H heads, G heads of keys and values, D size of a head.
- * Parameters: qkv.weight [(H+2G)*D, d], rows of q first, then k, then v; out.weight [d, H*D]; biases.
+ * Parameters: qkv.weight [(H+2G)*D, d], rows of q first, then k, then v; out.weight [d, H*D];
+ * biases.
  * State: k, v [B, tokens, G*D], keys already turned: it grows with the sequence.
  * Cost: O(n^2 d) time, O(n d) memory. */
 #include "config.h"
@@ -23,9 +25,11 @@ typedef struct {
 
 static const nsm_mixer_key keys[] = {
     KEY_INT(transformer, heads, 4, 1, 65536, "heads of queries"),
-    KEY_INT(transformer, kv_heads, 0, 0, 65536, "heads of keys and values, a divisor of heads (0: heads)"),
+    KEY_INT(transformer, kv_heads, 0, 0, 65536,
+            "heads of keys and values, a divisor of heads (0: heads)"),
     KEY_INT(transformer, head_dim, 0, 0, 65536, "size of a head (0: width / heads)"),
-    KEY_INT(transformer, window, 0, 0, 1 << 30, "how many tokens back are seen, itself among them (0: all)"),
+    KEY_INT(transformer, window, 0, 0, 1 << 30,
+            "how many tokens back are seen, itself among them (0: all)"),
     KEY_BOOL(transformer, causal, true, "a token sees no later one"),
     KEY_BOOL(transformer, rotary, false, "positions by turning queries and keys"),
     KEY_REAL(transformer, rotary_base, 10000, 1, 1e30, "of the angles"),
@@ -40,10 +44,12 @@ static int make(nsm_mixer *m)
     if (!t->head_dim) t->head_dim = m->width % t->heads ? 0 : m->width / t->heads;
     if (!t->head_dim || t->heads % t->kv_heads || (t->rotary && t->head_dim % 2))
         return nsm_error_set(m->module.ctx, NSM_EINVAL,
-                             "transformer: width is %d, heads %d, kv_heads %d, head_dim %d; want heads that divide the width, "
+                             "transformer: width is %d, heads %d, kv_heads %d, head_dim %d; want "
+                             "heads that divide the width, "
                              "kv_heads that divide heads, and an even head_dim with rotary",
                              m->width, t->heads, t->kv_heads, t->head_dim);
-    int64_t rows = (int64_t)(t->heads + 2 * t->kv_heads) * t->head_dim, inner = (int64_t)t->heads * t->head_dim;
+    int64_t rows = (int64_t)(t->heads + 2 * t->kv_heads) * t->head_dim,
+            inner = (int64_t)t->heads * t->head_dim;
     m->two_way = !t->causal;
     m->unordered = !t->rotary;
     t->qkv = nsmi_mixer_linear(m, "qkv.weight", rows, m->width);
@@ -78,31 +84,43 @@ static void store(nsm_state *s, const char *name, const nsm_tensor *x, const int
     nsm_tensor *part = nsm_state_get(s, name);
     int64_t n = x->dim[1], c = x->dim[2];
     for (int64_t b = 0; b < s->batch; b++)
-        s->ctx->dev.be->copy(&s->ctx->dev, (size_t)(n * c) * sizeof(float), x->f32 + b * n * c, part->f32 + (b * part->dim[1] + at[b]) * c);
+        s->ctx->dev.be->copy(&s->ctx->dev, (size_t)(n * c) * sizeof(float), x->f32 + b * n * c,
+                             part->f32 + (b * part->dim[1] + at[b]) * c);
 }
 
 /* The keys (or values) seen by these tokens: [B, tokens or more, G, D]. */
-static nsm_tensor *extend(nsm_tape *tape, transformer *t, nsm_state *s, const char *name, nsm_tensor *x, const int64_t *at)
+static nsm_tensor *extend(nsm_tape *tape, transformer *t, nsm_state *s, const char *name,
+                          nsm_tensor *x, const int64_t *at)
 {
     nsm_tensor *all = NULL;
     if (!x) return NULL;
     if (nsm_tape_training(tape)) {
-        nsm_tensor *old = nsm_slice(tape, nsm_state_get(s, name), 1, 0, s->tokens); /* a copy: store() writes the part */
+        /* a copy: store() writes the part */
+        nsm_tensor *old = nsm_slice(tape, nsm_state_get(s, name), 1, 0, s->tokens);
         all = nsm_append(tape, old, x, at);
     }
     store(s, name, x, at);
-    return nsmi_split_heads(tape, nsm_tape_training(tape) ? all : nsm_state_get(s, name), t->kv_heads);
+    return nsmi_split_heads(tape, nsm_tape_training(tape) ? all : nsm_state_get(s, name),
+                            t->kv_heads);
 }
 
-static nsm_tensor *attend_on(nsm_tape *tape, transformer *t, nsm_tensor *qkv, nsm_state *s, const int64_t *at, const places *p)
+static nsm_tensor *attend_on(nsm_tape *tape, transformer *t, nsm_tensor *qkv, nsm_state *s,
+                             const int64_t *at, const places *p)
 {
     int64_t n = qkv->dim[1], d = t->head_dim;
     if (nsm_state_reserve(s, s->tokens + n)) return NULL;
     nsm_tensor *q = nsm_slice(tape, qkv, 2, 0, t->heads * d);
-    nsm_tensor *k = extend(tape, t, s, "k", nsm_slice(tape, qkv, 2, t->heads * d, t->kv_heads * d), at);
-    nsm_tensor *v = extend(tape, t, s, "v", nsm_slice(tape, qkv, 2, (t->heads + t->kv_heads) * d, t->kv_heads * d), at);
-    nsm_tensor *y = nsm_dot_attention(tape, nsmi_split_heads(tape, q, t->heads), k, v, &(nsm_dot_attention_config){
-        .causal = true, .window = t->window, .keys = s->tokens + n, .offset = s->tokens, .offsets = p->offsets });
+    nsm_tensor *k = extend(tape, t, s, "k", nsm_slice(tape, qkv, 2, t->heads * d, t->kv_heads * d),
+                           at);
+    nsm_tensor *v = extend(tape, t, s, "v",
+                           nsm_slice(tape, qkv, 2, (t->heads + t->kv_heads) * d, t->kv_heads * d),
+                           at);
+    nsm_tensor *y = nsm_dot_attention(tape, nsmi_split_heads(tape, q, t->heads), k, v,
+                                      &(nsm_dot_attention_config){ .causal = true,
+                                                                   .window = t->window,
+                                                                   .keys = s->tokens + n,
+                                                                   .offset = s->tokens,
+                                                                   .offsets = p->offsets });
     return nsmi_join_last(tape, y);
 }
 
@@ -114,15 +132,20 @@ static void keep(transformer *t, const nsm_tensor *qkv)
     if (t->seen) nsm_tensor_copy(t->seen, qkv);
 }
 
-static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length, nsm_state *s)
+static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
+                           nsm_state *s)
 {
     transformer *t = (transformer *)m;
     places p = { 0 };
     const int64_t *at = s ? places_of(tape, s, &p) : NULL;
     nsm_tensor *qkv = nsm_linear(tape, x, t->qkv, t->qkv_bias); /* [B, n, (H+2G)*D] */
     if (t->rotary)
-        qkv = nsm_rotary(tape, qkv, &(nsm_rotary_config){ .heads = t->heads + t->kv_heads, .size = t->head_dim, .base = t->rotary_base,
-                                                          .offset = s ? s->tokens : 0, .offsets = p.offsets });
+        qkv = nsm_rotary(tape, qkv,
+                         &(nsm_rotary_config){ .heads = t->heads + t->kv_heads,
+                                               .size = t->head_dim,
+                                               .base = t->rotary_base,
+                                               .offset = s ? s->tokens : 0,
+                                               .offsets = p.offsets });
     if (t->watch && qkv) keep(t, qkv);
     nsm_tensor *y = NULL; /* causal attention never looks behind a row's end */
     if (s && !nsm_state_get(s, "k")) {
@@ -130,8 +153,12 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tens
         return NULL;
     }
     if (s) y = at && qkv ? attend_on(tape, t, qkv, s, at, &p) : NULL;
-    else y = nsm_dot_attention_packed(tape, qkv, t->heads, t->kv_heads, &(nsm_dot_attention_config){
-                 .causal = t->causal, .window = t->window, .key_length = t->causal ? NULL : length });
+    else
+        y = nsm_dot_attention_packed(tape, qkv, t->heads, t->kv_heads,
+                                     &(nsm_dot_attention_config){
+                                         .causal = t->causal,
+                                         .window = t->window,
+                                         .key_length = t->causal ? NULL : length });
     return nsm_linear(tape, y, t->out, t->out_bias);
 }
 
@@ -156,8 +183,10 @@ static int watch(nsm_mixer *m, bool on)
 
 static void clear(nsm_mixer *m) { watch(m, false); }
 
-/* Add share times the softmax of query q [D] over n keys, of which number j stands at k + j * step, from `from` on. */
-static void add_attention(const float *q, const float *k, int64_t step, int64_t from, int64_t n, int64_t d, float share, float *score, float *to)
+/* Add share times the softmax of query q [D] over n keys, of which number j stands at k + j * step,
+ * from `from` on. */
+static void add_attention(const float *q, const float *k, int64_t step, int64_t from, int64_t n,
+                          int64_t d, float share, float *score, float *to)
 {
     float most = -INFINITY, sum = 0;
     for (int64_t j = from; j < n; j++) {
@@ -175,15 +204,19 @@ static int flow(nsm_mixer *m, int64_t row, int64_t n, float *out)
 {
     transformer *t = (transformer *)m;
     nsm_ctx *ctx = m->module.ctx;
-    if (!t->seen || row < 0 || row >= t->seen->dim[0] || n != t->seen->dim[1]) return nsmi_flow_unseen(m, t->seen != NULL, row, n);
+    if (!t->seen || row < 0 || row >= t->seen->dim[0] || n != t->seen->dim[1])
+        return nsmi_flow_unseen(m, t->seen != NULL, row, n);
     int64_t d = t->head_dim, step = t->seen->dim[2], group = t->heads / t->kv_heads;
-    float *qkv = nsmi_malloc(ctx, (size_t)(n * step) * sizeof *qkv), *score = nsmi_malloc(ctx, (size_t)n * sizeof *score);
+    float *qkv = nsmi_malloc(ctx, (size_t)(n * step) * sizeof *qkv),
+          *score = nsmi_malloc(ctx, (size_t)n * sizeof *score);
     if (qkv && score) {
-        ctx->dev.be->to_host(&ctx->dev, (size_t)(n * step) * sizeof *qkv, t->seen->f32 + row * n * step, qkv);
+        ctx->dev.be->to_host(&ctx->dev, (size_t)(n * step) * sizeof *qkv,
+                             t->seen->f32 + row * n * step, qkv);
         memset(out, 0, (size_t)(n * n) * sizeof *out);
         for (int64_t i = 0; i < n; i++)
             for (int64_t h = 0; h < t->heads; h++)
-                add_attention(qkv + i * step + h * d, qkv + (t->heads + h / group) * d, step, t->window && i >= t->window ? i - t->window + 1 : 0,
+                add_attention(qkv + i * step + h * d, qkv + (t->heads + h / group) * d, step,
+                              t->window && i >= t->window ? i - t->window + 1 : 0,
                               t->causal ? i + 1 : n, d, 1 / (float)t->heads, score, out + i * n);
     }
     free(qkv);
@@ -192,6 +225,15 @@ static int flow(nsm_mixer *m, int64_t row, int64_t n, float *out)
 }
 
 const nsm_mixer_type nsmi_mixer_transformer = {
-    .name = "transformer", .about = "attention over all tokens (arXiv:1706.03762)", .bytes = sizeof(transformer), .keys = keys,
-    .make = make, .clear = clear, .forward = forward, .state = state, .weights = "attention", .watch = watch, .flow = flow,
+    .name = "transformer",
+    .about = "attention over all tokens (arXiv:1706.03762)",
+    .bytes = sizeof(transformer),
+    .keys = keys,
+    .make = make,
+    .clear = clear,
+    .forward = forward,
+    .state = state,
+    .weights = "attention",
+    .watch = watch,
+    .flow = flow,
 };

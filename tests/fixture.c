@@ -98,7 +98,8 @@ fixture *fixture_open(nsm_ctx *ctx, const char *path, char why[256])
     f->config = f->config_text ? json_loads(f->config_text, 0, &bad) : NULL;
     if (!f->system || !f->name || !json_is_object(f->config) || !fixture_text(f, "kind", NULL) ||
         H5Ovisit2(f->file, H5_INDEX_NAME, H5_ITER_NATIVE, note, f, H5O_INFO_BASIC) < 0) {
-        snprintf(why, 256, "system, case, config or its kind is missing, or the tree cannot be walked");
+        snprintf(why, 256,
+                 "system, case, config or its kind is missing, or the tree cannot be walked");
         fixture_close(f);
         return NULL;
     }
@@ -230,7 +231,8 @@ static nsm_tensor *tensor_of(fixture *f, const char *group, const char *name, ns
     snprintf(path, sizeof path, "%s/%s", group, name);
     for (int i = 0; i < f->tensors; i++)
         if (!strcmp(f->made[i].path, path)) return f->made[i].tensor;
-    const void *host = type == NSM_F32 ? (void *)fixture_floats(f, path, &n) : (void *)fixture_ints(f, path, &n);
+    const void *host = type == NSM_F32 ? (void *)fixture_floats(f, path, &n)
+                                       : (void *)fixture_ints(f, path, &n);
     int rank = fixture_dims(f, path, dim);
     if (!host || rank < 0 || f->tensors == MOST) return NULL;
     nsm_tensor *t = nsm_tensor_from(f->ctx, type, rank, dim, host);
@@ -242,9 +244,18 @@ static nsm_tensor *tensor_of(fixture *f, const char *group, const char *name, ns
     return t;
 }
 
-nsm_tensor *fixture_input(fixture *f, const char *name) { return tensor_of(f, "inputs", name, NSM_F32); }
-nsm_tensor *fixture_index(fixture *f, const char *name) { return tensor_of(f, "inputs", name, NSM_I32); }
-nsm_tensor *fixture_weight(fixture *f, const char *name) { return tensor_of(f, "weights", name, NSM_F32); }
+nsm_tensor *fixture_input(fixture *f, const char *name)
+{
+    return tensor_of(f, "inputs", name, NSM_F32);
+}
+nsm_tensor *fixture_index(fixture *f, const char *name)
+{
+    return tensor_of(f, "inputs", name, NSM_I32);
+}
+nsm_tensor *fixture_weight(fixture *f, const char *name)
+{
+    return tensor_of(f, "weights", name, NSM_F32);
+}
 
 /* Shapes agree when dims of 1 are left out. */
 static bool same_shape(int rank, const int64_t *dim, const nsm_tensor *t)
@@ -269,7 +280,8 @@ static int load_one(void *user, const char *name, nsm_tensor *t, bool buffer)
     snprintf(path, sizeof path, "weights/%s", name);
     int rank = fixture_dims(f, path, dim);
     if (rank < 0) fixture_fault(f, "%s is missing", path);
-    else if (!same_shape(rank, dim, t)) fixture_fault(f, "%s has another shape than the model's", path);
+    else if (!same_shape(rank, dim, t))
+        fixture_fault(f, "%s has another shape than the model's", path);
     else {
         const float *host = fixture_floats(f, path, &n);
         if (host) nsm_tensor_set(t, host);
@@ -295,7 +307,8 @@ void fixture_values(fixture *f, const char *path, const float *have, int64_t cou
     if (!e || !want || !have) return;
     e->compared = true;
     if (n != count) {
-        fixture_fault(f, "%s holds %lld values, the model gives %lld", path, (long long)n, (long long)count);
+        fixture_fault(f, "%s holds %lld values, the model gives %lld", path, (long long)n,
+                      (long long)count);
         return;
     }
     double top = 0, worst = 0, kind = starts(path, "grads/") ? f->top_grad : f->top_output;
@@ -372,7 +385,10 @@ static int compare_one(void *user, const char *name, nsm_tensor *t, bool buffer)
     return 0;
 }
 
-void fixture_module(fixture *f, const char *path, nsm_module *m) { nsm_module_walk(m, compare_one, &(loading){ f, path }); }
+void fixture_module(fixture *f, const char *path, nsm_module *m)
+{
+    nsm_module_walk(m, compare_one, &(loading){ f, path });
+}
 
 bool fixture_verdict(fixture *f, double *error, const char **what)
 {

@@ -9,7 +9,8 @@
  * compares every gradient.  A fault of any kind is noted, never fatal; fixture_verdict() sums up.
  *
  * Error of a tensor: max|a-b| / max|b|; where max|b| is below 1e-3 M, M being the largest value of
- * its kind (outputs, or gradients) in the file: max|a-b| / M.  Allowed: config "tolerance", 1e-4. */
+ * its kind (outputs, or gradients) in the file: max|a-b| / M.  Allowed: config "tolerance",
+ * 1e-4. */
 #ifndef NSM_FIXTURE_H
 #define NSM_FIXTURE_H
 #include <jansson.h>
@@ -34,12 +35,15 @@ const char *fixture_text(const fixture *f, const char *key, const char *fallback
 
 /* ---- arrays: by path ("inputs/x"); owned by the fixture; NULL and a fault if missing ---- */
 bool fixture_has(const fixture *f, const char *path);
-/* The next path that starts with group ("weights/") from *at on, which starts at 0; NULL after the last. */
+/* The next path that starts with group ("weights/") from *at on, which starts at 0; NULL after the
+ * last. */
 const char *fixture_next(const fixture *f, const char *group, int *at);
-int fixture_dims(fixture *f, const char *path, int64_t dim[NSM_MAX_RANK]); /* the rank; -1 if missing */
+/* the rank; -1 if missing */
+int fixture_dims(fixture *f, const char *path, int64_t dim[NSM_MAX_RANK]);
 float *fixture_floats(fixture *f, const char *path, int64_t *count);
 int32_t *fixture_ints(fixture *f, const char *path, int64_t *count);
-nsm_tensor *fixture_input(fixture *f, const char *name);     /* float32; needs a gradient if one is recorded */
+/* float32; needs a gradient if one is recorded */
+nsm_tensor *fixture_input(fixture *f, const char *name);
 nsm_tensor *fixture_index(fixture *f, const char *name);     /* int32 */
 nsm_tensor *fixture_weight(fixture *f, const char *name);    /* a bare parameter, not in a module */
 /* Every /weights array into the module's tensor of that name (dims of 1 ignored); a name without a
@@ -48,8 +52,10 @@ void fixture_load(fixture *f, nsm_module *m);
 
 /* ---- comparing ---- */
 void fixture_output(fixture *f, nsm_tape *tape, const char *name, nsm_tensor *y);
-void fixture_values(fixture *f, const char *path, const float *have, int64_t count); /* host numbers against any path */
-/* Backward, then every /grads array that was not compared yet: those of the module's parameters, of inputs and of bare weights. */
+/* host numbers against any path */
+void fixture_values(fixture *f, const char *path, const float *have, int64_t count);
+/* Backward, then every /grads array that was not compared yet: those of the module's parameters, of
+ * inputs and of bare weights. */
 void fixture_grads(fixture *f, nsm_tape *tape, nsm_module *m);
 /* Every trained tensor against <path>/<name>, after training steps. */
 void fixture_module(fixture *f, const char *path, nsm_module *m);

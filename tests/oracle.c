@@ -12,7 +12,9 @@
 #include <unistd.h>
 #include "tests/fixture.h"
 
-#define TABLES(X) X(losses) X(optimizers) X(primitives) X(graph) X(seq) X(linear) X(scan) X(s4) X(rwkv) X(models) \
+#define TABLES(X) \
+    X(losses) X(optimizers) X(primitives) X(graph) X(seq) X(linear) X(scan) X(s4) X(rwkv) \
+    X(models) \
     X(memory) X(fusion)
 #define DECLARE(name) extern const oracle_kind oracle_##name[];
 #define ADDRESS(name) oracle_##name,
@@ -26,7 +28,8 @@ static const oracle_kind *look_up(const fixture *f)
 {
     for (int t = 0; tables[t]; t++)
         for (const oracle_kind *k = tables[t]; k->system; k++)
-            if (!strcmp(k->system, fixture_system(f)) && !strcmp(k->kind, fixture_kind(f))) return k;
+            if (!strcmp(k->system, fixture_system(f)) && !strcmp(k->kind, fixture_kind(f)))
+                return k;
     return NULL;
 }
 
@@ -43,14 +46,16 @@ static int replay(const char *path)
     }
     const oracle_kind *k = look_up(f);
     if (!k) {
-        printf("SKIP %s/%s kind %s is not built\n", fixture_system(f), fixture_case(f), fixture_kind(f));
+        printf("SKIP %s/%s kind %s is not built\n", fixture_system(f), fixture_case(f),
+               fixture_kind(f));
         result = SKIPPED;
     } else {
         double error;
         const char *what;
         k->run(f);
         bool ok = fixture_verdict(f, &error, &what);
-        printf("%s %s/%s %.2e%s%s\n", ok ? "PASS" : "FAIL", fixture_system(f), fixture_case(f), error, ok ? "" : " ", ok ? "" : what);
+        printf("%s %s/%s %.2e%s%s\n", ok ? "PASS" : "FAIL", fixture_system(f), fixture_case(f),
+               error, ok ? "" : " ", ok ? "" : what);
         result = ok ? PASSED : FAILED;
     }
     fixture_close(f);
@@ -71,7 +76,9 @@ static int in_child(const char *path)
     }
     if (waitpid(child, &status, 0) < 0) return FAILED;
     if (WIFEXITED(status) && WEXITSTATUS(status) <= SKIPPED) return WEXITSTATUS(status);
-    printf("FAIL %s: %s\n", path, WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "out of time" : "the reader crashed");
+    printf("FAIL %s: %s\n", path,
+           WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "out of time"
+                                                              : "the reader crashed");
     return FAILED;
 }
 
@@ -84,7 +91,8 @@ int main(int argc, char **argv)
     snprintf(pattern, sizeof pattern, "%s/tests/fixtures/*/*.h5", dir && *dir ? dir : ".");
     if (argc == 1) glob(pattern, 0, NULL, &found);
     char **path = argc == 1 ? found.gl_pathv : argv + 1;
-    for (size_t i = 0, n = argc == 1 ? found.gl_pathc : (size_t)argc - 1; i < n; i++) count[in_child(path[i])]++;
+    for (size_t i = 0, n = argc == 1 ? found.gl_pathc : (size_t)argc - 1; i < n; i++)
+    count[in_child(path[i])]++;
     if (argc == 1) globfree(&found);
     printf("%d passed, %d failed, %d skipped\n", count[PASSED], count[FAILED], count[SKIPPED]);
     return count[FAILED] ? EXIT_FAILURE : EXIT_SUCCESS;

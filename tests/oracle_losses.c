@@ -53,20 +53,33 @@ static nsm_tensor *info_nce(fixture *f, nsm_tape *t, nsm_reduction r)
     return nsm_info_nce(t, IN("a"), IN("b"), &c);
 }
 
-LOSS(bce_with_logits, nsm_bce_with_logits(t, IN("input"), IN("target"), fixture_bool(f, "pos_weight", false) ? IN("pos_weight") : NULL, r))
+LOSS(bce_with_logits,
+     nsm_bce_with_logits(t, IN("input"), IN("target"),
+                         fixture_bool(f, "pos_weight", false) ? IN("pos_weight") : NULL, r))
 LOSS(cross_entropy, cross_entropy(f, t, r))
-LOSS(distillation, nsm_distillation(t, IN("student"), IN("teacher"), (float)fixture_number(f, "temperature", 1),
-                                    fixture_bool(f, "scale_by_temperature_squared", false), r))
+LOSS(distillation,
+     nsm_distillation(t, IN("student"), IN("teacher"), (float)fixture_number(f, "temperature", 1),
+                      fixture_bool(f, "scale_by_temperature_squared", false), r))
 LOSS(gaussian_kl, nsm_gaussian_kl(t, IN("mu"), IN("logvar"), r))
 LOSS(huber, nsm_huber_loss(t, IN("input"), IN("target"), (float)fixture_number(f, "delta", 1), r))
 LOSS(info_nce, info_nce(f, t, r))
 LOSS(kl_div, nsm_kl_div(t, IN("input"), IN("target"), fixture_bool(f, "log_target", false), r))
 LOSS(l1, nsm_l1_loss(t, IN("input"), IN("target"), r))
 LOSS(mse, nsm_mse_loss(t, IN("input"), IN("target"), r))
-LOSS(smooth_l1, nsm_smooth_l1_loss(t, IN("input"), IN("target"), (float)fixture_number(f, "beta", 1), r))
+LOSS(smooth_l1,
+     nsm_smooth_l1_loss(t, IN("input"), IN("target"), (float)fixture_number(f, "beta", 1), r))
 
 #define KIND(name) { "losses", #name, run_##name }
 const oracle_kind oracle_losses[] = {
-    KIND(bce_with_logits), KIND(cross_entropy), KIND(distillation), KIND(gaussian_kl), KIND(huber), KIND(info_nce), KIND(kl_div),
-    KIND(l1), KIND(mse), KIND(smooth_l1), { NULL, NULL, NULL },
+    KIND(bce_with_logits),
+    KIND(cross_entropy),
+    KIND(distillation),
+    KIND(gaussian_kl),
+    KIND(huber),
+    KIND(info_nce),
+    KIND(kl_div),
+    KIND(l1),
+    KIND(mse),
+    KIND(smooth_l1),
+    { NULL, NULL, NULL },
 };

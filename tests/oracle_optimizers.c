@@ -83,7 +83,8 @@ static void set_grad(nsm_tensor *t, const float *x)
 
 /* ---- steps with given gradients ---- */
 
-/* Row `step` of inputs/grad_<name> is its gradient; the parameters become that of outputs/<name>. */
+/* Row `step` of inputs/grad_<name> is its gradient; the parameters become that of
+ * outputs/<name>. */
 static void run_steps(fixture *f)
 {
     nsm_module m;

@@ -9,7 +9,10 @@ enum { NAME = MODEL_NAME };
 
 /* ---- scaled dot product attention ---- */
 /* [B, H, n, D], as the fixture has it, to [B, n, H, D] or back */
-static nsm_tensor *turned(nsm_tape *tape, nsm_tensor *x) { return nsm_permute(tape, x, (const int[]){ 0, 2, 1, 3 }); }
+static nsm_tensor *turned(nsm_tape *tape, nsm_tensor *x)
+{
+    return nsm_permute(tape, x, (const int[]){ 0, 2, 1, 3 });
+}
 
 /* The mask as a bias [B, 1, 1, m] of 0 and -inf. */
 static nsm_tensor *mask_bias(fixture *f, nsm_tape *tape)
@@ -31,15 +34,20 @@ static void run_sdpa(fixture *f)
 {
     nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
     bool masked = fixture_bool(f, "key_mask", false), biased = fixture_bool(f, "attn_bias", false);
-    if (strcmp(fixture_text(f, "causal_align", "top_left"), "top_left")) fixture_fault(f, "causal_align is not top_left");
+    if (strcmp(fixture_text(f, "causal_align", "top_left"), "top_left"))
+        fixture_fault(f, "causal_align is not top_left");
     if (masked && biased) fixture_fault(f, "key_mask and attn_bias together");
-    nsm_dot_attention_config c = { .scale = (float)fixture_number(f, "scale", 0), .causal = fixture_bool(f, "is_causal", false) };
+    nsm_dot_attention_config c = { .scale = (float)fixture_number(f, "scale", 0),
+                                   .causal = fixture_bool(f, "is_causal", false) };
     if (masked) c.bias = mask_bias(f, tape);
     if (biased) {
         nsm_tensor *b = fixture_input(f, "bias");
-        c.bias = b && b->rank == 3 ? nsm_reshape(tape, b, 4, (int64_t[]){ 1, b->dim[0], b->dim[1], b->dim[2] }) : b;
+        c.bias = b && b->rank == 3
+                     ? nsm_reshape(tape, b, 4, (int64_t[]){ 1, b->dim[0], b->dim[1], b->dim[2] })
+                     : b;
     }
-    nsm_tensor *y = nsm_dot_attention(tape, turned(tape, fixture_input(f, "q")), turned(tape, fixture_input(f, "k")),
+    nsm_tensor *y = nsm_dot_attention(tape, turned(tape, fixture_input(f, "q")),
+                                      turned(tape, fixture_input(f, "k")),
                                       turned(tape, fixture_input(f, "v")), &c);
     fixture_output(f, tape, "out", turned(tape, y));
     fixture_grads(f, tape, NULL);
@@ -50,7 +58,9 @@ static void run_sdpa(fixture *f)
 /* A layer's cache as the fixture has it: [B, G, tokens, D]. */
 static void compare_cache(model *m, const char *when, const nsm_state *s)
 {
-    int heads = size(m->f, "n_head", 0) ? size(m->f, "n_head", 1) : size(m->f, "num_key_value_heads", size(m->f, "num_attention_heads", 1));
+    int heads = size(m->f, "n_head", 0)
+                    ? size(m->f, "n_head", 1)
+                    : size(m->f, "num_key_value_heads", size(m->f, "num_attention_heads", 1));
     static const char *const part[2] = { "key", "value" };
     for (int i = 0; i < m->config.layers; i++)
         for (int k = 0; k < 2; k++) {
@@ -59,7 +69,8 @@ static void compare_cache(model *m, const char *when, const nsm_state *s)
             if (!fixture_has(m->f, path)) continue;
             const nsm_tensor *t = nsm_state_get(s->child[i].state, k ? "v" : "k");
             int64_t n = s->tokens, d = t->dim[2] / heads, rows = t->dim[0];
-            float *all = malloc((size_t)nsm_numel(t) * sizeof *all), *x = malloc((size_t)(rows * heads * n * d) * sizeof *x);
+            float *all = malloc((size_t)nsm_numel(t) * sizeof *all),
+                  *x = malloc((size_t)(rows * heads * n * d) * sizeof *x);
             nsm_tensor_get(t, all);
             for (int64_t j = 0; j < rows * heads * n * d; j++) {
                 int64_t e = j % d, at = j / d % n, h = j / d / n % heads, b = j / d / n / heads;
@@ -75,8 +86,12 @@ static void compare_cache(model *m, const char *when, const nsm_state *s)
 static void bind_gpt2_layer(model *m, const char *before, int i)
 {
     static const char *const pairs[][2] = {
-        { "ln_1", "layers.%d.norm1" }, { "attn.c_attn", "layers.%d.mixer.qkv" }, { "attn.c_proj", "layers.%d.mixer.out" },
-        { "ln_2", "layers.%d.norm2" }, { "mlp.c_fc", "layers.%d.up" }, { "mlp.c_proj", "layers.%d.down" },
+        { "ln_1", "layers.%d.norm1" },
+        { "attn.c_attn", "layers.%d.mixer.qkv" },
+        { "attn.c_proj", "layers.%d.mixer.out" },
+        { "ln_2", "layers.%d.norm2" },
+        { "mlp.c_fc", "layers.%d.up" },
+        { "mlp.c_proj", "layers.%d.down" },
     };
     for (int k = 0; k < 6; k++) {
         char theirs[NAME];
@@ -89,9 +104,14 @@ static void start_gpt2(model *m, fixture *f, bool bare)
 {
     char options[64];
     snprintf(options, sizeof options, "heads=%d", size(f, "n_head", 1));
-    nsm_backbone_config c = {
-        .mixer = "transformer", .options = options, .width = size(f, "n_embd", 0), .layers = bare ? 1 : size(f, "n_layer", 1), .inner = size(f, "n_inner", 0),
-        .act = model_act(f, "activation_function"), .eps = (float)fixture_number(f, "layer_norm_epsilon", 1e-5), .bare = bare };
+    nsm_backbone_config c = { .mixer = "transformer",
+                              .options = options,
+                              .width = size(f, "n_embd", 0),
+                              .layers = bare ? 1 : size(f, "n_layer", 1),
+                              .inner = size(f, "n_inner", 0),
+                              .act = model_act(f, "activation_function"),
+                              .eps = (float)fixture_number(f, "layer_norm_epsilon", 1e-5),
+                              .bare = bare };
     if (!bare) {
         c.vocab = size(f, "vocab_size", 0);
         c.position = NSM_POSITION_LEARNED;
@@ -114,7 +134,8 @@ static void run_gpt2_block(fixture *f)
     start_gpt2(&m, f, true);
     if (m.b) bind_gpt2_layer(&m, "", 0);
     if (m.b) model_check(&m, NULL);
-    fixture_output(f, m.tape, "hidden_states", nsm_backbone_layers(m.tape, m.b, fixture_input(f, "hidden_states"), NULL, NULL));
+    fixture_output(f, m.tape, "hidden_states",
+                   nsm_backbone_layers(m.tape, m.b, fixture_input(f, "hidden_states"), NULL, NULL));
     model_grads(&m);
     model_end(&m);
 }
@@ -144,7 +165,8 @@ static void bind_llama_layer(model *m, int i, bool attention_bias, bool mlp_bias
     static const char *const part[2] = { "weight", "bias" };
     char a[NAME], b[NAME];
     model_bind(m, "model.layers.%d.input_layernorm.weight", "layers.%d.norm1.weight", i, false);
-    model_bind(m, "model.layers.%d.post_attention_layernorm.weight", "layers.%d.norm2.weight", i, false);
+    model_bind(m, "model.layers.%d.post_attention_layernorm.weight", "layers.%d.norm2.weight", i,
+               false);
     for (int k = 0; k < 2; k++) {
         int64_t row = 0;
         for (int q = 0; q < 3 && (k == 0 || attention_bias); q++) {
@@ -171,15 +193,26 @@ static void start_llama(model *m, fixture *f)
 {
     char options[200];
     int heads = size(f, "num_attention_heads", 1);
-    bool attention_bias = fixture_bool(f, "attention_bias", false), mlp_bias = fixture_bool(f, "mlp_bias", false);
-    snprintf(options, sizeof options, "heads=%d kv_heads=%d head_dim=%d rotary=true rotary_base=%.9g bias=%s", heads,
-             size(f, "num_key_value_heads", heads), size(f, "head_dim", size(f, "hidden_size", 0) / heads),
+    bool attention_bias = fixture_bool(f, "attention_bias", false),
+         mlp_bias = fixture_bool(f, "mlp_bias", false);
+    snprintf(options, sizeof options,
+             "heads=%d kv_heads=%d head_dim=%d rotary=true rotary_base=%.9g bias=%s", heads,
+             size(f, "num_key_value_heads", heads),
+             size(f, "head_dim", size(f, "hidden_size", 0) / heads),
              fixture_number(f, "rope_theta", 10000), attention_bias ? "true" : "false");
-    model_start(m, f, &(nsm_backbone_config){
-        .mixer = "transformer", .options = options, .width = size(f, "hidden_size", 0), .layers = size(f, "num_hidden_layers", 1), .inner = size(f, "intermediate_size", 0),
-        .act = model_act(f, "hidden_act"), .gated = true, .no_bias = !mlp_bias, .rms_norm = true,
-        .eps = (float)fixture_number(f, "rms_norm_eps", 1e-6), .vocab = size(f, "vocab_size", 0),
-        .tied = fixture_bool(f, "tie_word_embeddings", false) });
+    model_start(m, f,
+                &(nsm_backbone_config){ .mixer = "transformer",
+                                        .options = options,
+                                        .width = size(f, "hidden_size", 0),
+                                        .layers = size(f, "num_hidden_layers", 1),
+                                        .inner = size(f, "intermediate_size", 0),
+                                        .act = model_act(f, "hidden_act"),
+                                        .gated = true,
+                                        .no_bias = !mlp_bias,
+                                        .rms_norm = true,
+                                        .eps = (float)fixture_number(f, "rms_norm_eps", 1e-6),
+                                        .vocab = size(f, "vocab_size", 0),
+                                        .tied = fixture_bool(f, "tie_word_embeddings", false) });
     if (!m->b) return;
     model_bind(m, "model.embed_tokens.weight", "embed.weight", 0, false);
     for (int i = 0; i < m->config.layers; i++) bind_llama_layer(m, i, attention_bias, mlp_bias);
@@ -211,10 +244,14 @@ static void run_llama_decode(fixture *f)
 static void bind_bert_layer(model *m, int i)
 {
     static const char *const pairs[][2] = {
-        { "attention.output.dense", "mixer.out" }, { "attention.output.LayerNorm", "norm1" }, { "intermediate.dense", "up" },
-        { "output.dense", "down" }, { "output.LayerNorm", "norm2" },
+        { "attention.output.dense", "mixer.out" },
+        { "attention.output.LayerNorm", "norm1" },
+        { "intermediate.dense", "up" },
+        { "output.dense", "down" },
+        { "output.LayerNorm", "norm2" },
     };
-    static const char *const qkv[3] = { "query", "key", "value" }, *const part[2] = { "weight", "bias" };
+    static const char *const qkv[3] = { "query", "key", "value" }, *const part[2] = { "weight",
+                                                                                      "bias" };
     char a[NAME], b[NAME];
     for (int k = 0; k < 5; k++) {
         snprintf(a, sizeof a, "encoder.layer.%%d.%s", pairs[k][0]);
@@ -242,11 +279,21 @@ static void run_bert(fixture *f)
     model m;
     char options[64];
     snprintf(options, sizeof options, "heads=%d causal=false", size(f, "num_attention_heads", 1));
-    model_start(&m, f, &(nsm_backbone_config){
-        .mixer = "transformer", .options = options, .width = size(f, "hidden_size", 0), .layers = size(f, "num_hidden_layers", 1), .inner = size(f, "intermediate_size", 0),
-        .act = model_act(f, "hidden_act"), .vocab = size(f, "vocab_size", 0), .position = NSM_POSITION_LEARNED,
-        .places = size(f, "max_position_embeddings", 0), .types = size(f, "type_vocab_size", 2), .post_norm = true, .embed_norm = true,
-        .eps = (float)fixture_number(f, "layer_norm_eps", 1e-12), .tied = true });
+    model_start(&m, f,
+                &(nsm_backbone_config){ .mixer = "transformer",
+                                        .options = options,
+                                        .width = size(f, "hidden_size", 0),
+                                        .layers = size(f, "num_hidden_layers", 1),
+                                        .inner = size(f, "intermediate_size", 0),
+                                        .act = model_act(f, "hidden_act"),
+                                        .vocab = size(f, "vocab_size", 0),
+                                        .position = NSM_POSITION_LEARNED,
+                                        .places = size(f, "max_position_embeddings", 0),
+                                        .types = size(f, "type_vocab_size", 2),
+                                        .post_norm = true,
+                                        .embed_norm = true,
+                                        .eps = (float)fixture_number(f, "layer_norm_eps", 1e-12),
+                                        .tied = true });
     if (m.b) {
         model_bind(&m, "embeddings.word_embeddings.weight", "embed.weight", 0, false);
         model_bind(&m, "embeddings.position_embeddings.weight", "position.weight", 0, false);
@@ -255,13 +302,17 @@ static void run_bert(fixture *f)
         for (int i = 0; i < m.config.layers; i++) bind_bert_layer(&m, i);
         model_check(&m, "pooler.");
     }
-    nsm_tensor *type = fixture_has(f, "inputs/token_type_ids") ? fixture_index(f, "token_type_ids") : NULL;
-    nsm_tensor *h = nsm_backbone_hidden(m.tape, m.b, fixture_index(f, "input_ids"), type, model_lengths(&m, mask), NULL);
+    nsm_tensor *type = fixture_has(f, "inputs/token_type_ids") ? fixture_index(f, "token_type_ids")
+                                                               : NULL;
+    nsm_tensor *h = nsm_backbone_hidden(m.tape, m.b, fixture_index(f, "input_ids"), type,
+                                        model_lengths(&m, mask), NULL);
     fixture_output(f, m.tape, "last_hidden_state", model_masked(&m, mask, h));
     nsm_tensor *first = nsm_slice(m.tape, h, 1, 0, 1);
     if (first) first = nsm_reshape(m.tape, first, 2, (int64_t[]){ first->dim[0], first->dim[2] });
     fixture_output(f, m.tape, "pooler_output",
-                   nsm_tanh(m.tape, nsm_linear(m.tape, first, fixture_weight(f, "pooler.dense.weight"), fixture_weight(f, "pooler.dense.bias"))));
+                   nsm_tanh(m.tape,
+                            nsm_linear(m.tape, first, fixture_weight(f, "pooler.dense.weight"),
+                                       fixture_weight(f, "pooler.dense.bias"))));
     model_grads(&m);
     model_end(&m);
 }
@@ -270,18 +321,27 @@ static void run_bert(fixture *f)
 /* [B, n, C] from [n, B, C] and back, where the fixture has time first. */
 static nsm_tensor *batch_first(fixture *f, nsm_tape *tape, nsm_tensor *x)
 {
-    return fixture_bool(f, "batch_first", false) ? x : nsm_permute(tape, x, (const int[]){ 1, 0, 2 });
+    return fixture_bool(f, "batch_first", false) ? x
+                                                 : nsm_permute(tape, x, (const int[]){ 1, 0, 2 });
 }
 
 static void run_rnn(fixture *f, bool gru)
 {
     nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
-    nsm_rnn *r = nsm_rnn_new(fixture_ctx(f), &(nsm_rnn_config){
-        .gru = gru, .input = size(f, "input_size", 0), .hidden = size(f, "hidden_size", 0), .layers = size(f, "num_layers", 1),
-        .projection = size(f, "proj_size", 0), .two_way = fixture_bool(f, "bidirectional", false), .no_bias = !fixture_bool(f, "bias", true) });
+    nsm_rnn *r = nsm_rnn_new(fixture_ctx(f),
+                             &(nsm_rnn_config){ .gru = gru,
+                                                .input = size(f, "input_size", 0),
+                                                .hidden = size(f, "hidden_size", 0),
+                                                .layers = size(f, "num_layers", 1),
+                                                .projection = size(f, "proj_size", 0),
+                                                .two_way = fixture_bool(f, "bidirectional", false),
+                                                .no_bias = !fixture_bool(f, "bias", true) });
     fixture_load(f, nsm_rnn_module(r));
-    nsm_tensor *h0 = fixture_has(f, "inputs/h0") ? fixture_input(f, "h0") : NULL, *c0 = fixture_has(f, "inputs/c0") ? fixture_input(f, "c0") : NULL;
-    nsm_tensor *hn = NULL, *cn = NULL, *y = nsm_rnn_apply(tape, r, batch_first(f, tape, fixture_input(f, "x")), h0, c0, NULL, &hn, &cn);
+    nsm_tensor *h0 = fixture_has(f, "inputs/h0") ? fixture_input(f, "h0") : NULL,
+               *c0 = fixture_has(f, "inputs/c0") ? fixture_input(f, "c0") : NULL;
+    nsm_tensor *hn = NULL, *cn = NULL,
+               *y = nsm_rnn_apply(tape, r, batch_first(f, tape, fixture_input(f, "x")), h0, c0,
+                                  NULL, &hn, &cn);
     fixture_output(f, tape, "y", batch_first(f, tape, y));
     fixture_output(f, tape, "hn", hn);
     if (!gru) fixture_output(f, tape, "cn", cn);
@@ -298,12 +358,14 @@ static void run_cell(fixture *f, bool gru)
     nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
     bool biased = fixture_bool(f, "bias", true);
     int64_t h = size(f, "hidden_size", 0);
-    nsm_tensor *bih = biased ? fixture_weight(f, "bias_ih") : NULL, *bhh = biased ? fixture_weight(f, "bias_hh") : NULL, *inner = NULL;
+    nsm_tensor *bih = biased ? fixture_weight(f, "bias_ih") : NULL,
+               *bhh = biased ? fixture_weight(f, "bias_hh") : NULL, *inner = NULL;
     nsm_tensor *x = fixture_input(f, "x"), *hn = NULL, *cn = NULL;
     nsm_tensor *gx = nsm_linear(tape, x, fixture_weight(f, "weight_ih"), bih);
     if (biased && !gru) gx = nsm_add(tape, gx, bhh);
     if (biased && gru) {
-        nsm_tensor *outer = nsm_slice(tape, bhh, 0, 0, 2 * h), *first = nsm_add(tape, nsm_slice(tape, gx, 1, 0, 2 * h), outer),
+        nsm_tensor *outer = nsm_slice(tape, bhh, 0, 0, 2 * h),
+                   *first = nsm_add(tape, nsm_slice(tape, gx, 1, 0, 2 * h), outer),
                    *part[2] = { first, nsm_slice(tape, gx, 1, 2 * h, h) };
         gx = nsm_concat(tape, part, 2, 1);
         inner = nsm_slice(tape, bhh, 0, 2 * h, h);

@@ -4,7 +4,8 @@
 #include <unistd.h>
 #include "tests/test.h"
 
-/* Is the backend that NSM_BACKEND asks for without its device here?  Says why.  Looked for in a process of
+/* Is the backend that NSM_BACKEND asks for without its device here?  Says why.  Looked for in a
+ * process of
  * its own: what a GPU's driver sets up does not survive a fork, and every test is one. */
 static bool no_device(const char *name)
 {
@@ -19,7 +20,8 @@ static bool no_device(const char *name)
         fflush(stdout);
         _exit(1);
     }
-    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+           WEXITSTATUS(status) == 1;
 }
 
 int test_main(const char *name, const TTest *const *tests)
@@ -49,7 +51,8 @@ int test_brutal(void (*run)(nsm_ctx *ctx), nsm_ctx *ctx)
         run(ctx);
         bool through = ctx->allocations < k;
         ctx->fail_at = 0;
-        ck_assert_msg(nsm_ctx_memory(ctx).used_bytes == before, "allocation %d failing leaks device memory", k);
+        ck_assert_msg(nsm_ctx_memory(ctx).used_bytes == before,
+                      "allocation %d failing leaks device memory", k);
         if (through) {
             ck_ok(ctx);
             return k - 1;
@@ -60,7 +63,8 @@ int test_brutal(void (*run)(nsm_ctx *ctx), nsm_ctx *ctx)
 
 bool test_lacks(nsm_ctx *ctx, const char *what)
 {
-    if (nsm_error(ctx) != NSM_EDEVICE || !strstr(nsm_error_message(ctx), "has no kernel for it")) return false;
+    if (nsm_error(ctx) != NSM_EDEVICE || !strstr(nsm_error_message(ctx), "has no kernel for it"))
+        return false;
     printf("%s: left out, the backend %s has no kernel for it yet\n", what, nsm_ctx_backend(ctx));
     nsm_error_clear(ctx);
     return true;

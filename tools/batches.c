@@ -51,7 +51,8 @@ static bool turn(nsm_ctx *ctx, const edge_rows *from, edge_rows *to)
     for (int64_t e = 0; e < from->ptr[from->n]; e++) to->ptr[from->idx[e] + 2]++;
     if (!rows_start(ctx, to)) return false;
     for (int64_t i = 0; i < from->n; i++)
-        for (int64_t e = from->ptr[i]; e < from->ptr[i + 1]; e++) to->idx[to->ptr[from->idx[e] + 1]++] = (int32_t)i;
+        for (int64_t e = from->ptr[i]; e < from->ptr[i + 1]; e++)
+            to->idx[to->ptr[from->idx[e] + 1]++] = (int32_t)i;
     return true;
 }
 
@@ -98,16 +99,21 @@ int batches_make(const nsm_dataset *ds, const train_options *options, batches *o
     const setting_list *f = &options->fanouts;
     *out = (batches){ .ds = ds, .options = options };
     if (!strcmp(options->model, "gcn"))
-        return nsm_error_set(ds->ctx, NSM_EINVAL, "batch_size=%lld: gcn cannot train on sampled neighbours; model=sage, gat and gatv2 can",
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "batch_size=%lld: gcn cannot train on sampled neighbours; model=sage, "
+                             "gat and gatv2 can",
                              (long long)options->batch_size);
     if (f->count != options->layers)
-        return nsm_error_set(ds->ctx, NSM_EINVAL, "fanouts has %d numbers, want one for each of %lld layers", f->count,
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "fanouts has %d numbers, want one for each of %lld layers", f->count,
                              (long long)options->layers);
     for (int k = 0; k < f->count; k++) {
         bool fits = f->value[k] >= -1 && f->value[k] <= 1e6;
         out->fan_out[k] = fits ? (int)f->value[k] : 0;
         if (!fits || (double)out->fan_out[k] != f->value[k])
-            return nsm_error_set(ds->ctx, NSM_EINVAL, "fanouts: %g is no number of neighbours; want -1 (all) or 0..1000000", f->value[k]);
+            return nsm_error_set(
+                ds->ctx, NSM_EINVAL,
+                "fanouts: %g is no number of neighbours; want -1 (all) or 0..1000000", f->value[k]);
     }
     return edge_rows_make(ds, options->symmetric, &out->rows);
 }
@@ -120,16 +126,26 @@ static int read_rows(void *user, int64_t count, const int32_t *node, float *out)
     const batches *b = user;
     int64_t f = b->ds->node[b->ds->target].features;
     int code = nsm_dataset_features_rows(b->ds, b->ds->target, 0, count, node, out);
-    for (int64_t i = 0; !code && b->options->row_normalize && i < count; i++) sum_to_one(out + i * f, f);
+    for (int64_t i = 0; !code && b->options->row_normalize && i < count; i++)
+        sum_to_one(out + i * f, f);
     return code;
 }
 
-nsm_sampler *batches_sampler(const batches *b, int64_t count, const int32_t *node, bool in_order, uint64_t seed)
+nsm_sampler *batches_sampler(const batches *b, int64_t count, const int32_t *node, bool in_order,
+                             uint64_t seed)
 {
     const nsm_dataset_nodes *d = &b->ds->node[b->ds->target];
     nsm_sampler_config c = {
-        .nodes = b->rows.n, .ptr = b->rows.ptr, .idx = b->rows.idx, .layers = b->options->fanouts.count, .fan_out = b->fan_out,
-        .seeds = count, .seed_node = node, .batch = (int)b->options->batch_size, .in_order = in_order, .seed = seed,
+        .nodes = b->rows.n,
+        .ptr = b->rows.ptr,
+        .idx = b->rows.idx,
+        .layers = b->options->fanouts.count,
+        .fan_out = b->fan_out,
+        .seeds = count,
+        .seed_node = node,
+        .batch = (int)b->options->batch_size,
+        .in_order = in_order,
+        .seed = seed,
         .features = d->features,
     };
     if (d->dense && !b->options->row_normalize) {

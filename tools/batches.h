@@ -1,7 +1,8 @@
-/* batches.h - A dataset's nodes in sampled batches: the rows of edges that samplers walk, and samplers.
+/* batches.h - A dataset's nodes in sampled batches: the rows of edges that samplers walk, and
+ * samplers.
  *
- * Only what enters each node is kept, once: 8n + 4E bytes; features stay where they are, in memory or
- * in the file, and a batch gathers its own rows. */
+ * Only what enters each node is kept, once: 8n + 4E bytes; features stay where they are, in memory
+ * or in the file, and a batch gathers its own rows. */
 #ifndef TOOLS_BATCHES_H
 #define TOOLS_BATCHES_H
 #include <nsm.h>
@@ -21,14 +22,15 @@ typedef struct {
     int fan_out[SETTING_LIST_MOST];
 } batches;
 
-/* Errors: NSM_EINVAL the model has no sampled form, fanouts are not one a layer; NSM_ENOMEM.  ds and
- * options must outlive it. */
+/* Errors: NSM_EINVAL the model has no sampled form, fanouts are not one a layer; NSM_ENOMEM.  ds
+ * and options must outlive it. */
 int batches_make(const nsm_dataset *ds, const train_options *options, batches *out);
 void batches_clear(batches *b);
 
-/* A sampler over these nodes (NULL: the first `count`), with their features; in_order: as they stand.
- * b and nodes must outlive it. */
-nsm_sampler *batches_sampler(const batches *b, int64_t count, const int32_t *node, bool in_order, uint64_t seed);
+/* A sampler over these nodes (NULL: the first `count`), with their features; in_order: as they
+ * stand. b and nodes must outlive it. */
+nsm_sampler *batches_sampler(const batches *b, int64_t count, const int32_t *node, bool in_order,
+                             uint64_t seed);
 
 /* Divide a row of features by its sum, where that is positive. */
 void sum_to_one(float *row, int64_t n);

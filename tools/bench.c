@@ -1,7 +1,8 @@
 /* bench.c - nsm bench: how long an epoch of a workload takes, beside what this machine can do.
  *
- * The work is that of the peers' scripts: forward, cross entropy on all nodes, backward, Adam, on a random graph
- * with a power law (or on a dataset's graph and features); median of the epochs after one that is not counted. */
+ * The work is that of the peers' scripts: forward, cross entropy on all nodes, backward, Adam, on a
+ * random graph with a power law (or on a dataset's graph and features); median of the epochs after
+ * one that is not counted. */
 #include "config.h"
 #include <math.h>
 #include <string.h>
@@ -27,8 +28,10 @@ static const setting fields[] = {
     FIELD(classes, INT, "40", "classes", NULL, ">=1"),
     FIELD(heads, INT, "8", "attention heads, where the model has them", NULL, ">=1"),
     FIELD(epochs, INT, "5", "epochs that are measured", NULL, "1..100000"),
-    FIELD(data, STRING, "", "a dataset whose graph, features and classes are used instead", NULL, NULL),
-    FIELD(order, CHOICE, "none", "nodes of the random graph in another order", "none|degree|rcm", NULL),
+    FIELD(data, STRING, "", "a dataset whose graph, features and classes are used instead", NULL,
+          NULL),
+    FIELD(order, CHOICE, "none", "nodes of the random graph in another order", "none|degree|rcm",
+          NULL),
     FIELD(kernels, BOOL, "true", "measure each kernel beside its limit too", NULL, NULL),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
@@ -38,7 +41,10 @@ typedef struct {
     bool train, decode;
 } mixer_options;
 
-#define MIXER(name, type, fallback, help, range) { #name, SETTING_##type, offsetof(mixer_options, name), fallback, help, NULL, range }
+#define MIXER(name, type, fallback, help, range) \
+    { \
+#name, SETTING_##type, offsetof(mixer_options, name), fallback, help, NULL, range \
+    }
 static const setting mixer_fields[] = {
     MIXER(tokens, INT, "4096", "tokens of a sequence", "1..100000000"),
     MIXER(width, INT, "256", "width of the layer", "1..65536"),
@@ -49,15 +55,19 @@ static const setting mixer_fields[] = {
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 
-static const tool_keys keys[] = { { "Keys of graph networks", fields }, { "Keys of sequence mixers, beside their own", mixer_fields }, { NULL, NULL } };
+static const tool_keys keys[] = { { "Keys of graph networks", fields },
+                                  { "Keys of sequence mixers, beside their own", mixer_fields },
+                                  { NULL, NULL } };
 
 static json_t *kernels_of(const bench_gnn_result *r)
 {
     json_t *list = json_array();
     for (int k = 0; k < r->kernels; k++) {
         const bench_kernel *b = &r->kernel[k];
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o}", "kernel", b->name, "ms", report_real(b->ms),
-                                              "limit_ms", report_real(b->limit_ms), "share", report_real(b->share)));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:o, s:o}", "kernel", b->name, "ms",
+                                        report_real(b->ms), "limit_ms", report_real(b->limit_ms),
+                                        "share", report_real(b->share)));
     }
     return list;
 }
@@ -87,7 +97,8 @@ static int bench_dataset(tool *t, const bench_options *o, bench_gnn_config *c, b
 {
     train_options settings = { 0 };
     nsm_dataset *ds = nsm_dataset_load(t->ctx, o->data, &(nsm_dataset_options){ .no_names = true });
-    if (ds && ds->label.kind != NSM_LABEL_CLASS) nsm_error_set(t->ctx, NSM_EINVAL, "%s has no classes to learn", o->data);
+    if (ds && ds->label.kind != NSM_LABEL_CLASS)
+        nsm_error_set(t->ctx, NSM_EINVAL, "%s has no classes to learn", o->data);
     if (nsm_error(t->ctx) == NSM_OK) settings_init(t->ctx, train_fields, &settings);
     node_task *n = nsm_error(t->ctx) ? NULL : node_task_new(t->ctx, &settings, ds, NULL);
     if (n) {
@@ -104,20 +115,24 @@ static int bench_dataset(tool *t, const bench_options *o, bench_gnn_config *c, b
 static int unknown(tool *t)
 {
     nearest n = { 0 };
-    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++) nearest_try(&n, t->arg[0], *kind);
-    for (const nsm_mixer_type *const *m = nsm_mixer_types(); *m; m++) nearest_try(&n, t->arg[0], (*m)->name);
+    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++)
+        nearest_try(&n, t->arg[0], *kind);
+    for (const nsm_mixer_type *const *m = nsm_mixer_types(); *m; m++)
+        nearest_try(&n, t->arg[0], (*m)->name);
     return tool_usage(t, "there is no workload \"%s\"; did you mean \"%s\"?", t->arg[0], n.name);
 }
 
 /* The pairs that are the mixer's own become its options; the others are settled here. */
-static int mixer_settings(tool *t, const nsm_mixer_type *type, mixer_options *o, char *own, size_t room)
+static int mixer_settings(tool *t, const nsm_mixer_type *type, mixer_options *o, char *own,
+                          size_t room)
 {
     int rest = 0;
     *own = 0;
     for (int i = 0; i < t->pairs; i++) {
         size_t n = strcspn(t->pair[i], "=");
         bool mine = false;
-        for (const nsm_mixer_key *k = type->keys; k && k->name; k++) mine |= strlen(k->name) == n && !strncmp(k->name, t->pair[i], n);
+        for (const nsm_mixer_key *k = type->keys; k && k->name; k++)
+            mine |= strlen(k->name) == n && !strncmp(k->name, t->pair[i], n);
         size_t at = strlen(own);
         if (mine) snprintf(own + at, room - at, "%s ", t->pair[i]);
         else t->pair[rest++] = t->pair[i];
@@ -133,14 +148,22 @@ static int run_mixer(tool *t, const nsm_mixer_type *type)
     char own[4096];
     int code = mixer_settings(t, type, &o, own, sizeof own);
     if (code != TOOL_DONE) return code;
-    bench_mixer_config c = { .type = type->name, .options = own, .batch = o.batch, .tokens = o.tokens, .width = (int)o.width,
-                             .runs = (int)o.runs, .train = o.train, .decode = o.decode };
+    bench_mixer_config c = { .type = type->name,
+                             .options = own,
+                             .batch = o.batch,
+                             .tokens = o.tokens,
+                             .width = (int)o.width,
+                             .runs = (int)o.runs,
+                             .train = o.train,
+                             .decode = o.decode };
     if (bench_mixer(t->ctx, &c, &r)) return tool_error(t);
     json_t *j = json_object();
     json_object_set_new(j, "bench", json_string(type->name));
     json_object_set_new(j, "ms", report_real(r.ms));
     json_object_set_new(j, "ms_min", report_real(r.ms_min));
-    json_object_set_new(j, "tokens_per_s", report_real(floor(1e3 * (double)(o.batch * (o.decode ? 1 : o.tokens)) / r.ms)));
+    json_object_set_new(j, "tokens_per_s",
+                        report_real(
+                            floor(1e3 * (double)(o.batch * (o.decode ? 1 : o.tokens)) / r.ms)));
     json_object_set_new(j, "peak_mib", json_integer(r.peak_mib));
     json_object_set_new(j, "parameters", json_integer(r.parameters));
     if (o.decode) json_object_set_new(j, "state_bytes", json_integer(r.state_bytes));
@@ -157,15 +180,24 @@ static int run_bench(tool *t)
     bench_options o = { 0 };
     bench_gnn_result r = { 0 };
     bool known = false;
-    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++) known |= !strcmp(*kind, t->arg[0]);
+    for (const char *const *kind = nsm_gnn_kinds(); *kind; kind++)
+        known |= !strcmp(*kind, t->arg[0]);
     if (!known) return unknown(t);
     int code = tool_settings(t, fields, &o);
     if (code == TOOL_DONE) {
-        bench_gnn_config c = { .kind = t->arg[0], .nodes = o.nodes, .edges = o.edges, .features = (int)o.features,
-                               .hidden = (int)o.hidden, .classes = (int)o.classes, .heads = (int)o.heads,
-                               .epochs = (int)o.epochs, .seed = t->seed, .kernels = o.kernels,
+        bench_gnn_config c = { .kind = t->arg[0],
+                               .nodes = o.nodes,
+                               .edges = o.edges,
+                               .features = (int)o.features,
+                               .hidden = (int)o.hidden,
+                               .classes = (int)o.classes,
+                               .heads = (int)o.heads,
+                               .epochs = (int)o.epochs,
+                               .seed = t->seed,
+                               .kernels = o.kernels,
                                .ordered = strcmp(o.order, "none") != 0,
-                               .order = !strcmp(o.order, "rcm") ? NSM_ORDER_RCM : NSM_ORDER_DEGREE };
+                               .order = !strcmp(o.order, "rcm") ? NSM_ORDER_RCM
+                                                                : NSM_ORDER_DEGREE };
         int failed = *o.data ? bench_dataset(t, &o, &c, &r) : bench_gnn(t->ctx, &c, &r);
         code = failed ? tool_error(t) : report(t, &r);
     }
@@ -174,8 +206,16 @@ static int run_bench(tool *t)
 }
 
 const tool_command bench_command = {
-    .name = "bench", .args = "gcn|gat|gatv2|sage|MIXER [KEY=VALUE...]", .summary = "Time a workload, and each kernel beside its limit.",
-    .details = "MIXER is a sequence system (transformer, ...): one layer, as the peers' script times it.  Of a graph network it prints the median epoch and, for each kernel, its time, what the machine's limit would take (measured in the same run) "
+    .name = "bench",
+    .args = "gcn|gat|gatv2|sage|MIXER [KEY=VALUE...]",
+    .summary = "Time a workload, and each kernel beside its limit.",
+    .details = "MIXER is a sequence system (transformer, ...): one layer, as the peers' script "
+               "times it.  Of a graph network it prints the median epoch and, for each kernel, its "
+               "time, what the machine's limit would take (measured in the same run) "
                "and the share of that limit it reaches.",
-    .options = NULL, .keys = keys, .least = 1, .most = 1, .run = run_bench,
+    .options = NULL,
+    .keys = keys,
+    .least = 1,
+    .most = 1,
+    .run = run_bench,
 };

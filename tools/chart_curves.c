@@ -1,5 +1,6 @@
 /* chart_curves.c - Lines over epochs: title, legend in one row below it, thin grid, and each
- * line's last value at its end; or lines over anything, by powers of ten, with their names there. */
+ * line's last value at its end; or lines over anything, by powers of ten, with their names
+ * there. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +8,19 @@
 #include "tools/charts.h"
 #include "tools/paper.h"
 
-enum { WIDTH = 1600, HEIGHT = 960, LEFT = 140, RIGHT = 130, NAMES = 330, TOP = 170, BOTTOM = 110, SERIES = 64 };
+enum {
+    WIDTH = 1600,
+    HEIGHT = 960,
+    LEFT = 140,
+    RIGHT = 130,
+    NAMES = 330,
+    TOP = 170,
+    BOTTOM = 110,
+    SERIES = 64
+};
 static const double left = LEFT, bottom = BOTTOM, top = HEIGHT - TOP; /* the plot's corners ... */
-static double right;                                                    /* ... set in the drawing process */
+/* ... set in the drawing process */
+static double right;
 
 /* Of a log axis low, high and tick are decimal logarithms. */
 typedef struct {
@@ -70,13 +81,21 @@ static double next_tick(const axis *a, double v)
 }
 
 static bool past_end(const axis *a, double v) { return scaled(a, v) > a->high + 1e-6 * a->tick; }
-static bool on_axis(const axis *a, double v) { return !past_end(a, v) && scaled(a, v) > a->low - 1e-6 * a->tick; }
+static bool on_axis(const axis *a, double v)
+{
+    return !past_end(a, v) && scaled(a, v) > a->low - 1e-6 * a->tick;
+}
 
 static const char *tick_text(const axis *a, double v, char buf[32])
 {
     if (!a->log) return paper_number(v, a->tick, buf);
     const char *unit = v >= 1e9 ? "G" : v >= 1e6 ? "M" : v >= 1e4 ? "k" : "";
-    snprintf(buf, 32, "%g%s", v >= 1e9 ? v / 1e9 : v >= 1e6 ? v / 1e6 : v >= 1e4 ? v / 1e3 : v, unit);
+    snprintf(buf, 32, "%g%s",
+             v >= 1e9   ? v / 1e9
+             : v >= 1e6 ? v / 1e6
+             : v >= 1e4 ? v / 1e3
+                        : v,
+             unit);
     return buf;
 }
 
@@ -113,7 +132,8 @@ static void draw_legend(const chart_curves *c)
 }
 
 /* The runs of points between gaps. */
-static void draw_series(const chart_series *s, const axis *x, const axis *y, uint32_t colour, bool mark)
+static void draw_series(const chart_series *s, const axis *x, const axis *y, uint32_t colour,
+                        bool mark)
 {
     double *px = malloc((size_t)(s->count + 1) * sizeof *px),
            *py = malloc((size_t)(s->count + 1) * sizeof *py);
@@ -158,8 +178,8 @@ static void draw_ends(const chart_curves *c, const axis *y)
     for (int k = 0; k < n; k++) {
         char buf[32];
         snprintf(buf, sizeof buf, fabs(value[order[k]]) >= 100 ? "%.0f" : "%.3f", value[order[k]]);
-        paper_text(right + 14, at[order[k]], c->named_ends ? 22 : 25, PAPER_LEFT, paper_colour(order[k]),
-                   c->named_ends ? c->series[order[k]].name : buf);
+        paper_text(right + 14, at[order[k]], c->named_ends ? 22 : 25, PAPER_LEFT,
+                   paper_colour(order[k]), c->named_ends ? c->series[order[k]].name : buf);
     }
 }
 
@@ -187,7 +207,8 @@ static void draw(const void *user)
         paper_text(at + (before ? -12 : 12), top + 22, 24, before ? PAPER_RIGHT : PAPER_LEFT,
                    PAPER_SOFT, c->mark_label);
     }
-    for (int i = c->count - 1; i >= 0; i--) draw_series(&c->series[i], &x, &y, paper_colour(i), c->named_ends);
+    for (int i = c->count - 1; i >= 0; i--)
+        draw_series(&c->series[i], &x, &y, paper_colour(i), c->named_ends);
     draw_ends(c, &y);
 }
 

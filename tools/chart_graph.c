@@ -189,7 +189,8 @@ static void draw_nodes(const picture *p)
     paper_disc(p->x[centre], p->y[centre], r, colour_of(p, centre));
 }
 
-/* Labels go where they cover neither another label nor a node; the centre and nodes of many edges first. */
+/* Labels go where they cover neither another label nor a node; the centre and nodes of many edges
+ * first. */
 typedef struct {
     double x0, y0, x1, y1;
 } box;

@@ -15,7 +15,8 @@ typedef struct {
     const chart_series *series;
     double low, high;       /* of y; equal: from the data */
     bool log_x, log_y;      /* powers of ten; values not above 0 are gaps */
-    bool named_ends;        /* each line's name at its end, in place of a legend and of its last value; points are marked */
+    /* each line's name at its end, in place of a legend and of its last value; points are marked */
+    bool named_ends;
     const char *mark_label; /* a dashed line at mark_x, "kept: epoch 63"; NULL: none */
     double mark_x;
 } chart_curves;

@@ -8,11 +8,15 @@
 #include "tools/sequence.h"
 
 static const tool_option options[] = {
-    MODEL_OPTIONS, {"charts", 'c', "DIR", "draw confusion.png and classes.png in DIR"},
-    {"set", 's', "KEYS", "change what a trained mixer allows to be changed: \"s=128 rho=0.999\""}, {0}};
+    MODEL_OPTIONS,
+    { "charts", 'c', "DIR", "draw confusion.png and classes.png in DIR" },
+    { "set", 's', "KEYS", "change what a trained mixer allows to be changed: \"s=128 rho=0.999\"" },
+    { 0 }
+};
 static const char *const part_name[] = {"train", "valid", "test"};
 
-/* The classes of the test part: truth and guess, [count] each, in one array that the caller frees. */
+/* The classes of the test part: truth and guess, [count] each, in one array that the caller
+ * frees. */
 static int32_t *test_classes(model *m, int64_t *count)
 {
     node_list test = node_task_part(m->task, NSM_TEST);
@@ -87,10 +91,12 @@ static int eval_sequences(tool *t, model *m)
     nsm_sequences *ds = nsm_sequences_load(t->ctx, m->options.data);
     sequence_task *s = ds ? sequence_task_new(t->ctx, &m->options, ds, &m->meta) : NULL;
     task *what = s ? sequence_task_base(s) : NULL;
-    if (what && !trainer_load(t->ctx, m->path, what->module) && !sequence_task_set(s, tool_get(t, "set")) && !what->evaluate(what, part)) {
-        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data, "metric", what->metric, "epoch",
-                      (json_int_t)m->meta.state.epoch);
-        for (int k = NSM_VALID; k <= NSM_TEST; k++) json_object_set_new(o, part_name[k], report_real(part[k].score));
+    if (what && !trainer_load(t->ctx, m->path, what->module) &&
+        !sequence_task_set(s, tool_get(t, "set")) && !what->evaluate(what, part)) {
+        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data,
+                      "metric", what->metric, "epoch", (json_int_t)m->meta.state.epoch);
+        for (int k = NSM_VALID; k <= NSM_TEST; k++)
+            json_object_set_new(o, part_name[k], report_real(part[k].score));
         json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
         json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
         sequence_task_details(s, o);
@@ -116,7 +122,9 @@ static int run_eval(tool *t)
     bool ok = model_open(t, t->arg[0], &m);
     task *what = ok ? node_task_base(m.task) : NULL;
     bool labelled = ok && m.ds->label.kind != NSM_LABEL_NONE && !m.ds->label.of_graphs;
-    if (ok && tool_get(t, "set")) nsm_error_set(t->ctx, NSM_EINVAL, "--set is for models of sequences; %s is one of graphs", m.path);
+    if (ok && tool_get(t, "set"))
+        nsm_error_set(t->ctx, NSM_EINVAL, "--set is for models of sequences; %s is one of graphs",
+                      m.path);
     if (ok && (!labelled || !node_task_split(m.task)))
         nsm_error_set(t->ctx, NSM_EINVAL, "%s has no labels or no split to evaluate with",
                       m.options.data);

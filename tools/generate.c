@@ -28,12 +28,14 @@ static void more_help(FILE *out)
     formats_help(out, "\nTasks", nsm_sequences_task);
 }
 
-const tool_command generate_command = {.name = "generate",
-                                       .args = "KIND DEST.h5 [KEY=VALUE...]",
-                                       .summary = "Make a dataset: a random graph, or a task of sequences.",
-                                       .details = "The same keys and seed give the same file.",
-                                       .takes_pairs = true,
-                                       .more_help = more_help,
-                                       .least = 2,
-                                       .most = 2,
-                                       .run = run_generate};
+const tool_command generate_command = {
+    .name = "generate",
+    .args = "KIND DEST.h5 [KEY=VALUE...]",
+    .summary = "Make a dataset: a random graph, or a task of sequences.",
+    .details = "The same keys and seed give the same file.",
+    .takes_pairs = true,
+    .more_help = more_help,
+    .least = 2,
+    .most = 2,
+    .run = run_generate
+};

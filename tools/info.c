@@ -146,8 +146,9 @@ static int checkpoint_info(tool *t, const char *path)
     json_t *o = NULL;
     if (model_read(t, path, &m) && model_weights_read(t->ctx, m.path, false, &w)) {
         o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "kind", "checkpoint", "file", m.path,
-                      "model", *m.options.mixer ? m.options.mixer : m.options.model, "inputs", (json_int_t)m.meta.inputs, "outputs",
-                      (json_int_t)m.meta.outputs, "parameters", (json_int_t)w.parameters);
+                      "model", *m.options.mixer ? m.options.mixer : m.options.model, "inputs",
+                      (json_int_t)m.meta.inputs, "outputs", (json_int_t)m.meta.outputs,
+                      "parameters", (json_int_t)w.parameters);
         json_object_set_new(o, "weights", weights(&w));
         json_object_set_new(o, "scores", scores(&m.meta.state));
         json_object_set_new(o, "configuration", configuration(t->ctx, &m.options));

@@ -1,5 +1,5 @@
-/* model.h - A trained model read back: a checkpoint, its settings, a dataset and the weights in place.
- * Shared by eval, predict, export and info. */
+/* model.h - A trained model read back: a checkpoint, its settings, a dataset and the weights in
+ * place. Shared by eval, predict, export and info. */
 #ifndef TOOLS_MODEL_H
 #define TOOLS_MODEL_H
 #include "datasets/dataset.h"
@@ -14,8 +14,8 @@ typedef struct {
     node_task *task;
 } model;
 
-/* Read settings and scores.  `from` is a checkpoint, or a run's folder: its best.h5, else its newest
- * checkpoint.  False: the error is in the context.  Close m in any case. */
+/* Read settings and scores.  `from` is a checkpoint, or a run's folder: its best.h5, else its
+ * newest checkpoint.  False: the error is in the context.  Close m in any case. */
 bool model_read(tool *t, const char *from, model *m);
 /* The same with the dataset (--data, else the one that was trained on), and the weights.  --split
  * names another split than the one trained with. */
@@ -25,7 +25,12 @@ void model_close(model *m);
 /* The weights as they stand in the checkpoint. */
 typedef struct {
     int64_t count, parameters;
-    struct model_weight { char *name; int type, rank; int64_t dim[NSM_MAX_RANK]; void *data; } *weight;
+    struct model_weight {
+        char *name;
+        int type, rank;
+        int64_t dim[NSM_MAX_RANK];
+        void *data;
+    } * weight;
 } model_weights;
 bool model_weights_read(nsm_ctx *ctx, const char *path, bool with_data, model_weights *w);
 void model_weights_clear(model_weights *w);

@@ -12,7 +12,8 @@ void *node_array(nsm_ctx *ctx, int64_t rows, int64_t columns, size_t bytes)
     bool fits = nsmi_mul(rows, columns, &all) && nsmi_mul(all, (int64_t)bytes, &all);
     void *array = fits ? malloc((size_t)all + 1) : NULL;
     if (!array)
-        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for %lld rows of %lld numbers", (long long)rows, (long long)columns);
+        nsm_error_set(ctx, NSM_ENOMEM, "out of memory for %lld rows of %lld numbers",
+                      (long long)rows, (long long)columns);
     return array;
 }
 
@@ -26,12 +27,14 @@ static int make_features(node_task *n)
     if (d->ptr) memcpy(host, d->val, (size_t)stored * sizeof *host);
     else code = nsm_dataset_features_rows(n->ds, n->ds->target, 0, d->count, NULL, host);
     for (int64_t i = 0; !code && n->options->row_normalize && i < d->count; i++)
-        sum_to_one(host + (d->ptr ? d->ptr[i] : i * d->features), d->ptr ? d->ptr[i + 1] - d->ptr[i] : d->features);
+        sum_to_one(host + (d->ptr ? d->ptr[i] : i * d->features),
+                   d->ptr ? d->ptr[i + 1] - d->ptr[i] : d->features);
     if (!code && d->ptr) {
         n->feature_rows = nsm_csr_from_rows(n->ctx, d->count, d->features, d->ptr, d->idx, false);
         n->x = nsm_tensor_sparse(n->ctx, n->feature_rows, host);
     } else if (!code) {
-        n->x = nsm_tensor_from(n->ctx, NSM_F32, 2, (const int64_t[]){ d->count, d->features }, host);
+        n->x = nsm_tensor_from(n->ctx, NSM_F32, 2, (const int64_t[]){ d->count, d->features },
+                               host);
     }
     free(host);
     return nsm_error(n->ctx);
@@ -50,7 +53,8 @@ static int make_graph(node_task *n)
     int code = nsm_dataset_edges_merged(n->ds, n->ds->target, &edges, &src, &dst, NULL);
     if (!code && n->options->symmetric) {
         code = nsm_edges_symmetric(n->ctx, n->nodes->count, edges, src, dst, true, &both);
-        if (!code) n->graph = nsm_graph_new(n->ctx, n->nodes->count, both.count, both.src, both.dst);
+        if (!code)
+            n->graph = nsm_graph_new(n->ctx, n->nodes->count, both.count, both.src, both.dst);
         nsm_edges_free(&both);
     } else if (!code) {
         n->graph = nsm_graph_new(n->ctx, n->nodes->count, edges, src, dst);
@@ -72,11 +76,13 @@ nsm_tensor *node_labels(node_task *n, int64_t count, const int32_t *node)
     for (int64_t i = 0; i < count; i++) {
         int64_t at = node ? node[i] : i;
         if (classes) cls[i] = l->cls[at] < 0 ? 0 : l->cls[at];
-        else if (l->kind == NSM_LABEL_VALUE) memcpy(value + i * c, l->value + at * c, (size_t)c * sizeof *value);
+        else if (l->kind == NSM_LABEL_VALUE)
+            memcpy(value + i * c, l->value + at * c, (size_t)c * sizeof *value);
         else
             for (int64_t k = 0; k < c; k++) value[i * c + k] = (float)(l->multi[at * c + k] == 1);
     }
-    nsm_tensor *t = nsm_tensor_from(n->ctx, classes ? NSM_I32 : NSM_F32, classes ? 1 : 2, dim, host);
+    nsm_tensor *t = nsm_tensor_from(n->ctx, classes ? NSM_I32 : NSM_F32, classes ? 1 : 2, dim,
+                                    host);
     free(host);
     return t;
 }
@@ -139,7 +145,8 @@ int node_make_data(node_task *n)
 {
     n->sampled = n->options->batch_size > 0;
     if (!n->nodes->features)
-        return nsm_error_set(n->ctx, NSM_EINVAL, "the nodes of %s have no features to learn from", n->ds->name);
+        return nsm_error_set(n->ctx, NSM_EINVAL, "the nodes of %s have no features to learn from",
+                             n->ds->name);
     if (n->sampled && batches_make(n->ds, n->options, &n->batches)) return nsm_error(n->ctx);
     n->whole = !n->sampled || whole_fits(n);
     if (!n->whole) return NSM_OK;

@@ -48,16 +48,19 @@ static void look_at_batch(node_task *n, look *l, const nsm_batch *b, float *row)
     if (y && !nsm_tensor_get(y, row)) keep_rows(n, b->seeds, b->node, row);
     if (l->part >= 0) {
         label = node_labels(n, b->seeds, b->node);
-        l->loss += (double)nsm_tensor_item(node_batch_loss(n, y, label, l->part)) * (double)b->seeds;
+        l->loss += (double)nsm_tensor_item(node_batch_loss(n, y, label, l->part)) *
+                   (double)b->seeds;
     }
     if (l->told && (y = as_told(n, y)) && !nsm_tensor_get(y, row))
         for (int64_t i = 0; i < b->seeds; i++)
-            memcpy(l->told + b->node[i] * n->outputs, row + i * n->outputs, (size_t)n->outputs * sizeof *row);
+            memcpy(l->told + b->node[i] * n->outputs, row + i * n->outputs,
+                   (size_t)n->outputs * sizeof *row);
     nsm_tape_reset(n->tape);
     nsm_tensor_free(label);
 }
 
-/* Always the same draws: a model that does not change is not judged anew.  TASK_PAUSED: a signal came. */
+/* Always the same draws: a model that does not change is not judged anew.  TASK_PAUSED: a signal
+ * came. */
 static int look_sampled(node_task *n, look *l)
 {
     nsm_sampler *s = batches_sampler(&n->batches, l->list.count, l->list.node, true, 0);
@@ -87,7 +90,8 @@ static double rows_score(node_task *n, int part)
 {
     const nsm_dataset_labels *l = &n->ds->label;
     int64_t count = n->look[part].count, c = l->columns;
-    float *guess = node_array(n->ctx, count, c, sizeof *guess), *value = node_array(n->ctx, count, c, sizeof *value);
+    float *guess = node_array(n->ctx, count, c, sizeof *guess),
+          *value = node_array(n->ctx, count, c, sizeof *value);
     uint8_t *truth = node_array(n->ctx, count, c, sizeof *truth);
     double score = NAN;
     for (int64_t k = 0; guess && value && truth && k < count; k++) {
@@ -97,8 +101,9 @@ static double rows_score(node_task *n, int part)
         else memcpy(value + k * c, l->value + i * c, (size_t)c * sizeof *value);
     }
     if (!nsm_error(n->ctx) && count)
-        score = l->kind == NSM_LABEL_MULTI ? nsm_roc_auc_labels(n->ctx, count, (int)c, truth, guess, true)
-                                           : nsm_mae(n->ctx, count * c, value, guess);
+        score = l->kind == NSM_LABEL_MULTI
+                    ? nsm_roc_auc_labels(n->ctx, count, (int)c, truth, guess, true)
+                    : nsm_mae(n->ctx, count * c, value, guess);
     free(guess);
     free(value);
     free(truth);
@@ -121,10 +126,12 @@ static int take_guesses(node_task *n, nsm_tensor *logits)
 const int32_t *node_task_guess(node_task *n, int part)
 {
     if (n->labels != NSM_LABEL_CLASS) {
-        nsm_error_set(n->ctx, NSM_EINVAL, "the model tells no classes: its labels are %s", node_label_name[n->labels]);
+        nsm_error_set(n->ctx, NSM_EINVAL, "the model tells no classes: its labels are %s",
+                      node_label_name[n->labels]);
         return NULL;
     }
-    look l = { .list = part < 0 ? (node_list){ n->nodes->count, NULL } : n->look[part], .part = -1 };
+    look l = { .list = part < 0 ? (node_list){ n->nodes->count, NULL } : n->look[part],
+               .part = -1 };
     int code = n->whole ? take_guesses(n, logits_for_looking(n)) : look_sampled(n, &l);
     nsm_tape_reset(n->tape);
     return code ? NULL : n->guess;
@@ -177,7 +184,8 @@ int node_task_predict(node_task *n, float *out, int32_t *guess)
     } else {
         look_sampled(n, &l);
     }
-    if (guess && !nsm_error(n->ctx)) memcpy(guess, n->guess, (size_t)n->nodes->count * sizeof *guess);
+    if (guess && !nsm_error(n->ctx))
+        memcpy(guess, n->guess, (size_t)n->nodes->count * sizeof *guess);
     return nsm_error(n->ctx);
 }
 
@@ -205,8 +213,10 @@ int node_task_edges(node_task *n, node_edges *e)
     int64_t heads = 0;
     *e = (node_edges){ 0 };
     if (!n->whole)
-        return nsm_error_set(n->ctx, NSM_EINVAL, "%s is too large to show its edges (the model samples them; whole_mib=%lld)",
-                             n->ds->name, (long long)n->options->whole_mib);
+        return nsm_error_set(
+            n->ctx, NSM_EINVAL,
+            "%s is too large to show its edges (the model samples them; whole_mib=%lld)",
+            n->ds->name, (long long)n->options->whole_mib);
     e->count = n->graph->edges;
     nsm_tape_inference(n->tape, true);
     nsm_tensor *y = nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, all);
@@ -219,7 +229,8 @@ int node_task_edges(node_task *n, node_edges *e)
     e->dst = node_array(n->ctx, e->count, 1, sizeof *e->dst);
     if (nsm_error(n->ctx)) e->count = 0;
     else if (!heads) nsm_graph_edges(n->graph, e->src, e->dst);
-    else if (!nsm_attention_get(a, e->src, e->dst, e->attention)) mean_of_heads(e->attention, e->count, heads);
+    else if (!nsm_attention_get(a, e->src, e->dst, e->attention))
+        mean_of_heads(e->attention, e->count, heads);
     nsm_tape_reset(n->tape);
     if (nsm_error(n->ctx)) node_edges_clear(e);
     return nsm_error(n->ctx);

@@ -28,7 +28,8 @@ struct node_task {
     float *scores;                       /* host [n, C] */
     int64_t outputs;
     bool sampled;                        /* trains on batches */
-    bool whole;                          /* the model is put to the whole graph at once to look at it */
+    /* the model is put to the whole graph at once to look at it */
+    bool whole;
     batches batches;                     /* with sampled */
     nsm_sampler *sampler;                /* of the training nodes, from the first epoch on */
     int64_t sampled_edges;
@@ -41,11 +42,13 @@ struct node_task {
 extern const char *const node_label_name[]; /* of a nsm_label_kind */
 
 /* ---- node_data.c ---- */
-/* Graph, features, labels and parts; the device's part of it only where the whole graph goes there. */
+/* Graph, features, labels and parts; the device's part of it only where the whole graph goes
+ * there. */
 int node_make_data(node_task *n);
 /* The nodes of each part that evaluation looks at: all, or eval_nodes of them, evenly drawn. */
 int node_make_look(node_task *n);
-/* The labels of these nodes, NULL: the first `count`, as the loss wants them; the caller frees them. */
+/* The labels of these nodes, NULL: the first `count`, as the loss wants them; the caller frees
+ * them. */
 nsm_tensor *node_labels(node_task *n, int64_t count, const int32_t *node);
 
 /* ---- node_train.c ---- */
@@ -53,7 +56,8 @@ int node_make_model(node_task *n);
 nsm_tensor *node_loss(node_task *n, nsm_tensor *logits, int part);
 nsm_tensor *node_batch_loss(node_task *n, nsm_tensor *logits, nsm_tensor *label, int part);
 int node_epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *user), void *user);
-int node_epoch_sampled(task *base, int64_t number, epoch_place *at, int (*step)(void *user), void *user);
+int node_epoch_sampled(task *base, int64_t number, epoch_place *at, int (*step)(void *user),
+                       void *user);
 
 /* ---- node_look.c ---- */
 int node_evaluate(task *base, part_score part[3]);

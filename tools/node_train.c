@@ -1,8 +1,9 @@
 /* node_train.c - A model of nodes, its loss, and an epoch of training it.
  *
- * With batch_size a step is one sampled batch: its rows of features are gathered, its labels copied,
- * and nothing that grows with the graph stands on the device.  What is drawn depends on the seed, the
- * epoch and the batch's number alone, so a resumed run draws what the uninterrupted one did. */
+ * With batch_size a step is one sampled batch: its rows of features are gathered, its labels
+ * copied, and nothing that grows with the graph stands on the device.  What is drawn depends on the
+ * seed, the epoch and the batch's number alone, so a resumed run draws what the uninterrupted one
+ * did. */
 #include "config.h"
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +13,39 @@
 int node_make_model(node_task *n)
 {
     const train_options *o = n->options;
-    static const struct { const char *name; nsm_gnn_norm norm; } norms[] = { { "none", NSM_GNN_NO_NORM }, { "batch", NSM_GNN_BATCH_NORM }, { "layer", NSM_GNN_LAYER_NORM } };
-    static const struct { const char *name; nsm_sage_aggr aggr; } aggrs[] = { { "mean", NSM_SAGE_MEAN }, { "max", NSM_SAGE_MAX }, { "sum", NSM_SAGE_SUM } };
+    static const struct {
+        const char *name;
+        nsm_gnn_norm norm;
+    } norms[] = { { "none", NSM_GNN_NO_NORM },
+                  { "batch", NSM_GNN_BATCH_NORM },
+                  { "layer", NSM_GNN_LAYER_NORM } };
+    static const struct {
+        const char *name;
+        nsm_sage_aggr aggr;
+    } aggrs[] = { { "mean", NSM_SAGE_MEAN }, { "max", NSM_SAGE_MAX }, { "sum", NSM_SAGE_SUM } };
     int act = nsm_act_find(o->activation);
-    if (act < 0) return nsm_error_set(n->ctx, NSM_EINVAL, "activation=%s is not known", o->activation);
+    if (act < 0)
+        return nsm_error_set(n->ctx, NSM_EINVAL, "activation=%s is not known", o->activation);
     nsm_gnn_config c = {
-        .kind = o->model, .in_channels = (int)n->nodes->features, .hidden_channels = (int)o->hidden, .out_channels = (int)n->outputs,
-        .layers = (int)o->layers, .act = (nsm_act)act, .no_act = act == NSM_ACT_NONE, .dropout = (float)o->dropout, .residual = o->residual,
-        .heads = (int)o->heads, .out_heads = (int)o->out_heads, .attn_dropout = (float)o->attn_dropout,
+        .kind = o->model,
+        .in_channels = (int)n->nodes->features,
+        .hidden_channels = (int)o->hidden,
+        .out_channels = (int)n->outputs,
+        .layers = (int)o->layers,
+        .act = (nsm_act)act,
+        .no_act = act == NSM_ACT_NONE,
+        .dropout = (float)o->dropout,
+        .residual = o->residual,
+        .heads = (int)o->heads,
+        .out_heads = (int)o->out_heads,
+        .attn_dropout = (float)o->attn_dropout,
     };
-    static const struct { const char *name; nsm_gnn_jump jump; } jumps[] = { { "none", NSM_GNN_NO_JUMP }, { "concat", NSM_GNN_JUMP_CONCAT }, { "max", NSM_GNN_JUMP_MAX } };
+    static const struct {
+        const char *name;
+        nsm_gnn_jump jump;
+    } jumps[] = { { "none", NSM_GNN_NO_JUMP },
+                  { "concat", NSM_GNN_JUMP_CONCAT },
+                  { "max", NSM_GNN_JUMP_MAX } };
     for (size_t i = 0; i < 3; i++) {
         if (!strcmp(jumps[i].name, o->jump)) c.jump = jumps[i].jump;
         if (!strcmp(norms[i].name, o->norm)) c.norm = norms[i].norm;
@@ -37,10 +61,15 @@ nsm_tensor *node_loss(node_task *n, nsm_tensor *logits, int part)
     const nsm_dataset_labels *l = &n->ds->label;
     nsm_tensor *mask = n->part[part];
     if (l->kind == NSM_LABEL_CLASS)
-        return nsm_cross_entropy(n->tape, logits, n->label, &(nsm_cross_entropy_config){
-            .label_smoothing = part == NSM_TRAIN ? (float)n->options->label_smoothing : 0, .row_weight = mask });
-    nsm_tensor *each = l->kind == NSM_LABEL_MULTI ? nsm_bce_with_logits(n->tape, logits, n->label, NULL, NSM_LOSS_NONE)
-                                                  : nsm_mse_loss(n->tape, logits, n->label, NSM_LOSS_NONE);
+        return nsm_cross_entropy(n->tape, logits, n->label,
+                                 &(nsm_cross_entropy_config){
+                                     .label_smoothing = part == NSM_TRAIN
+                                                            ? (float)n->options->label_smoothing
+                                                            : 0,
+                                     .row_weight = mask });
+    nsm_tensor *each = l->kind == NSM_LABEL_MULTI
+                           ? nsm_bce_with_logits(n->tape, logits, n->label, NULL, NSM_LOSS_NONE)
+                           : nsm_mse_loss(n->tape, logits, n->label, NSM_LOSS_NONE);
     nsm_tensor *column = nsm_reshape(n->tape, mask, 2, (const int64_t[]){ -1, 1 });
     nsm_tensor *sum = nsm_sum(n->tape, nsm_mul(n->tape, each, column), NSM_ALL, false);
     return nsm_scale(n->tape, sum, 1.0f / (float)(n->split->count[part] * n->outputs), 0);
@@ -52,7 +81,8 @@ nsm_tensor *node_batch_loss(node_task *n, nsm_tensor *logits, nsm_tensor *label,
     if (!label) return NULL;
     switch (n->ds->label.kind) {
     case NSM_LABEL_CLASS:
-        return nsm_cross_entropy(n->tape, logits, label, &(nsm_cross_entropy_config){ .label_smoothing = smoothing });
+        return nsm_cross_entropy(n->tape, logits, label,
+                                 &(nsm_cross_entropy_config){ .label_smoothing = smoothing });
     case NSM_LABEL_MULTI:
         return nsm_bce_with_logits(n->tape, logits, label, NULL, NSM_LOSS_MEAN);
     default:
@@ -66,7 +96,8 @@ int node_epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *us
     (void)number;
     nsm_tape_inference(n->tape, false);
     nsm_tensor *l = node_loss(n, nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, NULL), NSM_TRAIN);
-    if (!nsm_tape_backward(n->tape, l)) *at = (epoch_place){ .steps = 1, .rows = 1, .loss = (double)nsm_tensor_item(l) };
+    if (!nsm_tape_backward(n->tape, l))
+        *at = (epoch_place){ .steps = 1, .rows = 1, .loss = (double)nsm_tensor_item(l) };
     nsm_tape_reset(n->tape);
     return nsm_error(n->ctx) ? nsm_error(n->ctx) : step(user);
 }
@@ -75,7 +106,8 @@ int node_epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *us
 static int train_batch(node_task *n, const nsm_batch *b, double *loss)
 {
     nsm_tensor *label = node_labels(n, b->seeds, b->node);
-    nsm_tensor *l = node_batch_loss(n, nsm_gnn_apply_blocks(n->tape, n->gnn, b->block, b->x, NULL), label, NSM_TRAIN);
+    nsm_tensor *l = node_batch_loss(n, nsm_gnn_apply_blocks(n->tape, n->gnn, b->block, b->x, NULL),
+                                    label, NSM_TRAIN);
     if (!nsm_tape_backward(n->tape, l)) *loss = (double)nsm_tensor_item(l) * (double)b->seeds;
     nsm_tape_reset(n->tape);
     nsm_tensor_free(label);
@@ -84,14 +116,17 @@ static int train_batch(node_task *n, const nsm_batch *b, double *loss)
 
 /* The sampler is made here and not with the task: its seed is the generator's, which a resumed run
  * has from its checkpoint by now. */
-int node_epoch_sampled(task *base, int64_t number, epoch_place *at, int (*step)(void *user), void *user)
+int node_epoch_sampled(task *base, int64_t number, epoch_place *at, int (*step)(void *user),
+                       void *user)
 {
     node_task *n = (node_task *)base;
     double began = progress_now(), loss = 0;
     const nsm_batch *b;
     int code = NSM_OK;
     if (!n->sampler)
-        n->sampler = batches_sampler(&n->batches, n->split->count[NSM_TRAIN], n->split->index[NSM_TRAIN], false, nsm_random_get(n->ctx).seed);
+        n->sampler = batches_sampler(&n->batches, n->split->count[NSM_TRAIN],
+                                     n->split->index[NSM_TRAIN], false,
+                                     nsm_random_get(n->ctx).seed);
     if (!n->sampler || nsm_sampler_start(n->sampler, number, at->steps)) return nsm_error(n->ctx);
     nsm_tape_inference(n->tape, false);
     while (!code && (b = nsm_sampler_next(n->sampler))) {

@@ -42,7 +42,8 @@ static int trial_step(void *user)
 static int run_epoch(node_task *n, int64_t number, int64_t steps)
 {
     epoch_place at = { 0 };
-    int code = n->base.epoch(&n->base, number, &at, trial_step, &(trial_steps){ n->base.module, steps });
+    int code = n->base.epoch(&n->base, number, &at, trial_step,
+                             &(trial_steps){ n->base.module, steps });
     return code == TASK_PAUSED ? NSM_OK : code;
 }
 
@@ -83,7 +84,8 @@ static bool part_edges(trial_part *p, const nsm_dataset *ds, int type)
     return to->src && to->dst;
 }
 
-static int part_make(trial_part *p, const nsm_dataset *ds, const nsm_dataset_split *whole, int64_t count)
+static int part_make(trial_part *p, const nsm_dataset *ds, const nsm_dataset_split *whole,
+                     int64_t count)
 {
     *p = (trial_part){ .ds = *ds, .node = ds->node[ds->target], .split = { .name = whole->name } };
     p->node.count = count;
@@ -113,10 +115,12 @@ static void part_clear(trial_part *p)
     free(p->edge);
 }
 
-static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t count, node_estimate *out)
+static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, int64_t count,
+                    node_estimate *out)
 {
     trial_part part;
-    const nsm_dataset_split *whole = nsm_dataset_split_find(ds, *options->split ? options->split : NULL);
+    const nsm_dataset_split *whole = nsm_dataset_split_find(ds, *options->split ? options->split
+                                                                                : NULL);
     if (!whole) return nsm_error(ctx);
     int code = part_make(&part, ds, whole, count);
     node_task *n = code ? NULL : node_task_new(ctx, options, &part.ds, NULL);
@@ -127,7 +131,8 @@ static int trial_on(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
 }
 
 /* Of a sampled run: a few batches of the real one.  Memory is what this process has come to use. */
-static int estimate_sampled(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out)
+static int estimate_sampled(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
+                            node_estimate *out)
 {
     enum { WARM = 4, TIMED = 16 };
     node_task *n = node_task_new(ctx, options, ds, NULL);
@@ -146,13 +151,15 @@ static int estimate_sampled(nsm_ctx *ctx, const train_options *options, nsm_data
         if (!code && n->whole) code = n->base.evaluate(&n->base, part);
         getrusage(RUSAGE_SELF, &used);
         out->peak_bytes = (int64_t)used.ru_maxrss * 1024;
-        for (int p = 0; p < NSM_SPLIT_PARTS && !n->whole; p++) out->peak_bytes += n->look[p].count * (n->outputs + 1) * (int64_t)sizeof(float);
+        for (int p = 0; p < NSM_SPLIT_PARTS && !n->whole; p++)
+            out->peak_bytes += n->look[p].count * (n->outputs + 1) * (int64_t)sizeof(float);
     }
     node_task_free(n);
     return code;
 }
 
-int node_task_estimate(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds, node_estimate *out)
+int node_task_estimate(nsm_ctx *ctx, const train_options *options, nsm_dataset *ds,
+                       node_estimate *out)
 {
     if (options->batch_size > 0) return estimate_sampled(ctx, options, ds, out);
     int64_t count = ds->node[ds->target].count, part = count < TRIAL_NODES ? count : TRIAL_NODES;

@@ -1,7 +1,8 @@
 /* options.c - The command line of a subcommand, read by glibc's argp.
  *
  * argp prints --help, --usage and --version and reports wrong usage with exit code 2.  An unknown
- * long option is looked for before argp runs, so that the message can name the nearest known one. */
+ * long option is looked for before argp runs, so that the message can name the nearest known
+ * one. */
 #include <argp.h>
 #include <errno.h>
 #include <stdlib.h>

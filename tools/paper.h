@@ -22,8 +22,8 @@ uint32_t paper_alpha(uint32_t colour, double alpha);   /* alpha 0..1 */
 uint32_t paper_shade(double share);                    /* 0 nearly white .. 1 dark blue */
 
 /* Draw(user) on a white sheet in a child process and put the PNG at path. */
-int paper_draw(nsm_ctx *ctx, const char *path, int width, int height, void (*draw)(const void *user),
-               const void *user);
+int paper_draw(nsm_ctx *ctx, const char *path, int width, int height,
+               void (*draw)(const void *user), const void *user);
 void paper_fail(const char *message) __attribute__((noreturn)); /* in draw: end with this error */
 
 void paper_path(int n, const double *x, const double *y, uint32_t colour, double width);
@@ -34,12 +34,15 @@ void paper_box(double x0, double y0, double x1, double y1, uint32_t colour);
 void paper_disc(double x, double y, double radius, uint32_t colour);
 /* Text of this size (the height of its capitals is about 0.7 of it), centred on y. */
 void paper_text(double x, double y, double size, int align, uint32_t colour, const char *text);
-void paper_title(double x, double y, double size, uint32_t colour, const char *text); /* bold, from the left */
-void paper_text_up(double x, double y, double size, int align, uint32_t colour, const char *text); /* turned left */
+/* bold, from the left */
+void paper_title(double x, double y, double size, uint32_t colour, const char *text);
+/* turned left */
+void paper_text_up(double x, double y, double size, int align, uint32_t colour, const char *text);
 double paper_text_width(const char *text, double size); /* about */
 
 /* Ticks: the least nice number >= 0 whose multiples cut the range into at most `most` parts. */
 double paper_tick(double range, int most);
-const char *paper_number(double value, double tick, char buf[32]); /* with as many digits as the ticks need */
+/* with as many digits as the ticks need */
+const char *paper_number(double value, double tick, char buf[32]);
 
 #endif

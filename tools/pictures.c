@@ -102,7 +102,8 @@ static bool index_edges(surroundings *s)
     s->place = malloc((size_t)(s->nodes + 1) * sizeof *s->place);
     if (!s->ptr || !s->touch || !s->place) return false;
     memset(s->place, 255, (size_t)s->nodes * sizeof *s->place);
-    /* Counted two places ahead and filled one place ahead, so that at the end ptr[i] begins node i. */
+    /* Counted two places ahead and filled one place ahead, so that at the end ptr[i] begins node
+     * i. */
     for (int64_t e = 0; e < s->edges; e++) {
         s->ptr[s->src[e] + 2]++;
         if (s->dst[e] != s->src[e]) s->ptr[s->dst[e] + 2]++;
@@ -320,7 +321,8 @@ int64_t picture_node(nsm_ctx *ctx, const nsm_dataset *ds, uint64_t seed)
     int32_t *degree = calloc((size_t)nodes + 1, sizeof *degree);
     for (int64_t e = 0; degree && e < edges; e++) degree[dst[e]]++;
     if (!degree) nsm_error_set(ctx, NSM_ENOMEM, "out of memory for choosing a node");
-    /* From a place that depends on the seed, the first node of 6 to 14 edges; else the one of most. */
+    /* From a place that depends on the seed, the first node of 6 to 14 edges; else the one of
+     * most. */
     for (int64_t i = 0; degree && i < nodes; i++) {
         int64_t node = (i + (int64_t)(seed * 7919 % (uint64_t)nodes)) % nodes;
         if (degree[node] > degree[best]) best = node;

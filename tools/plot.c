@@ -27,7 +27,8 @@ static const tool_option command_options[] = {
      "where a picture of a graph goes (DATASET.png; neighbourhood.png beside a model)"},
     {0}};
 
-/* A neighbourhood, coloured by what the model predicts, its lines as wide as the first layer's attention. */
+/* A neighbourhood, coloured by what the model predicts, its lines as wide as the first layer's
+ * attention. */
 static void draw_model(tool *t, model *m, const options *o, const char *path, int64_t *node)
 {
     bool classes = m->ds->label.kind == NSM_LABEL_CLASS && !m->ds->label.of_graphs;
@@ -42,7 +43,8 @@ static void draw_model(tool *t, model *m, const options *o, const char *path, in
                                   .seed = t->seed});
 }
 
-/* A run's folder: its curves; with node=N, and for a checkpoint, the model's view of a neighbourhood. */
+/* A run's folder: its curves; with node=N, and for a checkpoint, the model's view of a
+ * neighbourhood. */
 static int plot_model(tool *t, const options *o, bool folder)
 {
     model m = {0};

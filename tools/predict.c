@@ -1,6 +1,7 @@
 /* predict.c - nsm predict: the class and the probabilities of every node.
  *
- * CSV "node,class,p0,p1,..." on standard output or in --out; JSON lines with --json; an HDF5 file where
+ * CSV "node,class,p0,p1,..." on standard output or in --out; JSON lines with --json; an HDF5 file
+ * where
  * --out ends in .h5: class [n] and probability [n, C].  For labels that are several at once, or
  * numbers, there is no class: "node,p0,..." or "node,value0,...". */
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* progress.h - Progress on stderr: a bar on a terminal, plain lines otherwise, nothing with -q;
- * and the signals that end a run: the first SIGINT, SIGTERM or SIGHUP asks for an orderly end (finish the
- * step, write a checkpoint, stop), the second stops at once. */
+ * and the signals that end a run: the first SIGINT, SIGTERM or SIGHUP asks for an orderly end
+ * (finish the step, write a checkpoint, stop), the second stops at once. */
 #ifndef TOOLS_PROGRESS_H
 #define TOOLS_PROGRESS_H
 #include "tools/tool.h"
@@ -16,8 +16,10 @@ typedef struct {
 } progress;
 
 /* Begin.  from: what was done before, in an earlier run, which no time is counted for. */
-void progress_start(progress *p, const tool *t, const char *what, const char *unit, int64_t from, int64_t total);
-/* So much is done; cheap to call often.  The text (may be NULL) stands behind the bar: "loss 0.31". */
+void progress_start(progress *p, const tool *t, const char *what, const char *unit, int64_t from,
+                    int64_t total);
+/* So much is done; cheap to call often.  The text (may be NULL) stands behind the bar: "loss
+ * 0.31". */
 void progress_step(progress *p, int64_t done, const char *format, ...) NSM_PRINTF(3, 4);
 /* True when the next progress_step() will show: for text that costs something to make. */
 bool progress_due(const progress *p);

@@ -1,12 +1,14 @@
 /* recipe.c - The settings of a training run, and the recipes.
  *
- * gcn   Kipf and Welling, ICLR 2017, section 5.2: 16 hidden units, dropout 0.5 on both inputs, weight decay on
- *       the first layer only, 200 epochs, the last one counts.
- * gat   Velickovic et al., ICLR 2018, section 3.3: 8 heads of 8, dropout 0.6 on inputs and attention, decay on
- *       all, patience 100; the epoch whose validation loss and accuracy were both the best so far counts.
+ * gcn   Kipf and Welling, ICLR 2017, section 5.2: 16 hidden units, dropout 0.5 on both inputs,
+ *       weight decay on the first layer only, 200 epochs, the last one counts.
+ * gat   Velickovic et al., ICLR 2018, section 3.3: 8 heads of 8, dropout 0.6 on inputs and
+ *       attention, decay on all, patience 100; the epoch whose validation loss and accuracy were
+ *       both the best so far counts.
  * sage  Hamilton et al., NeurIPS 2017: mean of the neighbours beside the node itself; full batch.
- * lm     any sequence mixer told the next token; recall: targets within sequences; forecast: PatchTST (Nie et al.,
- *        ICLR 2023) around any mixer; classify: classes of rows; qa: sentences as tokens, repeated layers.
+ * lm     any sequence mixer told the next token; recall: targets within sequences; forecast:
+ *        PatchTST (Nie et al., ICLR 2023) around any mixer; classify: classes of rows; qa:
+ *        sentences as tokens, repeated layers.
  * wordnet  the default job: GraphSAGE over pointers in both directions, glosses as features. */
 #include "config.h"
 #include <stddef.h>
@@ -39,14 +41,15 @@ const setting train_fields[] = {
     TEXT(activation, "relu", "between layers: relu, elu, gelu, silu, ..."),
     CHOICE(norm, "none", "none|batch|layer", "normalisation between layers"),
     FLAG(residual, "false", "add each layer's input to its output"),
-    CHOICE(jump, "none", "none|concat|max", "let the output see every layer's result (jumping knowledge)"),
+    CHOICE(jump, "none", "none|concat|max",
+           "let the output see every layer's result (jumping knowledge)"),
     CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE gathers neighbours"),
     TEXT(optimizer, "adam", "sgd, adam, adamw, rmsprop, adagrad, adadelta, nadam, radam, lion"),
     REAL(lr, "0.01", ">0", "learning rate"),
     REAL(weight_decay, "0.0005", ">=0", "weight decay"),
     TEXT(decay_only, "", "decay only the weights of this pattern (\"conv1.*\")"),
     CHOICE(schedule, "constant", "constant|step|exponential|linear|cosine|inverse_sqrt|one_cycle",
-        "of the learning rate, by step"),
+           "of the learning rate, by step"),
     INT(warmup, "0", ">=0", "steps in which the learning rate rises from 0"),
     REAL(gamma, "0.1", ">0", "factor of the schedules step and exponential"),
     INT(step_size, "50", ">=1", "steps from one factor to the next"),
@@ -55,36 +58,49 @@ const setting train_fields[] = {
     REAL(label_smoothing, "0", "0..0.99", "share of the target spread over all classes"),
     INT(epochs, "200", ">=1", "epochs, at most"),
     INT(patience, "0", ">=0",
-        "stop after so many epochs in which neither validation score nor loss was matched; 0: never"),
+        "stop after so many epochs in which neither validation score nor loss was matched; 0: "
+        "never"),
     CHOICE(keep, "last", "last|best|both",
-        "whose test score counts: the last epoch, the first of the best validation score, or the last at which score and loss were both the best so far"),
+           "whose test score counts: the last epoch, the first of the best validation score, or "
+           "the last at which score and loss were both the best so far"),
     INT(eval_every, "1", ">=1", "epochs from one evaluation to the next"),
     INT(batch_size, "0", "0..1000000",
         "labelled nodes a step, their neighbours sampled (not gcn); 0: the whole graph"),
     LIST(fanouts, "15,10", "neighbours sampled by each layer, from the last layer down; -1: all"),
-    FLAG(in_file, "false", "with batch_size: dense features stay in the file, batches read their rows"),
+    FLAG(in_file, "false",
+         "with batch_size: dense features stay in the file, batches read their rows"),
     INT(whole_mib, "2048", ">=0",
-        "with batch_size: evaluate and predict on the whole graph, exactly, if that takes at most so many MiB; else on sampled neighbours, with the same fanouts, the same ones every time"),
+        "with batch_size: evaluate and predict on the whole graph, exactly, if that takes at most "
+        "so many MiB; else on sampled neighbours, with the same fanouts, the same ones every time"),
     INT(eval_nodes, "0", ">=0",
-        "with sampled evaluation: look at so many nodes of each part, evenly drawn, always the same; 0: all"),
+        "with sampled evaluation: look at so many nodes of each part, evenly drawn, always the "
+        "same; 0: all"),
     INT(seeds, "1", "1..1000", "train so many times, with --seed and the seeds after it"),
     INT(checkpoint_every, "50", ">=0",
         "epochs from one checkpoint to the next, 0: only at the end"),
     INT(checkpoint_steps, "0", ">=0",
-        "also steps from one checkpoint to the next, within an epoch of sampled batches too; 0: none"),
+        "also steps from one checkpoint to the next, within an epoch of sampled batches too; 0: "
+        "none"),
     INT(keep_last, "2", ">=2", "checkpoints to keep"),
     FLAG(charts, "true", "draw PNG charts at the end"),
-    TEXT(mixer, "", "sequences: which system mixes tokens: transformer, lstm, gru, ...; its own keys may stand beside it"),
+    TEXT(mixer, "",
+         "sequences: which system mixes tokens: transformer, lstm, gru, ...; its own keys may "
+         "stand beside it"),
     TEXT(mixer_options, "", "sequences: the mixer's keys, as \"heads=4 window=64\""),
     INT(width, "128", "1..65536", "sequences: width of the model"),
     INT(inner, "0", "0..1000000", "sequences: width of the feed-forward; 0: 4 times the width"),
-    CHOICE(ff, "gelu", "gelu|swiglu|none|rwkv", "sequences: the feed-forward; rwkv: the channel mixing of the mixer's version, 4 if it is no RWKV"),
-    CHOICE(position, "auto", "auto|none|learned|sinusoidal", "sequences: positions; auto: learned where the mixer sees no order"),
+    CHOICE(ff, "gelu", "gelu|swiglu|none|rwkv",
+           "sequences: the feed-forward; rwkv: the channel mixing of the mixer's version, 4 if it "
+           "is no RWKV"),
+    CHOICE(position, "auto", "auto|none|learned|sinusoidal",
+           "sequences: positions; auto: learned where the mixer sees no order"),
     FLAG(rms_norm, "false", "sequences: RMSNorm in place of LayerNorm"),
     FLAG(tied, "true", "sequences: the head shares the embedding's weights"),
     INT(context, "128", "1..1000000", "sequences: tokens of a window of a stream"),
     INT(segments, "1", "1..1000000",
-        "sequences: windows of a stream that follow each other, each taking up the state the last one left, in training (gradients stay within a window) and in evaluation (there to the end); 1: every window begins anew"),
+        "sequences: windows of a stream that follow each other, each taking up the state the last "
+        "one left, in training (gradients stay within a window) and in evaluation (there to the "
+        "end); 1: every window begins anew"),
     INT(steps, "0", ">=0", "sequences: steps of an epoch; 0: as many as go over the data once"),
     INT(eval_rows, "0", ">=0", "sequences: rows or windows of each part to evaluate on; 0: all"),
     CHOICE(pool, "mean", "mean|last|first", "classes of rows: which token the class is told from"),
@@ -92,10 +108,12 @@ const setting train_fields[] = {
     INT(horizon, "96", "1..1000000", "series: steps to tell"),
     INT(patch, "16", "1..1000000", "series: steps of a token"),
     INT(stride, "8", "1..1000000", "series: steps from one token to the next"),
-    INT(sentences, "0", "0..1000000", "stories: read sentence by sentence, so many at most, the last ones; 0: word by word"),
+    INT(sentences, "0", "0..1000000",
+        "stories: read sentence by sentence, so many at most, the last ones; 0: word by word"),
     INT(words, "16", "1..10000", "stories: most words of a sentence"),
     INT(hops, "1", "1..1000", "stories: how often the layers are applied, with the same weights"),
-    REAL(noise, "0", "0..0.9", "stories: while training, chance of a gap in time before a sentence"),
+    REAL(noise, "0", "0..0.9",
+         "stories: while training, chance of a gap in time before a sentence"),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 
@@ -103,27 +121,33 @@ const recipe recipes[] = {
     { "gcn", "graph convolution, the settings of Kipf and Welling 2017",
       "model: gcn\nhidden: 16\nrow_normalize: true\ndecay_only: conv1.*\n" },
     { "gat", "graph attention, the settings of Velickovic et al. 2018",
-      "model: gat\nhidden: 8\nheads: 8\ndropout: 0.6\nattn_dropout: 0.6\nactivation: elu\nrow_normalize: true\n"
-      "lr: 0.005\nepochs: 1000\npatience: 100\nkeep: both\n" },
+      "model: gat\nhidden: 8\nheads: 8\ndropout: 0.6\nattn_dropout: 0.6\nactivation: elu\n"
+      "row_normalize: true\nlr: 0.005\nepochs: 1000\npatience: 100\nkeep: both\n" },
     { "sage", "GraphSAGE with the mean of all neighbours, Hamilton et al. 2017",
       "model: sage\nhidden: 64\nrow_normalize: true\n" },
     { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
-      "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\nkeep: best\n" },
+      "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\n"
+      "keep: best\n" },
     { "lm", "tokens from those before them, by any mixer",
-      "mixer: transformer\nlayers: 4\ndropout: 0\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
-      "warmup: 100\nbatch_size: 16\nsteps: 100\nepochs: 20\nkeep: best\ncheckpoint_every: 5\n" },
+      "mixer: transformer\nlayers: 4\ndropout: 0\noptimizer: adamw\nlr: 0.002\n"
+      "weight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 100\nbatch_size: 16\nsteps: 100\n"
+      "epochs: 20\nkeep: best\ncheckpoint_every: 5\n" },
     { "recall", "targets within sequences (recall, copying), by any mixer",
-      "mixer: transformer\nlayers: 2\nwidth: 64\ndropout: 0\ntied: false\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\n"
-      "schedule: cosine\nwarmup: 50\nbatch_size: 32\nsteps: 100\nepochs: 8\nkeep: last\n" },
+      "mixer: transformer\nlayers: 2\nwidth: 64\ndropout: 0\ntied: false\noptimizer: adamw\n"
+      "lr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\nbatch_size: 32\n"
+      "steps: 100\nepochs: 8\nkeep: last\n" },
     { "forecast", "series: the next steps of each column, patch by patch, by any mixer",
-      "mixer: transformer\nlayers: 2\nwidth: 32\ninner: 64\ndropout: 0.3\noptimizer: adamw\nlr: 0.001\nweight_decay: 0.01\nclip: 1\n"
-      "schedule: cosine\nwarmup: 50\nbatch_size: 32\nsteps: 100\nepochs: 10\nkeep: best\n" },
+      "mixer: transformer\nlayers: 2\nwidth: 32\ninner: 64\ndropout: 0.3\noptimizer: adamw\n"
+      "lr: 0.001\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\nbatch_size: 32\n"
+      "steps: 100\nepochs: 10\nkeep: best\n" },
     { "classify", "classes of whole sequences, by any mixer",
-      "mixer: transformer\nlayers: 2\nwidth: 64\ndropout: 0.1\ntied: false\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.01\nclip: 1\n"
-      "schedule: cosine\nwarmup: 100\nbatch_size: 32\nepochs: 10\nkeep: best\n" },
+      "mixer: transformer\nlayers: 2\nwidth: 64\ndropout: 0.1\ntied: false\noptimizer: adamw\n"
+      "lr: 0.002\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 100\nbatch_size: 32\n"
+      "epochs: 10\nkeep: best\n" },
     { "qa", "questions about stories, a sentence a token, by any mixer",
-      "mixer: transformer\nlayers: 1\nwidth: 64\ninner: 128\nhops: 4\nsentences: 64\nnoise: 0.1\ndropout: 0.15\noptimizer: adamw\nlr: 0.002\n"
-      "weight_decay: 0.05\nclip: 1\nschedule: cosine\nwarmup: 500\nbatch_size: 32\nepochs: 64\neval_every: 4\nkeep: best\n" },
+      "mixer: transformer\nlayers: 1\nwidth: 64\ninner: 128\nhops: 4\nsentences: 64\n"
+      "noise: 0.1\ndropout: 0.15\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.05\nclip: 1\n"
+      "schedule: cosine\nwarmup: 500\nbatch_size: 32\nepochs: 64\neval_every: 4\nkeep: best\n" },
     { NULL, NULL, NULL },
 };
 
@@ -138,14 +162,18 @@ static int unknown(nsm_ctx *ctx, const char *source)
 {
     nearest n = { 0 };
     for (const recipe *r = recipes; r->name; r++) nearest_try(&n, source, r->name);
-    return nsm_error_set(ctx, NSM_EINVAL, "%s is neither a recipe nor a YAML file; the nearest recipe is \"%s\"", source, n.name);
+    return nsm_error_set(ctx, NSM_EINVAL,
+                         "%s is neither a recipe nor a YAML file; the nearest recipe is \"%s\"",
+                         source, n.name);
 }
 
 static int unknown_mixer(nsm_ctx *ctx, const char *name)
 {
     nearest n = { 0 };
-    for (const nsm_mixer_type *const *t = nsm_mixer_types(); *t; t++) nearest_try(&n, name, (*t)->name);
-    return nsm_error_set(ctx, NSM_EINVAL, "mixer=%s is not known; the nearest is \"%s\"", name, n.name);
+    for (const nsm_mixer_type *const *t = nsm_mixer_types(); *t; t++)
+        nearest_try(&n, name, (*t)->name);
+    return nsm_error_set(ctx, NSM_EINVAL, "mixer=%s is not known; the nearest is \"%s\"", name,
+                         n.name);
 }
 
 static int apply_recipe(nsm_ctx *ctx, const recipe *r, train_options *options)
@@ -158,7 +186,8 @@ static int apply_recipe(nsm_ctx *ctx, const recipe *r, train_options *options)
 static int all_pairs(nsm_ctx *ctx, train_options *options, int pairs, char *const *pair)
 {
     for (int i = 0; i < pairs; i++)
-        if (!strncmp(pair[i], "mixer=", 6)) settings_set(ctx, train_fields, options, "mixer", pair[i] + 6, "command line");
+        if (!strncmp(pair[i], "mixer=", 6))
+            settings_set(ctx, train_fields, options, "mixer", pair[i] + 6, "command line");
     const nsm_mixer_type *type = *options->mixer ? nsm_mixer_find(options->mixer) : NULL;
     if (*options->mixer && !type) return unknown_mixer(ctx, options->mixer);
     for (int i = 0; i < pairs && !nsm_error(ctx); i++) {
@@ -166,29 +195,34 @@ static int all_pairs(nsm_ctx *ctx, train_options *options, int pairs, char *cons
         size_t n = strcspn(pair[i], "=");
         bool own = false;
         snprintf(key, sizeof key, "%.*s", (int)n, pair[i]);
-        for (const nsm_mixer_key *k = type ? type->keys : NULL; k && k->name; k++) own |= !strcmp(k->name, key);
+        for (const nsm_mixer_key *k = type ? type->keys : NULL; k && k->name; k++)
+            own |= !strcmp(k->name, key);
         if (!own) {
             settings_pairs(ctx, train_fields, options, 1, pair + i);
             continue;
         }
         if (nsm_mixer_check(ctx, type, key, pair[i] + n + (pair[i][n] == '='))) break;
-        snprintf(text, sizeof text, "%s%s%s", options->mixer_options, *options->mixer_options ? " " : "", pair[i]);
+        snprintf(text, sizeof text, "%s%s%s", options->mixer_options,
+                 *options->mixer_options ? " " : "", pair[i]);
         settings_set(ctx, train_fields, options, "mixer_options", text, "command line");
     }
     return nsm_error(ctx);
 }
 
-int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair, train_options *options)
+int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair,
+                    train_options *options)
 {
     const recipe *r = recipe_find(source);
     size_t n = strlen(source);
-    bool file = n > 5 && (!strcmp(source + n - 5, ".yaml") || (n > 4 && !strcmp(source + n - 4, ".yml")));
+    bool file = n > 5 &&
+                (!strcmp(source + n - 5, ".yaml") || (n > 4 && !strcmp(source + n - 4, ".yml")));
     if (!r && !file) return unknown(ctx, source);
     if (settings_init(ctx, train_fields, options)) return nsm_error(ctx);
     if (file) {
         /* twice: once to learn which recipe it begins from, then over that recipe */
         if (settings_read(ctx, train_fields, options, source)) return nsm_error(ctx);
-        if (*options->recipe && !(r = recipe_find(options->recipe))) return unknown(ctx, options->recipe);
+        if (*options->recipe && !(r = recipe_find(options->recipe)))
+            return unknown(ctx, options->recipe);
         settings_clear(train_fields, options);
         if (settings_init(ctx, train_fields, options)) return nsm_error(ctx);
     }

@@ -18,7 +18,8 @@ typedef struct {
     /* training */
     char *optimizer, *decay_only, *schedule, *keep;
     double lr, weight_decay, gamma, label_smoothing, clip, ema;
-    int64_t epochs, warmup, step_size, patience, eval_every, seeds, checkpoint_every, checkpoint_steps, keep_last;
+    int64_t epochs, warmup, step_size, patience, eval_every, seeds, checkpoint_every,
+        checkpoint_steps, keep_last;
     /* sampled neighbours */
     int64_t batch_size, whole_mib, eval_nodes;
     setting_list fanouts;
@@ -26,7 +27,8 @@ typedef struct {
     bool charts;
     /* sequences: a mixer's name makes it a sequence model */
     char *mixer, *mixer_options, *position, *ff, *pool;
-    int64_t width, inner, context, segments, steps, eval_rows, lookback, horizon, patch, stride, sentences, words, hops;
+    int64_t width, inner, context, segments, steps, eval_rows, lookback, horizon, patch, stride,
+        sentences, words, hops;
     double noise;
     bool tied, rms_norm;
 } train_options;
@@ -39,6 +41,7 @@ const recipe *recipe_find(const char *name);
 
 /* Fill options from defaults, then the recipe or YAML file that `source` names, then pairs.
  * Leaves the error in ctx: NSM_EINVAL, NSM_EIO. */
-int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair, train_options *options);
+int recipe_settings(nsm_ctx *ctx, const char *source, int pairs, char *const *pair,
+                    train_options *options);
 
 #endif

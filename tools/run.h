@@ -3,11 +3,13 @@
  *   config.yaml            every setting, resolved
  *   log.csv                a row an epoch (or some steps); the first column is the epoch
  *   events.out.tfevents.nsm  the same for TensorBoard
- *   checkpoint-120.h5      the newest ones, by step (an epoch, or with batch_size a batch); the last is the final state (base/checkpoint.h)
+ *   checkpoint-120.h5      the newest ones, by step (an epoch, or with batch_size a batch); the
+ *   last is the final state (base/checkpoint.h)
  *   best.h5                the state that validation liked best
  *   loss.png ...           charts
  *
- * Only one process at a time may write in a folder: it is locked.  Errors are left in the context. */
+ * Only one process at a time may write in a folder: it is locked.  Errors are left in the
+ * context. */
 #ifndef TOOLS_RUN_H
 #define TOOLS_RUN_H
 #include <nsm.h>

@@ -1,7 +1,8 @@
-/* sample.c - nsm sample: let a sequence model go on from a text, token by token, with a carried state.
+/* sample.c - nsm sample: let a sequence model go on from a text, token by token, with a carried
+ * state.
  *
- * The state's file holds, beside the model's, the token that was told last (it is not yet read), the
- * seed and how many draws were made: a later call goes on as if there had been no stop. */
+ * The state's file holds, beside the model's, the token that was told last (it is not yet read),
+ * the seed and how many draws were made: a later call goes on as if there had been no stop. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
@@ -14,12 +15,16 @@
 
 typedef struct { int64_t tokens, top_k; double temperature, top_p; } sample_options;
 
-#define FIELD(name, type, fallback, help, range) { #name, SETTING_##type, offsetof(sample_options, name), fallback, help, NULL, range }
+#define FIELD(name, type, fallback, help, range) \
+    { \
+#name, SETTING_##type, offsetof(sample_options, name), fallback, help, NULL, range \
+    }
 static const setting fields[] = {
     FIELD(tokens, INT, "200", "tokens to tell", "0..100000000"),
     FIELD(temperature, REAL, "1", "logits are divided by it; 0: always the likeliest token", ">=0"),
     FIELD(top_k, INT, "0", "only from so many likeliest tokens; 0: all", ">=0"),
-    FIELD(top_p, REAL, "1", "only from the likeliest tokens that together have this probability", "0..1"),
+    FIELD(top_p, REAL, "1", "only from the likeliest tokens that together have this probability",
+          "0..1"),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 static const tool_keys keys[] = { { "Keys", fields }, { NULL, NULL } };
@@ -49,7 +54,10 @@ typedef struct {
     size_t used, room;
 } job;
 
-static int fail(job *j, const char *what) { return nsm_error_set(j->t->ctx, NSM_EINVAL, "%s", what); }
+static int fail(job *j, const char *what)
+{
+    return nsm_error_set(j->t->ctx, NSM_EINVAL, "%s", what);
+}
 
 /* ---- the state's file ---- */
 static int add_own_parts(job *j)
@@ -74,7 +82,9 @@ static int take_state(job *j)
     nsm_tensor_get(nsm_state_get(j->state, "draws"), &draws);
     j->seed = (uint64_t)seed;
     j->draws = (uint64_t)draws;
-    return j->next >= 0 && j->next < j->vocab ? nsm_error(j->t->ctx) : fail(j, "the state's last token is not one of this model's");
+    return j->next >= 0 && j->next < j->vocab
+               ? nsm_error(j->t->ctx)
+               : fail(j, "the state's last token is not one of this model's");
 }
 
 static int leave_state(job *j)
@@ -121,7 +131,9 @@ static void tell(job *j, int32_t token)
 static int32_t *tokens_of(job *j, const char *prompt, int64_t *count)
 {
     int64_t cut = 0;
-    int32_t *piece = j->tokenizer ? nsm_tokenizer_encode(j->tokenizer, prompt, (int64_t)strlen(prompt), &cut) : NULL;
+    int32_t *piece = j->tokenizer
+                         ? nsm_tokenizer_encode(j->tokenizer, prompt, (int64_t)strlen(prompt), &cut)
+                         : NULL;
     int32_t *id = malloc((strlen(prompt) + (size_t)cut + 1) * sizeof *id);
     *count = 0;
     if (!id) nsm_error_set(j->t->ctx, NSM_ENOMEM, "out of memory");
@@ -147,7 +159,8 @@ static int32_t *tokens_of(job *j, const char *prompt, int64_t *count)
 static int falling(const void *a, const void *b)
 {
     const struct choice *x = a, *y = b;
-    return x->p != y->p ? (x->p < y->p) - (x->p > y->p) : (x->token > y->token) - (x->token < y->token);
+    return x->p != y->p ? (x->p < y->p) - (x->p > y->p)
+                        : (x->token > y->token) - (x->token < y->token);
 }
 
 static int32_t choose(job *j)
@@ -155,7 +168,8 @@ static int32_t choose(job *j)
     const sample_options *o = &j->o;
     double sum = 0, most, kept = 0;
     int64_t n = o->top_k && o->top_k < j->vocab ? o->top_k : j->vocab, k = 0;
-    for (int64_t i = 0; i < j->vocab; i++) j->choice[i] = (struct choice){ j->logits[i], (int32_t)i };
+    for (int64_t i = 0; i < j->vocab; i++)
+        j->choice[i] = (struct choice){ j->logits[i], (int32_t)i };
     qsort(j->choice, (size_t)j->vocab, sizeof *j->choice, falling);
     if (o->temperature == 0) return j->choice[0].token;
     most = (double)j->choice[0].p;
@@ -165,7 +179,8 @@ static int32_t choose(job *j)
     while (++k < n && kept < left);
     at = kept * (double)nsm_random_uniform((nsm_random){ j->seed, j->draws++ }, 0);
     for (int64_t i = 0; i < k; i++)
-        if ((at -= exp(((double)j->choice[i].p - most) / o->temperature)) < 0) return j->choice[i].token;
+        if ((at -= exp(((double)j->choice[i].p - most) / o->temperature)) < 0)
+            return j->choice[i].token;
     return j->choice[k - 1].token;
 }
 
@@ -196,7 +211,9 @@ static int decode(job *j, double *seconds)
     int64_t count;
     int32_t *id = tokens_of(j, prompt ? prompt : "", &count);
     nsm_tape_inference(j->tape, true);
-    if (!nsm_error(j->t->ctx) && !count) fail(j, "there is nothing to go on from: give --prompt TEXT, or --state FILE of an earlier call");
+    if (!nsm_error(j->t->ctx) && !count)
+        fail(j, "there is nothing to go on from: give --prompt TEXT, or --state FILE of an earlier "
+                "call");
     if (!nsm_error(j->t->ctx) && count > 1) read_tokens(j, id, count - 1);
     if (!nsm_error(j->t->ctx)) j->next = id[count - 1];
     free(id);
@@ -213,7 +230,8 @@ static bool open_model(job *j)
 {
     nsm_ctx *ctx = j->t->ctx;
     if (!model_read(j->t, j->t->arg[0], &j->m)) return false;
-    if (!sequence_wanted(&j->m.options) || j->m.meta.labels != NSM_SEQUENCE_STREAM) return fail(j, "this model does not tell the next token") == NSM_OK;
+    if (!sequence_wanted(&j->m.options) || j->m.meta.labels != NSM_SEQUENCE_STREAM)
+        return fail(j, "this model does not tell the next token") == NSM_OK;
     j->vocab = j->m.meta.outputs;
     j->task = sequence_task_new(ctx, &j->m.options, NULL, &j->m.meta);
     const char *symbols = j->m.meta.symbols ? j->m.meta.symbols : "";
@@ -266,8 +284,15 @@ static int run_sample(tool *t)
 }
 
 const tool_command sample_command = {
-    .name = "sample", .args = "CHECKPOINT|RUN [KEY=VALUE...]", .summary = "Let a sequence model go on from a text.",
-    .details = "With --state the model's state is left in a file: another call with the same file, without a prompt, goes on as if "
+    .name = "sample",
+    .args = "CHECKPOINT|RUN [KEY=VALUE...]",
+    .summary = "Let a sequence model go on from a text.",
+    .details = "With --state the model's state is left in a file: another call with the same file, "
+               "without a prompt, goes on as if "
                "there had been no stop.",
-    .options = options, .keys = keys, .least = 1, .most = 1, .run = run_sample,
+    .options = options,
+    .keys = keys,
+    .least = 1,
+    .most = 1,
+    .run = run_sample,
 };

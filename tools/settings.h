@@ -8,9 +8,11 @@
  *
  *   typedef struct { int64_t hidden; double lr; char *model; } options;
  *   static const setting fields[] = {
- *       { "hidden", SETTING_INT, offsetof(options, hidden), "64", "features of a hidden layer", .range = ">=1" },
+ *       { "hidden", SETTING_INT, offsetof(options, hidden), "64", "features of a hidden layer",
+ *       .range = ">=1" },
  *       { "lr", SETTING_REAL, offsetof(options, lr), "0.01", "learning rate" },
- *       { "model", SETTING_CHOICE, offsetof(options, model), "gcn", "which layers", .choices = "gcn|gat" },
+ *       { "model", SETTING_CHOICE, offsetof(options, model), "gcn", "which layers", .choices =
+ *       "gcn|gat" },
  *       { 0 } };
  *
  * Errors are left in the context; functions that do something return NSM_OK or a code. */
@@ -38,7 +40,8 @@ typedef struct {
     const char *name; /* NULL ends a table */
     setting_type type;
     size_t offset;
-    const char *fallback; /* the default, as text; NULL: the command asks for it or works it out ("" or 0) */
+    /* the default, as text; NULL: the command asks for it or works it out ("" or 0) */
+    const char *fallback;
     const char *help;
     const char *choices; /* of a SETTING_CHOICE */
     const char *range;   /* of a number: ">0", ">=1" or "0..1" (both included); NULL: any */
@@ -47,18 +50,21 @@ typedef struct {
 /* Set every field to its default.  The struct must be zero or have been cleared. */
 int settings_init(nsm_ctx *ctx, const setting *fields, void *options);
 void settings_clear(const setting *fields, void *options); /* free the strings */
-int settings_copy(nsm_ctx *ctx, const setting *fields, const void *from, void *to); /* to: as for init */
+/* to: as for init */
+int settings_copy(nsm_ctx *ctx, const setting *fields, const void *from, void *to);
 
 /* Set one field from text.  where: who says so ("the command line", "my.yaml:3"). */
-int settings_set(nsm_ctx *ctx, const setting *fields, void *options, const char *key, const char *value,
-                 const char *where);
-int settings_pairs(nsm_ctx *ctx, const setting *fields, void *options, int count, char *const *pair); /* key=value */
+int settings_set(nsm_ctx *ctx, const setting *fields, void *options, const char *key,
+                 const char *value, const char *where);
+/* key=value */
+int settings_pairs(nsm_ctx *ctx, const setting *fields, void *options, int count,
+                   char *const *pair);
 
 /* Read YAML, from a file or from text that is called `name` in errors; keys not in it keep their
  * values.  ignore_unknown is for text written by a later version or for another command. */
 int settings_read(nsm_ctx *ctx, const setting *fields, void *options, const char *path);
-int settings_parse(nsm_ctx *ctx, const setting *fields, void *options, const char *text, size_t bytes,
-                   const char *name, bool ignore_unknown);
+int settings_parse(nsm_ctx *ctx, const setting *fields, void *options, const char *text,
+                   size_t bytes, const char *name, bool ignore_unknown);
 
 /* All settings as YAML that settings_parse() reads back to the same values; the caller frees. */
 char *settings_text(nsm_ctx *ctx, const setting *fields, const void *options);
@@ -66,8 +72,10 @@ char *settings_text(nsm_ctx *ctx, const setting *fields, const void *options);
 char *settings_value(nsm_ctx *ctx, const setting *field, const void *options);
 
 const setting *settings_find(const setting *fields, const char *key); /* NULL: none */
-char *settings_help(const setting *fields); /* the keys, for --help; the caller frees; NULL: out of memory */
-void help_line(FILE *out, const char *key, const char *text); /* one of them: text beside key, wrapped */
+/* the keys, for --help; the caller frees; NULL: out of memory */
+char *settings_help(const setting *fields);
+/* one of them: text beside key, wrapped */
+void help_line(FILE *out, const char *key, const char *text);
 
 /* The shortest decimal text that reads back as the same number, with '.' in every locale. */
 const char *real_text(double value, char buf[32]);

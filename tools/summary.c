@@ -96,18 +96,21 @@ int dataset_finish(const tool *t, nsm_dataset *ds, const char *path, double bega
 static int64_t tokens_of(const nsm_sequences *s, int part)
 {
     const nsm_sequence_part *p = &s->part[part];
-    if (s->kind == NSM_SEQUENCE_SERIES) return s->series.end[part] - (part ? s->series.end[part - 1] : 0);
+    if (s->kind == NSM_SEQUENCE_SERIES)
+        return s->series.end[part] - (part ? s->series.end[part - 1] : 0);
     return p->start ? p->start[p->rows] : p->rows * p->length;
 }
 
 json_t *sequences_summary(const nsm_sequences *s, const char *path)
 {
     static const char *const part[] = {"train", "valid", "test"};
-    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I}", "file", path, "name", s->name ? s->name : "", "kind", nsm_sequence_kind_name(s->kind), "vocab",
-                          (json_int_t)s->vocab, "classes", (json_int_t)s->classes);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I}", "file", path, "name", s->name ? s->name : "",
+                          "kind", nsm_sequence_kind_name(s->kind), "vocab", (json_int_t)s->vocab,
+                          "classes", (json_int_t)s->classes);
     json_t *list = json_array();
     for (int p = 0; o && p < NSM_SPLIT_PARTS; p++)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "part", part[p], "rows", (json_int_t)s->part[p].rows, "tokens",
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "part", part[p], "rows",
+                                              (json_int_t)s->part[p].rows, "tokens",
                                               (json_int_t)tokens_of(s, p)));
     if (o) json_object_set_new(o, "parts", list);
     return o;

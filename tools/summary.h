@@ -9,8 +9,8 @@
 json_t *dataset_summary(const nsm_dataset *ds, const char *path);
 json_t *split_summary(const nsm_dataset *ds); /* [{name, train, valid, test}] */
 
-/* The command line's key=value as pairs for a reader or generator; --seed becomes seed=N unless it is
- * given.  The caller frees the array (one free()).  NULL: out of memory, reported. */
+/* The command line's key=value as pairs for a reader or generator; --seed becomes seed=N unless it
+ * is given.  The caller frees the array (one free()).  NULL: out of memory, reported. */
 nsm_option *pair_options(const tool *t, bool with_seed, int *count);
 
 /* --help's list of formats or kinds. */

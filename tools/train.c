@@ -15,8 +15,10 @@
 static const tool_option options[] = {
     { "data", 'd', "FILE", "the dataset (also data=FILE)" },
     { "out", 'o', "DIR", "the run's folder (runs/RECIPE-DATASET)" },
-    { "resume", 'r', NULL, "go on from the newest whole checkpoint in the folder; start afresh where there is none" },
-    { "dry-run", 'n', NULL, "print parameters, estimated peak memory and time of an epoch, and stop" },
+    { "resume", 'r', NULL,
+      "go on from the newest whole checkpoint in the folder; start afresh where there is none" },
+    { "dry-run", 'n', NULL,
+      "print parameters, estimated peak memory and time of an epoch, and stop" },
     { NULL, 0, NULL, NULL },
 };
 static const tool_keys keys[] = { { "Settings", train_fields }, { NULL, NULL } };
@@ -40,7 +42,9 @@ static double peak_mib(void)
 /* "runs/gcn-cora" for gcn on data/cora.h5 */
 static void default_folder(job *j)
 {
-    const char *base = strrchr(j->o.data, '/'), *what = *j->o.mixer ? j->o.mixer : *j->o.recipe ? j->o.recipe : j->o.model;
+    const char *base = strrchr(j->o.data, '/'), *what = *j->o.mixer    ? j->o.mixer
+                                                        : *j->o.recipe ? j->o.recipe
+                                                                       : j->o.model;
     base = base ? base + 1 : j->o.data;
     size_t n = strlen(base);
     if (n > 3 && !strcmp(base + n - 3, ".h5")) n -= 3;
@@ -54,8 +58,11 @@ static int read_settings(job *j)
     if (recipe_settings(t->ctx, t->arg[0], t->pairs, t->pair, &j->o))
         return tool_usage(t, "%s", nsm_error_message(t->ctx));
     const char *data = tool_get(t, "data");
-    if (data && settings_set(t->ctx, train_fields, &j->o, "data", data, "--data")) return tool_error(t);
-    if (!*j->o.data) return tool_usage(t, "which dataset? Give --data FILE; nsm import and nsm generate make one");
+    if (data && settings_set(t->ctx, train_fields, &j->o, "data", data, "--data"))
+        return tool_error(t);
+    if (!*j->o.data)
+        return tool_usage(t,
+                          "which dataset? Give --data FILE; nsm import and nsm generate make one");
     j->folder = tool_get(t, "out");
     if (!j->folder) default_folder(j);
     return TOOL_DONE;
@@ -63,7 +70,8 @@ static int read_settings(job *j)
 
 /* ---- one seed ---- */
 /* rate: what was gone over in a second, under its name; NaN: nothing to say */
-static json_t *result_of(const task *what, const trainer_result *r, const char *rate_of, double rate)
+static json_t *result_of(const task *what, const trainer_result *r, const char *rate_of,
+                         double rate)
 {
     const trainer_state *s = &r->state;
     json_t *o = json_object();
@@ -82,7 +90,8 @@ static json_t *result_of(const task *what, const trainer_result *r, const char *
 }
 
 /* Truth and guess of the test part, for the charts of classes. */
-static int draw_classes(job *j, node_task *n, const char *folder, const char *title, const int32_t *guess)
+static int draw_classes(job *j, node_task *n, const char *folder, const char *title,
+                        const int32_t *guess)
 {
     const nsm_dataset_labels *l = &j->ds->label;
     node_list test = node_task_part(n, NSM_TEST);
@@ -93,7 +102,8 @@ static int draw_classes(job *j, node_task *n, const char *folder, const char *ti
         pair[k] = l->cls[test.node[k]];
         pair[count + k] = guess[test.node[k]];
     }
-    int code = picture_classes(j->t->ctx, folder, title, (int)l->columns, l->names, count, pair, pair + count);
+    int code = picture_classes(j->t->ctx, folder, title, (int)l->columns, l->names, count, pair,
+                               pair + count);
     free(pair);
     return code;
 }
@@ -122,7 +132,9 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     char best[4096], title[256];
     snprintf(best, sizeof best, "%s/best.h5", folder);
     snprintf(title, sizeof title, "%s on %s", *j->o.recipe ? j->o.recipe : j->o.model, j->ds->name);
-    if (trainer_load(ctx, best, node_task_base(n)->module) || picture_curves(ctx, folder, title, r->state.kept_epoch)) return nsm_error(ctx);
+    if (trainer_load(ctx, best, node_task_base(n)->module) ||
+        picture_curves(ctx, folder, title, r->state.kept_epoch))
+        return nsm_error(ctx);
     bool classes = j->ds->label.kind == NSM_LABEL_CLASS;
     const int32_t *guess = classes ? node_task_guess(n, node_task_whole(n) ? -1 : NSM_TEST) : NULL;
     if (classes && (!guess || draw_classes(j, n, folder, title, guess))) return nsm_error(ctx);
@@ -130,7 +142,10 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
     if (!DRAWS_GRAPHS || !node_task_whole(n)) return NSM_OK;
     char path[4200];
     snprintf(path, sizeof path, "%s/neighbourhood.png", folder);
-    return picture_model(ctx, path, j->ds, n, (neighbourhood){ .node = picture_node(ctx, j->ds, j->t->seed), .guess = guess, .seed = j->t->seed });
+    return picture_model(ctx, path, j->ds, n,
+                         (neighbourhood){ .node = picture_node(ctx, j->ds, j->t->seed),
+                                          .guess = guess,
+                                          .seed = j->t->seed });
 }
 
 static int train_sequences(job *j, const char *folder, trainer_result *r, json_t **result)
@@ -138,12 +153,16 @@ static int train_sequences(job *j, const char *folder, trainer_result *r, json_t
     nsm_ctx *ctx = j->t->ctx;
     char title[256];
     sequence_task *s = sequence_task_new(ctx, &j->o, j->sequences, NULL);
-    int code = s ? trainer_run(j->t, sequence_task_base(s), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
+    int code = s ? trainer_run(j->t, sequence_task_base(s), &j->o, folder,
+                               tool_get(j->t, "resume") != NULL, r)
+                 : nsm_error(ctx);
     if (!code) {
         *result = result_of(sequence_task_base(s), r, "tokens_per_s", sequence_task_rate(s));
-        json_object_set_new(*result, "parameters", json_integer(nsm_module_count(sequence_task_base(s)->module)));
+        json_object_set_new(*result, "parameters",
+                            json_integer(nsm_module_count(sequence_task_base(s)->module)));
         snprintf(title, sizeof title, "%s on %s", j->o.mixer, j->sequences->name);
-        if (j->o.charts && DRAWS_CHARTS && !r->interrupted) code = picture_curves(ctx, folder, title, r->state.kept_epoch);
+        if (j->o.charts && DRAWS_CHARTS && !r->interrupted)
+            code = picture_curves(ctx, folder, title, r->state.kept_epoch);
     }
     sequence_task_free(s);
     return code;
@@ -155,7 +174,9 @@ static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result 
     nsm_random_set(ctx, (nsm_random){ seed, 0 });
     if (j->sequences) return train_sequences(j, folder, r, result);
     node_task *n = node_task_new(ctx, &j->o, j->ds, NULL);
-    int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder, tool_get(j->t, "resume") != NULL, r) : nsm_error(ctx);
+    int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder,
+                               tool_get(j->t, "resume") != NULL, r)
+                 : nsm_error(ctx);
     if (!code) {
         *result = result_of(node_task_base(n), r, "sampled_edges_per_s", node_task_sampled_rate(n));
         code = draw(j, n, folder, r);
@@ -184,7 +205,8 @@ static int ended(int code, bool interrupted)
 static int train_seeds(job *j)
 {
     int64_t seeds = j->o.seeds;
-    double *test = calloc((size_t)seeds, sizeof *test), *valid = calloc((size_t)seeds, sizeof *valid);
+    double *test = calloc((size_t)seeds, sizeof *test),
+           *valid = calloc((size_t)seeds, sizeof *valid);
     double seconds = 0, epoch_ms = 0, mean, deviation;
     int64_t done = 0;
     bool interrupted = false;
@@ -204,7 +226,8 @@ static int train_seeds(job *j)
         if (line) {
             json_object_set_new(line, "seed", json_integer((json_int_t)seed));
             report_line(j->t, line);
-            tool_note(j->t, "seed %llu: test %.4f, valid %.4f, epoch %lld of %lld", (unsigned long long)seed, test[done], valid[done],
+            tool_note(j->t, "seed %llu: test %.4f, valid %.4f, epoch %lld of %lld",
+                      (unsigned long long)seed, test[done], valid[done],
                       (long long)r.state.kept_epoch, (long long)r.state.epoch);
         }
         free(r.checkpoint);
@@ -246,7 +269,8 @@ static int dry_run(job *j)
     if (node_task_estimate(j->t->ctx, &j->o, j->ds, &e)) return tool_error(j->t);
     json_t *o = json_object();
     json_object_set_new(o, "parameters", json_integer(e.parameters));
-    json_object_set_new(o, "estimated_peak_mib", report_real(floor((double)e.peak_bytes / (1 << 20))));
+    json_object_set_new(o, "estimated_peak_mib",
+                        report_real(floor((double)e.peak_bytes / (1 << 20))));
     json_object_set_new(o, "estimated_epoch_ms", report_real(1e3 * e.epoch_seconds));
     json_object_set_new(o, "measured_on_share_of_graph", report_real(e.share));
     json_object_set_new(o, "epochs", json_integer(j->o.epochs));
@@ -258,7 +282,8 @@ static int dry_run_sequences(job *j)
     sequence_task *s = sequence_task_new(j->t->ctx, &j->o, j->sequences, NULL);
     if (!s) return tool_error(j->t);
     json_t *o = json_object();
-    json_object_set_new(o, "parameters", json_integer(nsm_module_count(sequence_task_base(s)->module)));
+    json_object_set_new(o, "parameters",
+                        json_integer(nsm_module_count(sequence_task_base(s)->module)));
     json_object_set_new(o, "steps_per_epoch", json_integer(sequence_task_base(s)->steps_per_epoch));
     json_object_set_new(o, "epochs", json_integer(j->o.epochs));
     sequence_task_free(s);
@@ -285,10 +310,20 @@ static int run_train(tool *t)
 }
 
 const tool_command train_command = {
-    .name = "train", .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]", .summary = "train a model",
-    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings, or lm or recall for sequences, with mixer=NAME and that mixer's own keys; CONFIG.yaml holds settings, and may begin from one "
-               "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard events, checkpoints, best.h5 and charts. "
-               "Ctrl-C ends the step (an epoch, or with batch_size a batch), writes a checkpoint and stops; --resume goes on bit for bit.  With batch_size the "
+    .name = "train",
+    .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]",
+    .summary = "train a model",
+    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings, or lm or recall "
+               "for sequences, with mixer=NAME and that mixer's own keys; CONFIG.yaml holds "
+               "settings, and may begin from one "
+               "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard "
+               "events, checkpoints, best.h5 and charts. "
+               "Ctrl-C ends the step (an epoch, or with batch_size a batch), writes a checkpoint "
+               "and stops; --resume goes on bit for bit.  With batch_size the "
                "graph may be larger than what training on the whole of it could hold.",
-    .options = options, .keys = keys, .least = 1, .most = 1, .run = run_train,
+    .options = options,
+    .keys = keys,
+    .least = 1,
+    .most = 1,
+    .run = run_train,
 };

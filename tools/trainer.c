@@ -1,10 +1,10 @@
 /* trainer.c - See trainer.h.
  *
- * Bit for bit: a checkpoint holds weights, optimizer, averages, the generator's state and where the run
- * stands, to the step within an epoch, and everything that follows is computed from these alone (the
- * order of an epoch's batches from the seed and the epoch's number).  The weights that validation
- * liked best are kept in memory and written as best.h5 before each checkpoint, so that whatever a
- * checkpoint says was kept is on disk when the checkpoint is. */
+ * Bit for bit: a checkpoint holds weights, optimizer, averages, the generator's state and where the
+ * run stands, to the step within an epoch, and everything that follows is computed from these alone
+ * (the order of an epoch's batches from the seed and the epoch's number).  The weights that
+ * validation liked best are kept in memory and written as best.h5 before each checkpoint, so that
+ * whatever a checkpoint says was kept is on disk when the checkpoint is. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
@@ -32,7 +32,8 @@ typedef struct {
     int tensors;
     bool best_unsaved;
     progress progress;
-    double seconds, before;    /* spent in training epochs; and by processes before this one, by the log */
+    /* spent in training epochs; and by processes before this one, by the log */
+    double seconds, before;
     int64_t trained, stepped;  /* epochs and steps of this process */
 } loop;
 
@@ -53,13 +54,21 @@ static void state_fields(trainer_state *s, nsm_field *f)
     f[n++] = (nsm_field){ .name = "best_score", .type = NSM_FIELD_DOUBLE, .value = &s->best_score };
     f[n++] = (nsm_field){ .name = "best_loss", .type = NSM_FIELD_DOUBLE, .value = &s->best_loss };
     f[n++] = (nsm_field){ .name = "epoch_loss", .type = NSM_FIELD_DOUBLE, .value = &s->loss };
-    f[n++] = (nsm_field){ .name = "step", .type = NSM_FIELD_INT, .value = &s->at.steps, .optional = true };
-    f[n++] = (nsm_field){ .name = "step_rows", .type = NSM_FIELD_INT, .value = &s->at.rows, .optional = true };
-    f[n++] = (nsm_field){ .name = "step_loss", .type = NSM_FIELD_DOUBLE, .value = &s->at.loss, .optional = true };
+    f[n++] = (nsm_field){
+        .name = "step", .type = NSM_FIELD_INT, .value = &s->at.steps, .optional = true
+    };
+    f[n++] = (nsm_field){
+        .name = "step_rows", .type = NSM_FIELD_INT, .value = &s->at.rows, .optional = true
+    };
+    f[n++] = (nsm_field){
+        .name = "step_loss", .type = NSM_FIELD_DOUBLE, .value = &s->at.loss, .optional = true
+    };
     for (int a = 0; a < 4; a++)
         for (int p = 0; p < 3; p++) {
             snprintf(name[a][p], sizeof name[a][p], "%s_%s", part[p], kind[a]);
-            f[n++] = (nsm_field){ .name = name[a][p], .type = NSM_FIELD_DOUBLE, .value = &array[a][p] };
+            f[n++] = (nsm_field){ .name = name[a][p],
+                                  .type = NSM_FIELD_DOUBLE,
+                                  .value = &array[a][p] };
         }
 }
 
@@ -69,9 +78,13 @@ static int meta_fields(trainer_meta *m, nsm_field f[STATE_FIELDS])
     state_fields(&m->state, f);
     f[STATE_USED] = (nsm_field){ .name = "config", .type = NSM_FIELD_TEXT, .value = &m->config };
     f[STATE_USED + 1] = (nsm_field){ .name = "inputs", .type = NSM_FIELD_INT, .value = &m->inputs };
-    f[STATE_USED + 2] = (nsm_field){ .name = "outputs", .type = NSM_FIELD_INT, .value = &m->outputs };
+    f[STATE_USED + 2] = (nsm_field){ .name = "outputs",
+                                     .type = NSM_FIELD_INT,
+                                     .value = &m->outputs };
     f[STATE_USED + 3] = (nsm_field){ .name = "labels", .type = NSM_FIELD_INT, .value = &m->labels };
-    f[STATE_USED + 4] = (nsm_field){ .name = "symbols", .type = NSM_FIELD_TEXT, .value = &m->symbols, .optional = true };
+    f[STATE_USED + 4] = (nsm_field){
+        .name = "symbols", .type = NSM_FIELD_TEXT, .value = &m->symbols, .optional = true
+    };
     return STATE_FIELDS;
 }
 
@@ -97,8 +110,12 @@ void trainer_meta_clear(trainer_meta *meta)
 
 static trainer_meta meta_of(loop *l)
 {
-    return (trainer_meta){ .config = l->config, .inputs = l->task->inputs, .outputs = l->task->outputs,
-                           .labels = l->task->labels, .symbols = l->task->symbols, .state = l->s };
+    return (trainer_meta){ .config = l->config,
+                           .inputs = l->task->inputs,
+                           .outputs = l->task->outputs,
+                           .labels = l->task->labels,
+                           .symbols = l->task->symbols,
+                           .state = l->s };
 }
 
 /* ---- the kept weights ---- */
@@ -136,8 +153,8 @@ static void exchange(loop *l)
     }
 }
 
-/* best.h5: the kept weights, with the state of the epoch that they are of, so that the file does not
- * tell when it was written. */
+/* best.h5: the kept weights, with the state of the epoch that they are of, so that the file does
+ * not tell when it was written. */
 static int save_best(loop *l)
 {
     nsm_field f[STATE_FIELDS];
@@ -147,7 +164,10 @@ static int save_best(loop *l)
     int n = meta_fields(&m, f);
     const char *path = run_path(l->run, "best.h5");
     exchange(l);
-    int code = path ? nsm_checkpoint_save(l->ctx, path, &(nsm_checkpoint){ .module = l->task->module, .field = f, .fields = n }) : nsm_error(l->ctx);
+    int code = path ? nsm_checkpoint_save(l->ctx, path,
+                                          &(nsm_checkpoint){
+                                              .module = l->task->module, .field = f, .fields = n })
+                    : nsm_error(l->ctx);
     exchange(l);
     if (!code) l->best_unsaved = false;
     return code;
@@ -156,11 +176,19 @@ static int save_best(loop *l)
 /* ---- checkpoints ---- */
 static nsm_checkpoint contents_of(loop *l, nsm_random *random, const nsm_field *f, int n)
 {
-    return (nsm_checkpoint){ .module = l->task->module, .optimizer = l->optimizer, .ema = l->ema, .random = random, .field = f, .fields = n };
+    return (nsm_checkpoint){ .module = l->task->module,
+                             .optimizer = l->optimizer,
+                             .ema = l->ema,
+                             .random = random,
+                             .field = f,
+                             .fields = n };
 }
 
 /* Steps since the beginning: a checkpoint's number. */
-static int64_t steps_of(const loop *l) { return l->s.epoch * l->task->steps_per_epoch + l->s.at.steps; }
+static int64_t steps_of(const loop *l)
+{
+    return l->s.epoch * l->task->steps_per_epoch + l->s.at.steps;
+}
 
 static int save(loop *l)
 {
@@ -170,16 +198,19 @@ static int save(loop *l)
     int n = meta_fields(&m, f);
     nsm_checkpoint contents = contents_of(l, &random, f, n);
     if (run_log_flush(l->run) || save_best(l)) return nsm_error(l->ctx);
-    return nsm_checkpoint_rotate(l->ctx, run_folder(l->run), steps_of(l), (int)l->options->keep_last, &contents);
+    return nsm_checkpoint_rotate(l->ctx, run_folder(l->run), steps_of(l),
+                                 (int)l->options->keep_last, &contents);
 }
 
-/* Is this text what the settings say?  One of an earlier version lacks keys: they have their defaults. */
+/* Is this text what the settings say?  One of an earlier version lacks keys: they have their
+ * defaults. */
 static bool same_settings(loop *l, const char *text)
 {
     train_options then = { 0 };
     char *now = NULL;
     if (!settings_init(l->ctx, train_fields, &then) &&
-        !settings_parse(l->ctx, train_fields, &then, text, strlen(text), "the checkpoint's settings", false))
+        !settings_parse(l->ctx, train_fields, &then, text, strlen(text),
+                        "the checkpoint's settings", false))
         now = settings_text(l->ctx, train_fields, &then);
     bool same = now && !strcmp(now, l->config);
     free(now);
@@ -199,14 +230,17 @@ static int take_up(loop *l)
     nsm_checkpoint contents = contents_of(l, &random, f, n);
     int code = nsm_checkpoint_load(l->ctx, path, &contents);
     if (!code && !same_settings(l, m.config) && !(code = nsm_error(l->ctx)))
-        code = nsm_error_set(l->ctx, NSM_EINVAL, "%s was made with other settings; compare %s, or train in another folder",
-                             path, run_path(l->run, "config.yaml"));
+        code = nsm_error_set(
+            l->ctx, NSM_EINVAL,
+            "%s was made with other settings; compare %s, or train in another folder", path,
+            run_path(l->run, "config.yaml"));
     if (!code) {
         l->s = m.state;
         nsm_random_set(l->ctx, random);
         if (l->s.at.steps < 0 || l->s.at.steps > l->task->steps_per_epoch || l->s.at.rows < 0)
-            code = nsm_error_set(l->ctx, NSM_EFORMAT, "%s is at step %lld of an epoch of %lld", path,
-                                 (long long)l->s.at.steps, (long long)l->task->steps_per_epoch);
+            code = nsm_error_set(l->ctx, NSM_EFORMAT, "%s is at step %lld of an epoch of %lld",
+                                 path, (long long)l->s.at.steps,
+                                 (long long)l->task->steps_per_epoch);
         /* what was kept before is in best.h5; only something better will replace it */
     }
     free(m.config);
@@ -222,9 +256,13 @@ static const char *note(const loop *l, char buf[128])
     const trainer_state *s = &l->s;
     bool within = s->at.steps > 0;
     int n = 0;
-    if (l->task->steps_per_epoch > 1) n = snprintf(buf, 128, "epoch %lld  ", (long long)s->epoch + within);
-    n += snprintf(buf + n, (size_t)(128 - n), "loss %.4f", within ? s->at.loss / (double)s->at.rows : s->loss);
-    if (s->kept_epoch) snprintf(buf + n, (size_t)(128 - n), "  valid %.4f  test %.4f", s->now[VALID], s->now[TEST]);
+    if (l->task->steps_per_epoch > 1)
+        n = snprintf(buf, 128, "epoch %lld  ", (long long)s->epoch + within);
+    n += snprintf(buf + n, (size_t)(128 - n), "loss %.4f",
+                  within ? s->at.loss / (double)s->at.rows : s->loss);
+    if (s->kept_epoch)
+        snprintf(buf + n, (size_t)(128 - n), "  valid %.4f  test %.4f", s->now[VALID],
+                 s->now[TEST]);
     return buf;
 }
 
@@ -239,7 +277,8 @@ static int step(void *user)
 {
     loop *l = user;
     int64_t every = l->options->checkpoint_steps;
-    int code = nsm_optimizer_step(l->optimizer, nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(l->optimizer)));
+    int code = nsm_optimizer_step(l->optimizer, nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(
+                                                                                    l->optimizer)));
     if (!code && l->ema) code = nsm_ema_update(l->ema);
     l->stepped++;
     if (code || l->s.at.steps == l->task->steps_per_epoch) return code;
@@ -297,7 +336,9 @@ static int one_epoch(loop *l)
     if (code) return code;
     l->s.loss = l->s.at.loss / (double)l->s.at.rows;
     if (!isfinite(l->s.loss))
-        return nsm_error_set(l->ctx, NSM_ENUMBER, "the loss of epoch %lld is not finite; try a lower lr, or clip=1", (long long)number);
+        return nsm_error_set(l->ctx, NSM_ENUMBER,
+                             "the loss of epoch %lld is not finite; try a lower lr, or clip=1",
+                             (long long)number);
     bool look = number % l->options->eval_every == 0 || number == l->options->epochs;
     code = end_epoch(l, look);
     if (code) return code;
@@ -326,7 +367,8 @@ static int train(loop *l)
     int code = NSM_OK;
     char buf[128];
     bool fresh = steps_of(l) == 0; /* nothing is on disk yet */
-    progress_start(&l->progress, l->tool, "training", steps > 1 ? "step" : "epoch", steps_of(l), l->options->epochs * steps);
+    progress_start(&l->progress, l->tool, "training", steps > 1 ? "step" : "epoch", steps_of(l),
+                   l->options->epochs * steps);
     while (!code && !finished(l) && !stop_signal()) {
         code = one_epoch(l);
         if (!code && !finished(l) && due(l)) code = save(l);
@@ -341,10 +383,14 @@ static int train(loop *l)
 static int make_optimizer(loop *l)
 {
     const train_options *o = l->options;
-    nsm_optimizer_rule rules[2] = { { .pattern = o->decay_only, .weight_decay = o->weight_decay }, { .pattern = "*", .no_weight_decay = true } };
+    nsm_optimizer_rule rules[2] = { { .pattern = o->decay_only, .weight_decay = o->weight_decay },
+                                    { .pattern = "*", .no_weight_decay = true } };
     int kind = nsm_optimizer_find(o->optimizer);
-    if (kind < 0) return nsm_error_set(l->ctx, NSM_EINVAL, "optimizer=%s is not known", o->optimizer);
-    nsm_optimizer_config config = { .kind = (nsm_optimizer_kind)kind, .weight_decay = o->weight_decay, .max_norm = o->clip };
+    if (kind < 0)
+        return nsm_error_set(l->ctx, NSM_EINVAL, "optimizer=%s is not known", o->optimizer);
+    nsm_optimizer_config config = { .kind = (nsm_optimizer_kind)kind,
+                                    .weight_decay = o->weight_decay,
+                                    .max_norm = o->clip };
     if (*o->decay_only) {
         config.rule = rules;
         config.rules = 2;
@@ -357,10 +403,15 @@ static int make_optimizer(loop *l)
 static int make_schedule(loop *l)
 {
     const train_options *o = l->options;
-    static const struct { const char *name; nsm_schedule_kind kind; } kinds[] = {
-        { "constant", NSM_SCHEDULE_WARMUP_CONSTANT }, { "step", NSM_SCHEDULE_STEP }, { "exponential", NSM_SCHEDULE_EXPONENTIAL },
-        { "linear", NSM_SCHEDULE_WARMUP_LINEAR }, { "cosine", NSM_SCHEDULE_WARMUP_COSINE },
-        { "inverse_sqrt", NSM_SCHEDULE_WARMUP_INVERSE_SQRT }, { "one_cycle", NSM_SCHEDULE_ONE_CYCLE },
+    static const struct { const char *name; nsm_schedule_kind kind;
+    } kinds[] = {
+        { "constant", NSM_SCHEDULE_WARMUP_CONSTANT },
+        { "step", NSM_SCHEDULE_STEP },
+        { "exponential", NSM_SCHEDULE_EXPONENTIAL },
+        { "linear", NSM_SCHEDULE_WARMUP_LINEAR },
+        { "cosine", NSM_SCHEDULE_WARMUP_COSINE },
+        { "inverse_sqrt", NSM_SCHEDULE_WARMUP_INVERSE_SQRT },
+        { "one_cycle", NSM_SCHEDULE_ONE_CYCLE },
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].name, o->schedule)) l->schedule.kind = kinds[i].kind;
@@ -379,7 +430,8 @@ static double seconds_before(loop *l)
     const char *path = run_path(l->run, "log.csv");
     double seconds = 0;
     if (!l->s.epoch || !path || access(path, F_OK) || run_table_read(l->ctx, &log, path)) return 0;
-    const double *epoch = run_table_column(&log, "epoch"), *spent = run_table_column(&log, "seconds");
+    const double *epoch = run_table_column(&log, "epoch"),
+                 *spent = run_table_column(&log, "seconds");
     for (int64_t i = 0; epoch && spent && i < log.rows; i++)
         if (epoch[i] <= (double)l->s.epoch && isfinite(spent[i])) seconds = spent[i];
     run_table_free(&log);
@@ -388,14 +440,17 @@ static double seconds_before(loop *l)
 
 static int set_up(loop *l, const char *folder, bool resume)
 {
-    static const char *const columns[COLUMNS] = { "epoch", "loss", "valid_loss", "train", "valid", "test", "lr", "seconds" };
-    for (int p = 0; p < 3; p++) l->s.now[p] = l->s.kept[p] = l->s.now_loss[p] = l->s.kept_loss[p] = NAN;
+    static const char *const columns[COLUMNS] = { "epoch", "loss", "valid_loss", "train",
+                                                  "valid", "test", "lr",         "seconds" };
+    for (int p = 0; p < 3; p++)
+        l->s.now[p] = l->s.kept[p] = l->s.now_loss[p] = l->s.kept_loss[p] = NAN;
     l->s.best_score = l->task->lower ? INFINITY : 0;
     l->s.best_loss = INFINITY;
     l->config = settings_text(l->ctx, train_fields, l->options);
     if (!l->config || make_schedule(l) || make_optimizer(l)) return nsm_error(l->ctx);
     l->run = run_open(l->ctx, folder, resume);
-    if (!l->run || (resume && take_up(l)) || run_config(l->run, train_fields, l->options)) return nsm_error(l->ctx);
+    if (!l->run || (resume && take_up(l)) || run_config(l->run, train_fields, l->options))
+        return nsm_error(l->ctx);
     if (nsm_module_walk(l->task->module, collect, l)) return nsm_error(l->ctx);
     l->before = seconds_before(l);
     return run_log_open(l->run, COLUMNS, columns, l->s.epoch ? l->s.epoch : -1);
@@ -412,7 +467,8 @@ static void tear_down(loop *l)
     free(l->config);
 }
 
-int trainer_run(const tool *t, task *what, const train_options *options, const char *folder, bool resume, trainer_result *result)
+int trainer_run(const tool *t, task *what, const train_options *options, const char *folder,
+                bool resume, trainer_result *result)
 {
     loop l = { .tool = t, .task = what, .options = options, .ctx = what->ctx };
     *result = (trainer_result){ 0 };

@@ -8,7 +8,8 @@
 
 typedef struct { double loss, score; } part_score; /* NaN where a part is empty */
 
-/* What is done of an epoch: steps, the rows (labelled things) they went over, the sum of the rows' losses. */
+/* What is done of an epoch: steps, the rows (labelled things) they went over, the sum of the rows'
+ * losses. */
 typedef struct { int64_t steps, rows; double loss; } epoch_place;
 
 enum { TASK_PAUSED = 1 }; /* no error: a step or a signal asked to stop before the end */
@@ -20,7 +21,8 @@ struct task {
     const char *metric;       /* "accuracy" */
     bool lower;               /* a lower score is better */
     int64_t steps_per_epoch;
-    int64_t together;         /* steps that are not to be parted by a stop or a checkpoint (0, 1: none) */
+    /* steps that are not to be parted by a stop or a checkpoint (0, 1: none) */
+    int64_t together;
     /* What the model has from the data: sizes, and the kind of labels (nsm_label_kind).  Kept in
      * checkpoints. */
     int64_t inputs, outputs, labels;
@@ -53,17 +55,21 @@ typedef struct {
 } trainer_result;
 
 /* Train it in folder as options say, from the newest checkpoint there with resume. */
-int trainer_run(const tool *t, task *what, const train_options *options, const char *folder, bool resume, trainer_result *result);
+int trainer_run(const tool *t, task *what, const train_options *options, const char *folder,
+                bool resume, trainer_result *result);
 
-/* The checkpoint's contents beside the weights: for saving, and for reading back in eval, predict, info. */
+/* The checkpoint's contents beside the weights: for saving, and for reading back in eval, predict,
+ * info. */
 typedef struct {
     char *config;               /* every setting, as YAML */
     int64_t inputs, outputs, labels;
     char *symbols;              /* "" where the model has none */
     trainer_state state;
 } trainer_meta;
-int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta);               /* without a module */
-int trainer_load(nsm_ctx *ctx, const char *path, nsm_module *module); /* the weights to evaluate with */
+/* without a module */
+int trainer_read(nsm_ctx *ctx, const char *path, trainer_meta *meta);
+/* the weights to evaluate with */
+int trainer_load(nsm_ctx *ctx, const char *path, nsm_module *module);
 void trainer_meta_clear(trainer_meta *meta);
 
 #endif

@@ -15,7 +15,9 @@ static void unary_forward(nsm_node *n)
 static void unary_back_from(nsm_node *n, const float *x)
 {
     float beta, *dx = nsm_node_dx_beta(n, 0, &beta);
-    if (dx) BE(n)->unary_back(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], nsm_numel(n->in[0]), x, DY(0), beta, dx);
+    if (dx)
+        BE(n)->unary_back(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], nsm_numel(n->in[0]), x,
+                          DY(0), beta, dx);
 }
 
 static void unary_backward(nsm_node *n) { unary_back_from(n, X(0)); }
@@ -24,14 +26,19 @@ static void relu_backward(nsm_node *n) { unary_back_from(n, Y(0)); } /* y > 0 ex
 static void scale_backward(nsm_node *n)
 {
     float beta, *dx = nsm_node_dx_beta(n, 0, &beta);
-    if (dx) BE(n)->axpby(DEV(n), nsm_numel(n->in[0]), n->i[0] == NSMI_NEG ? -1.0f : n->f[0], DY(0), beta, dx);
+    if (dx)
+        BE(n)->axpby(DEV(n), nsm_numel(n->in[0]), n->i[0] == NSMI_NEG ? -1.0f : n->f[0], DY(0),
+                     beta, dx);
 }
 
-#define UNARY(name, function, backward, reads, constants, ...)                                                   \
-    const nsm_op nsmi_op_##name = { "nsm_" #name, nsmi_same_shape, unary_forward, backward, 1, reads, false };          \
-    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *x __VA_ARGS__)                                            \
-    {                                                                                                            \
-        return nsm_apply(tape, &nsmi_op_##name, &(nsm_args){ .in = { x }, .i = { NSMI_##function }, .f = constants }); \
+#define UNARY(name, function, backward, reads, constants, ...) \
+    const nsm_op nsmi_op_##name = { \
+        "nsm_" #name, nsmi_same_shape, unary_forward, backward, 1, reads, false \
+    }; \
+    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *x __VA_ARGS__) \
+    { \
+        return nsm_apply(tape, &nsmi_op_##name, \
+                         &(nsm_args){ .in = { x }, .i = { NSMI_##function }, .f = constants }); \
     }
 #define NONE { 0 }
 #define PAIR(a, b) { a, b }
@@ -43,7 +50,8 @@ UNARY(scale, SCALE, scale_backward, NSM_READS_NOTHING, PAIR(a, b), , float a, fl
 UNARY(leaky_relu, LEAKY_RELU, unary_backward, NSM_READS_IN(0), { slope }, , float slope)
 UNARY(elu, ELU, unary_backward, NSM_READS_IN(0), { alpha }, , float alpha)
 UNARY(quick_gelu, QUICK_GELU, unary_backward, NSM_READS_IN(0), { alpha }, , float alpha)
-UNARY(softplus, SOFTPLUS, unary_backward, NSM_READS_IN(0), PAIR(beta, threshold), , float beta, float threshold)
+UNARY(softplus, SOFTPLUS, unary_backward, NSM_READS_IN(0), PAIR(beta, threshold), , float beta,
+      float threshold)
 OF_X(gelu, GELU)
 OF_X(gelu_tanh, GELU_TANH)
 OF_X(silu, SILU)
@@ -66,13 +74,17 @@ OF_X(cos, COS)
 static void clamp_shape(nsm_node *n)
 {
     if (n->f[0] <= n->f[1]) nsmi_same_shape(n);
-    else nsm_error_set(n->ctx, NSM_EINVAL, "nsm_clamp: low is %g, high is %g", (double)n->f[0], (double)n->f[1]);
+    else
+        nsm_error_set(n->ctx, NSM_EINVAL, "nsm_clamp: low is %g, high is %g", (double)n->f[0],
+                      (double)n->f[1]);
 }
 
-const nsm_op nsmi_op_clamp = { "nsm_clamp", clamp_shape, unary_forward, unary_backward, 1, NSM_READS_IN(0), false };
+const nsm_op nsmi_op_clamp = { "nsm_clamp", clamp_shape,     unary_forward, unary_backward,
+                               1,           NSM_READS_IN(0), false };
 nsm_tensor *nsm_clamp(nsm_tape *tape, nsm_tensor *x, float low, float high)
 {
-    return nsm_apply(tape, &nsmi_op_clamp, &(nsm_args){ .in = { x }, .i = { NSMI_CLAMP }, .f = { low, high } });
+    return nsm_apply(tape, &nsmi_op_clamp,
+                     &(nsm_args){ .in = { x }, .i = { NSMI_CLAMP }, .f = { low, high } });
 }
 
 nsm_tensor *nsm_detach(nsm_tape *tape, nsm_tensor *x)
@@ -103,7 +115,8 @@ static plan plan_of(const nsm_node *n)
             run[i] *= size;
         }
         bool merge = slot < 5;
-        for (int i = 0; i < 2 && merge; i++) merge = stride[i] == p.of[i].stride[slot] * p.dim[slot];
+        for (int i = 0; i < 2 && merge; i++)
+            merge = stride[i] == p.of[i].stride[slot] * p.dim[slot];
         if (merge) {
             p.dim[slot] *= y->dim[k];
             continue;
@@ -138,7 +151,10 @@ static void binary_forward(nsm_node *n)
     BE(n)->binary(DEV(n), (nsmi_binary)n->i[0], p.dim, X(0), p.of[0], X(1), p.of[1], Y(0));
 }
 
-static bool is_whole(const nsm_node *n, int i) { return nsm_numel(n->in[i]) == nsm_numel(n->out[0]); }
+static bool is_whole(const nsm_node *n, int i)
+{
+    return nsm_numel(n->in[i]) == nsm_numel(n->out[0]);
+}
 
 /* Both inputs' derivatives in one pass: straight to where they belong, or summed there after. */
 static void binary_backward(nsm_node *n)
@@ -147,10 +163,12 @@ static void binary_backward(nsm_node *n)
     float beta[2], *dx[2], *to[2] = { NULL, NULL };
     for (int i = 0; i < 2; i++) {
         dx[i] = nsm_node_dx_beta(n, i, &beta[i]);
-        if (dx[i]) to[i] = is_whole(n, i) && beta[i] == 0 ? dx[i] : nsmi_floats(n, nsm_numel(n->out[0]));
+        if (dx[i])
+            to[i] = is_whole(n, i) && beta[i] == 0 ? dx[i] : nsmi_floats(n, nsm_numel(n->out[0]));
     }
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->binary_back(DEV(n), (nsmi_binary)n->i[0], p.dim, X(0), p.of[0], X(1), p.of[1], DY(0), to[0], to[1]);
+    BE(n)->binary_back(DEV(n), (nsmi_binary)n->i[0], p.dim, X(0), p.of[0], X(1), p.of[1], DY(0),
+                       to[0], to[1]);
     for (int i = 0; i < 2; i++)
         if (to[i] != dx[i]) BE(n)->sum_to(DEV(n), p.dim, to[i], p.of[i], beta[i], dx[i]);
 }
@@ -159,7 +177,8 @@ static void add_backward(nsm_node *n)
 {
     plan p = plan_of(n);
     for (int i = 0; i < 2; i++) {
-        float sign = i == 1 && n->i[0] == NSMI_SUB ? -1.0f : 1.0f, beta, *dx = nsm_node_dx_beta(n, i, &beta);
+        float sign = i == 1 && n->i[0] == NSMI_SUB ? -1.0f : 1.0f, beta,
+              *dx = nsm_node_dx_beta(n, i, &beta);
         const float *dy = DY(0);
         if (!dx) continue;
         if (is_whole(n, i)) {
@@ -175,11 +194,13 @@ static void add_backward(nsm_node *n)
     }
 }
 
-#define BINARY(name, function, backward, reads)                                                             \
-    const nsm_op nsmi_op_##name = { "nsm_" #name, binary_shape, binary_forward, backward, 2, reads, false };       \
-    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b)                                    \
-    {                                                                                                       \
-        return nsm_apply(tape, &nsmi_op_##name, &(nsm_args){ .in = { a, b }, .i = { NSMI_##function } });   \
+#define BINARY(name, function, backward, reads) \
+    const nsm_op nsmi_op_##name = { "nsm_" #name, binary_shape, binary_forward, backward, 2, \
+                                    reads,        false }; \
+    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b) \
+    { \
+        return nsm_apply(tape, &nsmi_op_##name, \
+                         &(nsm_args){ .in = { a, b }, .i = { NSMI_##function } }); \
     }
 BINARY(add, ADD, add_backward, NSM_READS_NOTHING)
 BINARY(sub, SUB, add_backward, NSM_READS_NOTHING)
@@ -192,7 +213,8 @@ BINARY(minimum, MIN, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
 static bool is_probability(nsm_node *n, float p)
 {
     if (p >= 0 && p < 1) return true;
-    nsm_error_set(n->ctx, NSM_EINVAL, "%s: the probability is %g, want 0 <= p < 1", n->op->name, (double)p);
+    nsm_error_set(n->ctx, NSM_EINVAL, "%s: the probability is %g, want 0 <= p < 1", n->op->name,
+                  (double)p);
     return false;
 }
 
@@ -221,7 +243,9 @@ static void dropout_backward(nsm_node *n)
     if (dx) BE(n)->dropout(DEV(n), n->f[0], n->random, nsm_numel(n->in[0]), DY(0), beta, dx);
 }
 
-const nsm_op nsmi_op_dropout = { "nsm_dropout", dropout_shape, dropout_forward, dropout_backward, 1, NSM_READS_NOTHING, true };
+const nsm_op nsmi_op_dropout = {
+    "nsm_dropout", dropout_shape, dropout_forward, dropout_backward, 1, NSM_READS_NOTHING, true
+};
 nsm_tensor *nsm_dropout(nsm_tape *tape, nsm_tensor *x, float p)
 {
     if (p == 0 || (tape && !nsm_tape_training(tape))) return x;
@@ -271,7 +295,8 @@ static int64_t rows_of(const nsm_tensor *x)
 
 static void activate_shape(nsm_node *n)
 {
-    if (!nsmi_is_vector(n->in[1], last_dim(n->in[0]))) nsmi_bad_shape(n, "the bias does not fit the last axis");
+    if (!nsmi_is_vector(n->in[1], last_dim(n->in[0])))
+        nsmi_bad_shape(n, "the bias does not fit the last axis");
     else if (is_probability(n, n->f[2])) nsmi_same_shape(n);
 }
 
@@ -279,8 +304,8 @@ static void activate_forward(nsm_node *n)
 {
     nsm_tensor *x = n->in[0], *bias = n->in[1];
     nsm_random r = n->f[2] > 0 ? nsm_node_random(n, nsm_numel(x)) : n->random;
-    BE(n)->bias_act_dropout(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], n->f[2], r, rows_of(x), last_dim(x), x->f32,
-                            bias ? bias->f32 : NULL, Y(0));
+    BE(n)->bias_act_dropout(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], n->f[2], r, rows_of(x),
+                            last_dim(x), x->f32, bias ? bias->f32 : NULL, Y(0));
 }
 
 static void activate_backward(nsm_node *n)
@@ -289,23 +314,37 @@ static void activate_backward(nsm_node *n)
     bool relu = n->i[0] == NSMI_RELU;
     float beta, *dx = nsmi_dx_or_scratch(n, 0, &beta), *dbias = DX(1);
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->bias_act_dropout_back(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], n->f[2], n->random, rows_of(x), last_dim(x),
-                                 relu ? NULL : x->f32, bias ? bias->f32 : NULL, Y(0), DY(0), beta, dx, dbias);
+    BE(n)->bias_act_dropout_back(DEV(n), (nsmi_unary)n->i[0], n->f[0], n->f[1], n->f[2], n->random,
+                                 rows_of(x), last_dim(x), relu ? NULL : x->f32,
+                                 bias ? bias->f32 : NULL, Y(0), DY(0), beta, dx, dbias);
 }
 
 /* The same op three times, by what its backward reads: relu is known from its result, and without
  * an activation nothing is needed. */
-const nsm_op nsmi_op_activate = { "nsm_activate", activate_shape, activate_forward, activate_backward, 1,
-                                  NSM_READS_IN(0) | NSM_READS_IN(1), false };
-const nsm_op nsmi_op_activate_relu = { "nsm_activate", activate_shape, activate_forward, activate_backward, 1, NSM_READS_OUT(0), false };
-const nsm_op nsmi_op_activate_none = { "nsm_activate", activate_shape, activate_forward, activate_backward, 1, NSM_READS_NOTHING, false };
+const nsm_op nsmi_op_activate = { "nsm_activate",
+                                  activate_shape,
+                                  activate_forward,
+                                  activate_backward,
+                                  1,
+                                  NSM_READS_IN(0) | NSM_READS_IN(1),
+                                  false };
+const nsm_op nsmi_op_activate_relu = {
+    "nsm_activate", activate_shape, activate_forward, activate_backward, 1, NSM_READS_OUT(0), false
+};
+const nsm_op nsmi_op_activate_none = {
+    "nsm_activate", activate_shape, activate_forward, activate_backward, 1, NSM_READS_NOTHING, false
+};
 
-nsm_tensor *nsm_activate(nsm_tape *tape, nsm_tensor *x, nsm_tensor *bias, nsm_act act, float a, float b, float p)
+nsm_tensor *nsm_activate(nsm_tape *tape, nsm_tensor *x, nsm_tensor *bias, nsm_act act, float a,
+                         float b, float p)
 {
     if (!nsm_tape_training(tape)) p = 0;
     if (act == NSM_ACT_NONE && !bias && p == 0) return x;
-    const nsm_op *op = act == NSM_ACT_NONE ? &nsmi_op_activate_none : act == NSM_ACT_RELU ? &nsmi_op_activate_relu : &nsmi_op_activate;
-    return nsm_apply(tape, op, &(nsm_args){ .in = { x, bias }, .i = { acts[act].f }, .f = { a, b, p } });
+    const nsm_op *op = act == NSM_ACT_NONE   ? &nsmi_op_activate_none
+                       : act == NSM_ACT_RELU ? &nsmi_op_activate_relu
+                                             : &nsmi_op_activate;
+    return nsm_apply(tape, op,
+                     &(nsm_args){ .in = { x, bias }, .i = { acts[act].f }, .f = { a, b, p } });
 }
 
 nsm_tensor *nsm_glu(nsm_tape *tape, nsm_tensor *x, int axis, nsm_act act, int half)
@@ -314,7 +353,8 @@ nsm_tensor *nsm_glu(nsm_tape *tape, nsm_tensor *x, int axis, nsm_act act, int ha
     int k = axis < 0 ? axis + x->rank : axis;
     if (k < 0 || k >= x->rank || x->dim[k] % 2) {
         char a[96];
-        nsm_error_set(x->ctx, NSM_ESHAPE, "nsm_glu: axis %d of %s is not even", axis, nsm_shape_text(x, a));
+        nsm_error_set(x->ctx, NSM_ESHAPE, "nsm_glu: axis %d of %s is not even", axis,
+                      nsm_shape_text(x, a));
         return NULL;
     }
     nsm_tensor *part[2];

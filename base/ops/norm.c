@@ -23,7 +23,8 @@ static void reduce_shape(nsm_node *n)
 static void choose_shape(nsm_node *n)
 {
     reduce_shape(n);
-    if (!nsmi_failed(n->ctx) && nsmi_around(n->in[0], n->i[0]).n == 0) nsmi_bad_shape(n, "nothing to choose from");
+    if (!nsmi_failed(n->ctx) && nsmi_around(n->in[0], n->i[0]).n == 0)
+        nsmi_bad_shape(n, "nothing to choose from");
 }
 
 static void reduce_with(nsm_node *n, nsmi_reduce f, int32_t *arg)
@@ -33,10 +34,12 @@ static void reduce_with(nsm_node *n, nsmi_reduce f, int32_t *arg)
 }
 
 /* to [outer, n, inner] = f(a, b), each dense or [outer, inner] broadcast over n. */
-static void combine(nsm_node *n, nsmi_view v, nsmi_binary f, const float *a, bool spread_a, const float *b, bool spread_b, float *to)
+static void combine(nsm_node *n, nsmi_view v, nsmi_binary f, const float *a, bool spread_a,
+                    const float *b, bool spread_b, float *to)
 {
     const int64_t dim[5] = { 1, 1, v.outer, v.n, v.inner };
-    const nsmi_strides dense = { { 0, 0, v.n * v.inner, v.inner, 1 } }, spread = { { 0, 0, v.inner, 0, 1 } };
+    const nsmi_strides dense = { { 0, 0, v.n * v.inner, v.inner, 1 } },
+                       spread = { { 0, 0, v.inner, 0, 1 } };
     BE(n)->binary(DEV(n), f, dim, a, spread_a ? spread : dense, b, spread_b ? spread : dense, to);
 }
 
@@ -102,11 +105,13 @@ static void logsumexp_backward(nsm_node *n)
     BE(n)->axpby(DEV(n), many, 1, p, beta, dx);
 }
 
-#define REDUCTION(name, shape, backward, reads)                                                              \
-    const nsm_op nsmi_op_##name = { "nsm_" #name, shape, name##_forward, backward, 1, reads, false };               \
-    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *x, int axis, bool keep)                               \
-    {                                                                                                        \
-        return nsm_apply(tape, &nsmi_op_##name, &(nsm_args){ .in = { x }, .i = { axis, keep } });            \
+#define REDUCTION(name, shape, backward, reads) \
+    const nsm_op nsmi_op_##name = { \
+        "nsm_" #name, shape, name##_forward, backward, 1, reads, false \
+    }; \
+    nsm_tensor *nsm_##name(nsm_tape *tape, nsm_tensor *x, int axis, bool keep) \
+    { \
+        return nsm_apply(tape, &nsmi_op_##name, &(nsm_args){ .in = { x }, .i = { axis, keep } }); \
     }
 REDUCTION(sum, reduce_shape, sum_backward, NSM_READS_NOTHING)
 REDUCTION(mean, reduce_shape, mean_backward, NSM_READS_NOTHING)
@@ -133,13 +138,17 @@ static void softmax_backward(nsm_node *n)
     if (dx) BE(n)->softmax_back(DEV(n), n->i[1] != 0, v.outer, v.n, v.inner, Y(0), DY(0), beta, dx);
 }
 
-const nsm_op nsmi_op_softmax = { "nsm_softmax", softmax_shape, softmax_forward, softmax_backward, 1, NSM_READS_OUT(0), false };
+const nsm_op nsmi_op_softmax = {
+    "nsm_softmax", softmax_shape, softmax_forward, softmax_backward, 1, NSM_READS_OUT(0), false
+};
 nsm_tensor *nsm_softmax(nsm_tape *tape, nsm_tensor *x, int axis)
 {
     return nsm_apply(tape, &nsmi_op_softmax, &(nsm_args){ .in = { x }, .i = { axis, false } });
 }
 
-const nsm_op nsmi_op_log_softmax = { "nsm_log_softmax", softmax_shape, softmax_forward, softmax_backward, 1, NSM_READS_OUT(0), false };
+const nsm_op nsmi_op_log_softmax = {
+    "nsm_log_softmax", softmax_shape, softmax_forward, softmax_backward, 1, NSM_READS_OUT(0), false
+};
 nsm_tensor *nsm_log_softmax(nsm_tape *tape, nsm_tensor *x, int axis)
 {
     return nsm_apply(tape, &nsmi_op_log_softmax, &(nsm_args){ .in = { x }, .i = { axis, true } });
@@ -165,8 +174,10 @@ static bool has_last_axes(const nsm_node *n, const nsm_tensor *w)
 
 static void row_norm_shape(nsm_node *n)
 {
-    if (n->i[0] < 1 || n->i[0] > n->in[0]->rank) nsmi_bad_shape(n, "there are fewer axes than are to be normed");
-    else if (!has_last_axes(n, n->in[1]) || !has_last_axes(n, n->in[2])) nsmi_bad_shape(n, "weight or bias does not fit the last axes");
+    if (n->i[0] < 1 || n->i[0] > n->in[0]->rank)
+        nsmi_bad_shape(n, "there are fewer axes than are to be normed");
+    else if (!has_last_axes(n, n->in[1]) || !has_last_axes(n, n->in[2]))
+        nsmi_bad_shape(n, "weight or bias does not fit the last axes");
     else nsmi_same_shape(n);
 }
 
@@ -175,7 +186,8 @@ static void row_norm_forward(nsm_node *n)
     int64_t cols = normed_of(n), rows = cols ? nsm_numel(n->in[0]) / cols : 0;
     nsm_tensor *stats = SAVE(n, 0, rows, 2), *w = n->in[1], *b = n->in[2];
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->row_norm(DEV(n), n->i[1] != 0, rows, cols, n->f[0], X(0), w ? w->f32 : NULL, b ? b->f32 : NULL, Y(0), stats->f32);
+    BE(n)->row_norm(DEV(n), n->i[1] != 0, rows, cols, n->f[0], X(0), w ? w->f32 : NULL,
+                    b ? b->f32 : NULL, Y(0), stats->f32);
 }
 
 static void row_norm_backward(nsm_node *n)
@@ -183,30 +195,46 @@ static void row_norm_backward(nsm_node *n)
     int64_t cols = normed_of(n), rows = cols ? nsm_numel(n->in[0]) / cols : 0;
     float beta, *dx = nsmi_dx_or_scratch(n, 0, &beta), *dw = DX(1), *db = DX(2);
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->row_norm_back(DEV(n), n->i[1] != 0, rows, cols, X(0), n->in[1] ? X(1) : NULL, n->saved[0]->f32, DY(0), beta, dx, dw, db);
+    BE(n)->row_norm_back(DEV(n), n->i[1] != 0, rows, cols, X(0), n->in[1] ? X(1) : NULL,
+                         n->saved[0]->f32, DY(0), beta, dx, dw, db);
 }
 
-const nsm_op nsmi_op_layer_norm = { "nsm_layer_norm", row_norm_shape, row_norm_forward, row_norm_backward, 1,
-                                    NSM_READS_IN(0) | NSM_READS_IN(1), false };
-nsm_tensor *nsm_layer_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int axes, float eps)
+const nsm_op nsmi_op_layer_norm = { "nsm_layer_norm",
+                                    row_norm_shape,
+                                    row_norm_forward,
+                                    row_norm_backward,
+                                    1,
+                                    NSM_READS_IN(0) | NSM_READS_IN(1),
+                                    false };
+nsm_tensor *nsm_layer_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int axes,
+                           float eps)
 {
-    return nsm_apply(tape, &nsmi_op_layer_norm, &(nsm_args){ .in = { x, w, b }, .i = { axes, false }, .f = { eps } });
+    return nsm_apply(tape, &nsmi_op_layer_norm,
+                     &(nsm_args){ .in = { x, w, b }, .i = { axes, false }, .f = { eps } });
 }
 
-const nsm_op nsmi_op_rms_norm = { "nsm_rms_norm", row_norm_shape, row_norm_forward, row_norm_backward, 1,
-                                  NSM_READS_IN(0) | NSM_READS_IN(1), false };
+const nsm_op nsmi_op_rms_norm = { "nsm_rms_norm",
+                                  row_norm_shape,
+                                  row_norm_forward,
+                                  row_norm_backward,
+                                  1,
+                                  NSM_READS_IN(0) | NSM_READS_IN(1),
+                                  false };
 nsm_tensor *nsm_rms_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, int axes, float eps)
 {
-    return nsm_apply(tape, &nsmi_op_rms_norm, &(nsm_args){ .in = { x, w }, .i = { axes, true }, .f = { eps } });
+    return nsm_apply(tape, &nsmi_op_rms_norm,
+                     &(nsm_args){ .in = { x, w }, .i = { axes, true }, .f = { eps } });
 }
 
-nsm_tensor *nsm_layer_norm_axis(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int axis, float eps)
+nsm_tensor *nsm_layer_norm_axis(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b,
+                                int axis, float eps)
 {
     int there[NSM_MAX_RANK] = { 0 }, back[NSM_MAX_RANK] = { 0 };
     if (!tape || !x) return NULL;
     int last = x->rank - 1, from = axis < 0 ? axis + x->rank : axis;
     if (from < 0 || from > last) {
-        nsm_error_set(x->ctx, NSM_EINVAL, "nsm_layer_norm_axis: axis is %d, the rank %d", axis, x->rank);
+        nsm_error_set(x->ctx, NSM_EINVAL, "nsm_layer_norm_axis: axis is %d, the rank %d", axis,
+                      x->rank);
         return NULL;
     }
     if (from == last) return nsm_layer_norm(tape, x, w, b, 1, eps);
@@ -217,25 +245,32 @@ nsm_tensor *nsm_layer_norm_axis(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, ns
     return nsm_permute(tape, nsm_layer_norm(tape, nsm_permute(tape, x, there), w, b, 1, eps), back);
 }
 
-nsm_tensor *nsm_group_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int groups, float eps)
+nsm_tensor *nsm_group_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, int groups,
+                           float eps)
 {
     if (!tape || !x) return NULL;
     int64_t c = x->rank >= 2 ? x->dim[1] : 0;
     if (c == 0 || groups < 1 || c % groups || !nsmi_is_vector(w, c) || !nsmi_is_vector(b, c)) {
         char a[96];
-        nsm_error_set(x->ctx, NSM_ESHAPE, "nsm_group_norm: %s in %d groups, or weight and bias do not fit", nsm_shape_text(x, a), groups);
+        nsm_error_set(x->ctx, NSM_ESHAPE,
+                      "nsm_group_norm: %s in %d groups, or weight and bias do not fit",
+                      nsm_shape_text(x, a), groups);
         return NULL;
     }
     const int64_t runs = x->dim[0] * groups, by_channel[2] = { c, 1 };
-    nsm_tensor *y = nsm_reshape(tape, x, 2, (const int64_t[]){ runs, runs ? nsm_numel(x) / runs : 0 });
+    nsm_tensor *y = nsm_reshape(tape, x, 2,
+                                (const int64_t[]){ runs, runs ? nsm_numel(x) / runs : 0 });
     y = nsm_layer_norm(tape, y, NULL, NULL, 1, eps);
-    y = nsm_reshape(tape, y, 3, (const int64_t[]){ x->dim[0], c, x->dim[0] ? nsm_numel(x) / (x->dim[0] * c) : 0 });
+    y = nsm_reshape(tape, y, 3,
+                    (const int64_t[]){ x->dim[0], c,
+                                       x->dim[0] ? nsm_numel(x) / (x->dim[0] * c) : 0 });
     if (w) y = nsm_mul(tape, y, nsm_reshape(tape, w, 2, by_channel));
     if (b) y = nsm_add(tape, y, nsm_reshape(tape, b, 2, by_channel));
     return nsm_reshape(tape, y, x->rank, x->dim);
 }
 
-/* ---- batch norm: in = x, w, b, running mean, running var; i[0] training; f = momentum, eps ---- */
+/* ---- batch norm: in = x, w, b, running mean, running var; i[0] training; f = momentum, eps
+ * ---- */
 static nsmi_view channels_of(const nsm_tensor *x) { return nsmi_around(x, 1); }
 
 static void batch_norm_shape(nsm_node *n)
@@ -243,8 +278,10 @@ static void batch_norm_shape(nsm_node *n)
     const nsm_tensor *x = n->in[0];
     bool ok = x->rank >= 2 && !n->in[3] == !n->in[4];
     for (int i = 1; i < 5 && ok; i++) ok = nsmi_is_vector(n->in[i], x->dim[1]);
-    if (!ok) nsmi_bad_shape(n, "want x [N, C, ...], and weight, bias, both or none of mean and var [C]");
-    else if (n->i[0] && channels_of(x).outer * channels_of(x).inner < 2) nsmi_bad_shape(n, "training takes more than one value a channel");
+    if (!ok)
+        nsmi_bad_shape(n, "want x [N, C, ...], and weight, bias, both or none of mean and var [C]");
+    else if (n->i[0] && channels_of(x).outer * channels_of(x).inner < 2)
+        nsmi_bad_shape(n, "training takes more than one value a channel");
     else nsmi_same_shape(n);
 }
 
@@ -276,7 +313,8 @@ static void batch_norm_forward(nsm_node *n)
     bool training = n->i[0] != 0;
     if (nsmi_failed(n->ctx)) return;
     if (!training) running_stats(n, v.n, var, stats->f32);
-    BE(n)->batch_norm(DEV(n), training, v.outer, v.n, v.inner, n->f[1], X(0), w ? w->f32 : NULL, b ? b->f32 : NULL, Y(0), stats->f32, var);
+    BE(n)->batch_norm(DEV(n), training, v.outer, v.n, v.inner, n->f[1], X(0), w ? w->f32 : NULL,
+                      b ? b->f32 : NULL, Y(0), stats->f32, var);
     if (training && n->in[3]) move_running(n, v, stats->f32, var);
 }
 
@@ -285,13 +323,19 @@ static void batch_norm_backward(nsm_node *n)
     nsmi_view v = channels_of(n->in[0]);
     float beta, *dx = nsmi_dx_or_scratch(n, 0, &beta), *dw = DX(1), *db = DX(2);
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->batch_norm_back(DEV(n), n->i[0] != 0, v.outer, v.n, v.inner, X(0), n->in[1] ? X(1) : NULL, n->saved[0]->f32, DY(0), beta,
-                           dx, dw, db);
+    BE(n)->batch_norm_back(DEV(n), n->i[0] != 0, v.outer, v.n, v.inner, X(0),
+                           n->in[1] ? X(1) : NULL, n->saved[0]->f32, DY(0), beta, dx, dw, db);
 }
 
-const nsm_op nsmi_op_batch_norm = { "nsm_batch_norm", batch_norm_shape, batch_norm_forward, batch_norm_backward, 1,
-                                    NSM_READS_IN(0) | NSM_READS_IN(1), false };
-nsm_tensor *nsm_batch_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b, const nsm_batch_stats *s)
+const nsm_op nsmi_op_batch_norm = { "nsm_batch_norm",
+                                    batch_norm_shape,
+                                    batch_norm_forward,
+                                    batch_norm_backward,
+                                    1,
+                                    NSM_READS_IN(0) | NSM_READS_IN(1),
+                                    false };
+nsm_tensor *nsm_batch_norm(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *b,
+                           const nsm_batch_stats *s)
 {
     return nsm_apply(tape, &nsmi_op_batch_norm, &(nsm_args){ .in = { x, w, b, s->mean, s->var },
                      .i = { s->training || !s->mean }, .f = { s->momentum, s->eps } });
@@ -302,9 +346,12 @@ nsm_tensor *nsm_normalize(nsm_tape *tape, nsm_tensor *x, float eps)
 {
     if (!tape || !x) return NULL;
     if (!(eps >= 1e-18f)) {
-        nsm_error_set(x->ctx, NSM_EINVAL, "nsm_normalize: eps is %g, want at least 1e-18", (double)eps);
+        nsm_error_set(x->ctx, NSM_EINVAL, "nsm_normalize: eps is %g, want at least 1e-18",
+                      (double)eps);
         return NULL;
     }
-    nsm_tensor *length = nsm_sqrt(tape, nsm_clamp(tape, nsm_sum(tape, nsm_square(tape, x), -1, true), eps * eps, INFINITY));
+    nsm_tensor *length = nsm_sqrt(tape,
+                                  nsm_clamp(tape, nsm_sum(tape, nsm_square(tape, x), -1, true),
+                                            eps * eps, INFINITY));
     return nsm_div(tape, x, length);
 }

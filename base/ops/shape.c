@@ -10,7 +10,9 @@ static void permute_shape(nsm_node *n)
     unsigned seen = 0;
     for (int k = 0; k < x->rank; k++) {
         if (n->i[k] < 0 || n->i[k] >= x->rank || seen >> n->i[k] & 1) {
-            nsm_error_set(n->ctx, NSM_EINVAL, "nsm_permute: axis %d of the result is %lld: not a permutation", k, (long long)n->i[k]);
+            nsm_error_set(n->ctx, NSM_EINVAL,
+                          "nsm_permute: axis %d of the result is %lld: not a permutation", k,
+                          (long long)n->i[k]);
             return;
         }
         seen |= 1u << n->i[k];
@@ -20,7 +22,8 @@ static void permute_shape(nsm_node *n)
 }
 
 /* to = beta to + from permuted, or the other way round; the kernel wants five axes. */
-static void permute(nsm_node *n, bool back, const nsm_tensor *shape, const float *from, float beta, float *to)
+static void permute(nsm_node *n, bool back, const nsm_tensor *shape, const float *from, float beta,
+                    float *to)
 {
     int pad = NSM_MAX_RANK - shape->rank, perm[NSM_MAX_RANK];
     int64_t dim[NSM_MAX_RANK];
@@ -41,7 +44,9 @@ static void permute_backward(nsm_node *n)
     if (dx) permute(n, true, n->out[0], DY(0), beta, dx);
 }
 
-const nsm_op nsmi_op_permute = { "nsm_permute", permute_shape, permute_forward, permute_backward, 1, NSM_READS_NOTHING, false };
+const nsm_op nsmi_op_permute = {
+    "nsm_permute", permute_shape, permute_forward, permute_backward, 1, NSM_READS_NOTHING, false
+};
 nsm_tensor *nsm_permute(nsm_tape *tape, nsm_tensor *x, const int *perm)
 {
     nsm_args args = { .in = { x } };
@@ -104,7 +109,8 @@ static void concat_backward(nsm_node *n)
     }
 }
 
-const nsm_op nsmi_op_concat = { "nsm_concat", concat_shape, concat_forward, concat_backward, 1, NSM_READS_NOTHING, false };
+const nsm_op nsmi_op_concat = { "nsm_concat",      concat_shape, concat_forward, concat_backward, 1,
+                                NSM_READS_NOTHING, false };
 nsm_tensor *nsm_concat(nsm_tape *tape, nsm_tensor *const *x, int count, int axis)
 {
     nsm_args args = { .i = { axis, count } };
@@ -132,8 +138,8 @@ static void slice_shape(nsm_node *n)
     memcpy(dim, n->in[0]->dim, sizeof dim);
     int64_t size = dim[n->i[0]];
     if (n->i[1] < 0 || n->i[2] < 0 || n->i[1] > size || n->i[2] > size - n->i[1]) {
-        nsm_error_set(n->ctx, NSM_EINVAL, "nsm_slice: %lld from %lld on, the axis has %lld", (long long)n->i[2], (long long)n->i[1],
-                      (long long)size);
+        nsm_error_set(n->ctx, NSM_EINVAL, "nsm_slice: %lld from %lld on, the axis has %lld",
+                      (long long)n->i[2], (long long)n->i[1], (long long)size);
         return;
     }
     dim[n->i[0]] = n->i[2];
@@ -144,7 +150,8 @@ static void slice_forward(nsm_node *n)
 {
     nsmi_view v = nsmi_around(n->in[0], n->i[0]);
     int64_t cols = n->i[2] * v.inner;
-    BE(n)->copy_block(DEV(n), v.outer, cols, X(0) + n->i[1] * v.inner, v.n * v.inner, 0, Y(0), cols);
+    BE(n)->copy_block(DEV(n), v.outer, cols, X(0) + n->i[1] * v.inner, v.n * v.inner, 0, Y(0),
+                      cols);
 }
 
 static void slice_backward(nsm_node *n)
@@ -152,13 +159,17 @@ static void slice_backward(nsm_node *n)
     nsmi_view v = nsmi_around(n->in[0], n->i[0]);
     int64_t cols = n->i[2] * v.inner;
     float *dx = DX(0);
-    if (dx) BE(n)->copy_block(DEV(n), v.outer, cols, DY(0), cols, 1, dx + n->i[1] * v.inner, v.n * v.inner);
+    if (dx)
+        BE(n)->copy_block(DEV(n), v.outer, cols, DY(0), cols, 1, dx + n->i[1] * v.inner,
+                          v.n * v.inner);
 }
 
-const nsm_op nsmi_op_slice = { "nsm_slice", slice_shape, slice_forward, slice_backward, 1, NSM_READS_NOTHING, false };
+const nsm_op nsmi_op_slice = { "nsm_slice", slice_shape,       slice_forward, slice_backward,
+                               1,           NSM_READS_NOTHING, false };
 nsm_tensor *nsm_slice(nsm_tape *tape, nsm_tensor *x, int axis, int64_t start, int64_t length)
 {
-    return nsm_apply(tape, &nsmi_op_slice, &(nsm_args){ .in = { x }, .i = { axis, start, length } });
+    return nsm_apply(tape, &nsmi_op_slice,
+                     &(nsm_args){ .in = { x }, .i = { axis, start, length } });
 }
 
 /* ---- gather: in = x, index; i[0] the row without a gradient ---- */
@@ -167,7 +178,8 @@ static void gather_shape(nsm_node *n)
     const nsm_tensor *x = n->in[0], *index = n->in[1];
     int64_t dim[2 * NSM_MAX_RANK];
     int rank = 0;
-    if (x->type != NSM_F32 || index->type != NSM_I32 || x->rank < 1 || index->rank + x->rank - 1 > NSM_MAX_RANK) {
+    if (x->type != NSM_F32 || index->type != NSM_I32 || x->rank < 1 ||
+        index->rank + x->rank - 1 > NSM_MAX_RANK) {
         nsmi_bad_shape(n, "want x float32 [R, ...], index int32, a result of at most 5 axes");
         return;
     }
@@ -186,7 +198,8 @@ static void gather_forward(nsm_node *n)
 {
     int64_t rows = n->in[0]->dim[0];
     if (nsmi_check_index(n, "index", n->in[1], rows, NSMI_NO_OTHER))
-        BE(n)->gather(DEV(n), nsm_numel(n->in[1]), row_size(n->in[0]), rows, n->in[1]->i32, X(0), Y(0));
+        BE(n)->gather(DEV(n), nsm_numel(n->in[1]), row_size(n->in[0]), rows, n->in[1]->i32, X(0),
+                      Y(0));
 }
 
 /* The rows of a matrix whose entry (index[k], k) stands for row k of dy: so every row of dx is
@@ -195,13 +208,16 @@ static void gather_backward(nsm_node *n)
 {
     int64_t count = nsm_numel(n->in[1]), kept = 0;
     float *dx = DX(0);
-    int32_t *row = nsmi_host_ints(n, n->in[1]), *from = nsmi_malloc(n->ctx, (size_t)count * sizeof *from);
+    int32_t *row = nsmi_host_ints(n, n->in[1]),
+            *from = nsmi_malloc(n->ctx, (size_t)count * sizeof *from);
     for (int64_t k = 0; dx && row && from && k < count; k++)
         if (row[k] != n->i[0]) {
             row[kept] = row[k];
             from[kept++] = (int32_t)k;
         }
-    nsm_csr *m = dx && row && from ? nsm_csr_new(n->ctx, n->in[0]->dim[0], count, kept, row, from, true) : NULL;
+    nsm_csr *m = dx && row && from
+                     ? nsm_csr_new(n->ctx, n->in[0]->dim[0], count, kept, row, from, true)
+                     : NULL;
     if (m) {
         nsm_csr_part part = m->fwd;
         part.pos = part.idx; /* a column is a row of dy */
@@ -212,8 +228,12 @@ static void gather_backward(nsm_node *n)
     free(from);
 }
 
-const nsm_op nsmi_op_gather = { "nsm_gather", gather_shape, gather_forward, gather_backward, 2, NSM_READS_IN(1), false };
-nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index) { return nsm_embedding(tape, x, index, -1); }
+const nsm_op nsmi_op_gather = { "nsm_gather",    gather_shape, gather_forward, gather_backward, 2,
+                                NSM_READS_IN(1), false };
+nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index)
+{
+    return nsm_embedding(tape, x, index, -1);
+}
 
 nsm_tensor *nsm_embedding(nsm_tape *tape, nsm_tensor *table, nsm_tensor *ids, int64_t padding)
 {

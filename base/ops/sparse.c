@@ -19,9 +19,11 @@ static bool csr_ok(nsm_node *n)
     if (!m)
         nsm_error_set(n->ctx, NSM_EINVAL, "%s: the sparse matrix is NULL", n->op->name);
     else if (m->ctx != n->ctx)
-        nsm_error_set(n->ctx, NSM_EINVAL, "%s: the sparse matrix belongs to another context", n->op->name);
+        nsm_error_set(n->ctx, NSM_EINVAL, "%s: the sparse matrix belongs to another context",
+                      n->op->name);
     else if (n->recorded && !m->bwd.ptr)
-        nsm_error_set(n->ctx, NSM_EINVAL, "%s: the sparse matrix was made without its transpose", n->op->name);
+        nsm_error_set(n->ctx, NSM_EINVAL, "%s: the sparse matrix was made without its transpose",
+                      n->op->name);
     else
         return true;
     return false;
@@ -63,8 +65,9 @@ static const float *mean_dy(nsm_node *n)
     if (!ones || !count || !dy) return NULL;
     BE(n)->fill(DEV(n), m->cols, 1.0f, ones);
     BE(n)->spmm(DEV(n), &m->fwd, 1, NULL, false, ones, 0.0f, count);
-    BE(n)->binary(DEV(n), NSMI_DIV, (int64_t[5]){ 1, 1, 1, m->rows, f }, DY(0), (nsmi_strides){ { 0, 0, 0, f, 1 } }, count,
-                  (nsmi_strides){ { 0, 0, 0, 1, 0 } }, dy);
+    BE(n)->binary(DEV(n), NSMI_DIV, (int64_t[5]){ 1, 1, 1, m->rows, f }, DY(0),
+                  (nsmi_strides){ { 0, 0, 0, f, 1 } }, count, (nsmi_strides){ { 0, 0, 0, 1, 0 } },
+                  dy);
     return dy;
 }
 
@@ -82,7 +85,8 @@ static void spmm_backward(nsm_node *n)
 }
 
 /* Two of them, so that x is not kept where no weight wants a gradient. */
-const nsm_op nsmi_op_spmm = { "nsm_spmm", spmm_shape, spmm_forward, spmm_backward, 1, NSM_READS_IN(1), false };
+const nsm_op nsmi_op_spmm = { "nsm_spmm", spmm_shape,      spmm_forward, spmm_backward,
+                              1,          NSM_READS_IN(1), false };
 const nsm_op nsmi_op_spmm_weights = {
     "nsm_spmm", spmm_shape, spmm_forward, spmm_backward, 2, NSM_READS_IN(0) | NSM_READS_IN(1), false
 };
@@ -114,7 +118,8 @@ static void spmm_max_forward(nsm_node *n)
 static void spmm_max_backward(nsm_node *n)
 {
     float *dx = DX(0);
-    if (dx) BE(n)->spmm_max_back(DEV(n), &CSR(n)->bwd, n->in[0]->dim[1], n->saved[0]->i32, DY(0), dx);
+    if (dx)
+        BE(n)->spmm_max_back(DEV(n), &CSR(n)->bwd, n->in[0]->dim[1], n->saved[0]->i32, DY(0), dx);
 }
 
 const nsm_op nsmi_op_spmm_max = {
@@ -144,32 +149,50 @@ static int32_t *winners(nsm_node *n) { return n->saved[0] ? n->saved[0]->i32 : N
 
 static void segment_forward(nsm_node *n)
 {
-    BE(n)->segment_reduce(DEV(n), (nsmi_reduce)n->i[0], &CSR(n)->fwd, n->in[0]->dim[1], X(0), Y(0), winners(n));
+    BE(n)->segment_reduce(DEV(n), (nsmi_reduce)n->i[0], &CSR(n)->fwd, n->in[0]->dim[1], X(0), Y(0),
+                          winners(n));
 }
 
 static void segment_backward(nsm_node *n)
 {
     float *dx = DX(0);
     if (dx)
-        BE(n)->segment_reduce_back(DEV(n), (nsmi_reduce)n->i[0], &CSR(n)->fwd, n->in[0]->dim[1], winners(n), DY(0), dx);
+        BE(n)->segment_reduce_back(DEV(n), (nsmi_reduce)n->i[0], &CSR(n)->fwd, n->in[0]->dim[1],
+                                   winners(n), DY(0), dx);
 }
 
-const nsm_op nsmi_op_segment = { "nsm_segment", segment_shape, segment_forward, segment_backward, 1, NSM_READS_NOTHING, false };
+const nsm_op nsmi_op_segment = {
+    "nsm_segment", segment_shape, segment_forward, segment_backward, 1, NSM_READS_NOTHING, false
+};
 
 static nsm_tensor *segment(nsm_tape *tape, nsmi_reduce how, const nsm_csr *csr, nsm_tensor *x)
 {
-    return nsm_apply(tape, &nsmi_op_segment, &(nsm_args){ .in = { x }, .i = { how }, .p = { csr } });
+    return nsm_apply(tape, &nsmi_op_segment,
+                     &(nsm_args){ .in = { x }, .i = { how }, .p = { csr } });
 }
 
-nsm_tensor *nsm_segment_sum(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x) { return segment(tape, NSMI_SUM, csr, x); }
-nsm_tensor *nsm_segment_mean(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x) { return segment(tape, NSMI_MEAN, csr, x); }
-nsm_tensor *nsm_segment_max(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x) { return segment(tape, NSMI_MAX_OF, csr, x); }
-nsm_tensor *nsm_segment_min(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x) { return segment(tape, NSMI_MIN_OF, csr, x); }
+nsm_tensor *nsm_segment_sum(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x)
+{
+    return segment(tape, NSMI_SUM, csr, x);
+}
+nsm_tensor *nsm_segment_mean(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x)
+{
+    return segment(tape, NSMI_MEAN, csr, x);
+}
+nsm_tensor *nsm_segment_max(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x)
+{
+    return segment(tape, NSMI_MAX_OF, csr, x);
+}
+nsm_tensor *nsm_segment_min(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x)
+{
+    return segment(tape, NSMI_MIN_OF, csr, x);
+}
 
 static void segment_softmax_shape(nsm_node *n)
 {
     if (!csr_ok(n)) return;
-    if (!floats(n, 0, 2) || n->in[0]->dim[0] != CSR(n)->nnz) nsmi_bad_shape(n, "want x [entries of the matrix, H]");
+    if (!floats(n, 0, 2) || n->in[0]->dim[0] != CSR(n)->nnz)
+        nsmi_bad_shape(n, "want x [entries of the matrix, H]");
     else OUT(n, 0, n->in[0]->dim[0], n->in[0]->dim[1]);
 }
 
@@ -181,12 +204,17 @@ static void segment_softmax_forward(nsm_node *n)
 static void segment_softmax_backward(nsm_node *n)
 {
     float beta, *dx = nsm_node_dx_beta(n, 0, &beta);
-    if (dx) BE(n)->segment_softmax_back(DEV(n), &CSR(n)->fwd, n->in[0]->dim[1], Y(0), DY(0), beta, dx);
+    if (dx)
+        BE(n)->segment_softmax_back(DEV(n), &CSR(n)->fwd, n->in[0]->dim[1], Y(0), DY(0), beta, dx);
 }
 
-const nsm_op nsmi_op_segment_softmax = {
-    "nsm_segment_softmax", segment_softmax_shape, segment_softmax_forward, segment_softmax_backward, 1, NSM_READS_OUT(0), false
-};
+const nsm_op nsmi_op_segment_softmax = { "nsm_segment_softmax",
+                                         segment_softmax_shape,
+                                         segment_softmax_forward,
+                                         segment_softmax_backward,
+                                         1,
+                                         NSM_READS_OUT(0),
+                                         false };
 
 nsm_tensor *nsm_segment_softmax(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *x)
 {
@@ -199,8 +227,9 @@ static void sddmm_shape(nsm_node *n)
     if (!csr_ok(n)) return;
     const nsm_csr *m = CSR(n);
     int64_t heads = n->i[0];
-    bool ok = floats(n, 0, 2) && floats(n, 1, 2) && n->in[0]->dim[0] == m->rows && n->in[1]->dim[0] == m->cols &&
-              n->in[0]->dim[1] == n->in[1]->dim[1] && heads > 0 && n->in[0]->dim[1] % heads == 0;
+    bool ok = floats(n, 0, 2) && floats(n, 1, 2) && n->in[0]->dim[0] == m->rows &&
+              n->in[1]->dim[0] == m->cols && n->in[0]->dim[1] == n->in[1]->dim[1] && heads > 0 &&
+              n->in[0]->dim[1] % heads == 0;
     if (!ok) nsmi_bad_shape(n, "want a [rows, H*D] and b [columns, H*D]");
     else OUT(n, 0, m->nnz, heads);
 }
@@ -238,13 +267,14 @@ static void sddmm_backward(nsm_node *n)
     sddmm_side(n, &CSR(n)->bwd, 1, 0);
 }
 
-const nsm_op nsmi_op_sddmm = {
-    "nsm_sddmm", sddmm_shape, sddmm_forward, sddmm_backward, 2, NSM_READS_IN(0) | NSM_READS_IN(1), false
-};
+const nsm_op nsmi_op_sddmm = { "nsm_sddmm",    sddmm_shape, sddmm_forward,
+                               sddmm_backward, 2,           NSM_READS_IN(0) | NSM_READS_IN(1),
+                               false };
 
 nsm_tensor *nsm_sddmm(nsm_tape *tape, const nsm_csr *csr, int heads, nsm_tensor *a, nsm_tensor *b)
 {
-    return nsm_apply(tape, &nsmi_op_sddmm, &(nsm_args){ .in = { a, b }, .i = { heads }, .p = { csr } });
+    return nsm_apply(tape, &nsmi_op_sddmm,
+                     &(nsm_args){ .in = { a, b }, .i = { heads }, .p = { csr } });
 }
 
 /* ---- sparse x times a dense map: in {x sparse [R,C], w [O,C], bias [O] or NULL} -> [R,O] ---- */
@@ -256,7 +286,8 @@ static void sparse_linear_shape(nsm_node *n)
         return;
     }
     n->p[0] = x->csr;
-    bool ok = csr_ok(n) && floats(n, 1, 2) && w->dim[1] == x->dim[1] && (!n->in[2] || nsm_numel(n->in[2]) == w->dim[0]);
+    bool ok = csr_ok(n) && floats(n, 1, 2) && w->dim[1] == x->dim[1] &&
+              (!n->in[2] || nsm_numel(n->in[2]) == w->dim[0]);
     if (!ok) nsmi_bad_shape(n, "want x [R,C], w [O,C], bias [O]");
     else OUT(n, 0, x->dim[0], w->dim[0]);
 }
@@ -271,7 +302,8 @@ static void transpose(nsm_node *n, int64_t rows, int64_t cols, const float *x, f
 static float *transposed_weight(nsm_node *n)
 {
     int64_t out = n->in[1]->dim[0], in = n->in[1]->dim[1];
-    float *wt = nsm_node_scratch(n, (size_t)(out * in) * sizeof *wt); /* [C, O]: an entry of x reads one row */
+    /* [C, O]: an entry of x reads one row */
+    float *wt = nsm_node_scratch(n, (size_t)(out * in) * sizeof *wt);
     if (wt) transpose(n, out, in, X(1), 0.0f, wt);
     return wt;
 }
@@ -283,7 +315,8 @@ static void sparse_linear_forward(nsm_node *n)
     if (!wt) return;
     BE(n)->spmm(DEV(n), &CSR(n)->fwd, out, X(0), false, wt, 0.0f, Y(0));
     if (n->in[2])
-        BE(n)->bias_act_dropout(DEV(n), NSMI_IDENTITY, 0, 0, 0, (nsm_random){ 0 }, CSR(n)->rows, out, Y(0), X(2), Y(0));
+        BE(n)->bias_act_dropout(DEV(n), NSMI_IDENTITY, 0, 0, 0, (nsm_random){ 0 }, CSR(n)->rows,
+                                out, Y(0), X(2), Y(0));
 }
 
 static void sparse_linear_backward(nsm_node *n)
@@ -339,8 +372,9 @@ static bool heads_ok(nsm_node *n)
 {
     bool ok = n->i[HEADS] > 0 && n->f[DROP] >= 0 && n->f[DROP] < 1;
     if (!ok)
-        nsm_error_set(n->ctx, NSM_EINVAL, "%s: heads is %lld and dropout %g, want heads > 0 and dropout in [0,1)", n->op->name,
-                      (long long)n->i[HEADS], (double)n->f[DROP]);
+        nsm_error_set(n->ctx, NSM_EINVAL,
+                      "%s: heads is %lld and dropout %g, want heads > 0 and dropout in [0,1)",
+                      n->op->name, (long long)n->i[HEADS], (double)n->f[DROP]);
     return ok;
 }
 
@@ -356,17 +390,19 @@ static void gat_shape(nsm_node *n)
     if (!csr_ok(n) || !heads_ok(n)) return;
     const nsm_csr *m = CSR(n);
     int64_t h = n->i[HEADS];
-    bool ok = floats(n, 0, 2) && n->in[0]->dim[0] == m->cols && n->in[0]->dim[1] % h == 0 && covers(n, 1, m->cols, h) &&
-              n->in[1]->dim[0] == m->cols && covers(n, 2, m->rows, h) &&
+    bool ok = floats(n, 0, 2) && n->in[0]->dim[0] == m->cols && n->in[0]->dim[1] % h == 0 &&
+              covers(n, 1, m->cols, h) && n->in[1]->dim[0] == m->cols && covers(n, 2, m->rows, h) &&
               (!n->in[3] || (covers(n, 3, m->nnz, h) && n->in[3]->dim[0] == m->nnz));
-    if (!ok) nsmi_bad_shape(n, "want x [columns, H*D], src [columns, H], dst [rows, H], edge [entries, H]");
+    if (!ok)
+        nsmi_bad_shape(n,
+                       "want x [columns, H*D], src [columns, H], dst [rows, H], edge [entries, H]");
     else attention_out(n);
 }
 
 static void gat_forward(nsm_node *n)
 {
-    BE(n)->gat(DEV(n), &CSR(n)->fwd, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0), X(1), X(2),
-               edge_values(n, 3), Y(0), n->saved[0]->f32, prob(n));
+    BE(n)->gat(DEV(n), &CSR(n)->fwd, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random,
+               X(0), X(1), X(2), edge_values(n, 3), Y(0), n->saved[0]->f32, prob(n));
 }
 
 static void gat_backward(nsm_node *n)
@@ -376,8 +412,9 @@ static void gat_backward(nsm_node *n)
     float *scratch = nsm_node_scratch(n, (size_t)(m->nnz * n->i[HEADS]) * sizeof *scratch);
     float *dx = DX(0), *dsrc = DX(1), *ddst = DX(2), *dedge = DX(3);
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->gat_back(DEV(n), m, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0), X(1), X(2),
-                    edge_values(n, 3), Y(0), n->saved[0]->f32, DY(0), scratch, dx, dsrc, ddst, dedge);
+    BE(n)->gat_back(DEV(n), m, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0),
+                    X(1), X(2), edge_values(n, 3), Y(0), n->saved[0]->f32, DY(0), scratch, dx, dsrc,
+                    ddst, dedge);
 }
 
 const nsm_op nsmi_op_gat_attention = {
@@ -386,7 +423,8 @@ const nsm_op nsmi_op_gat_attention = {
 };
 
 /* Fill both results; prob may be NULL. */
-static nsm_tensor *attention(nsm_tape *tape, const nsm_op *op, nsm_args *args, float drop, nsm_tensor **probability)
+static nsm_tensor *attention(nsm_tape *tape, const nsm_op *op, nsm_args *args, float drop,
+                             nsm_tensor **probability)
 {
     nsm_tensor *out[2] = { NULL, NULL };
     args->i[WANT_PROB] = probability != NULL;
@@ -396,8 +434,9 @@ static nsm_tensor *attention(nsm_tape *tape, const nsm_op *op, nsm_args *args, f
     return out[0];
 }
 
-nsm_tensor *nsm_gat_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope, float drop, nsm_tensor *x,
-                              nsm_tensor *src, nsm_tensor *dst, nsm_tensor *edge, nsm_tensor **probability)
+nsm_tensor *nsm_gat_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope,
+                              float drop, nsm_tensor *x, nsm_tensor *src, nsm_tensor *dst,
+                              nsm_tensor *edge, nsm_tensor **probability)
 {
     nsm_args args = { .in = { x, src, dst, edge }, .i = { heads }, .f = { slope }, .p = { csr } };
     return attention(tape, &nsmi_op_gat_attention, &args, drop, probability);
@@ -409,17 +448,19 @@ static void gatv2_shape(nsm_node *n)
     if (!csr_ok(n) || !heads_ok(n)) return;
     const nsm_csr *m = CSR(n);
     int64_t h = n->i[HEADS], width = n->in[0]->dim[1];
-    bool ok = floats(n, 0, 2) && n->in[0]->dim[0] == m->cols && width % h == 0 && covers(n, 1, m->rows, width) &&
-              n->in[2]->type == NSM_F32 && nsm_numel(n->in[2]) == width &&
+    bool ok = floats(n, 0, 2) && n->in[0]->dim[0] == m->cols && width % h == 0 &&
+              covers(n, 1, m->rows, width) && n->in[2]->type == NSM_F32 &&
+              nsm_numel(n->in[2]) == width &&
               (!n->in[3] || (covers(n, 3, m->nnz, width) && n->in[3]->dim[0] == m->nnz));
-    if (!ok) nsmi_bad_shape(n, "want l [columns, H*D], q [rows, H*D], att [H,D], edge [entries, H*D]");
+    if (!ok)
+        nsmi_bad_shape(n, "want l [columns, H*D], q [rows, H*D], att [H,D], edge [entries, H*D]");
     else attention_out(n);
 }
 
 static void gatv2_forward(nsm_node *n)
 {
-    BE(n)->gatv2(DEV(n), &CSR(n)->fwd, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0), X(1),
-                 edge_values(n, 3), X(2), Y(0), n->saved[0]->f32, prob(n));
+    BE(n)->gatv2(DEV(n), &CSR(n)->fwd, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random,
+                 X(0), X(1), edge_values(n, 3), X(2), Y(0), n->saved[0]->f32, prob(n));
 }
 
 static void gatv2_backward(nsm_node *n)
@@ -429,8 +470,9 @@ static void gatv2_backward(nsm_node *n)
     float *scratch = nsm_node_scratch(n, (size_t)(m->nnz * n->i[HEADS]) * sizeof *scratch);
     float *dl = DX(0), *dq = DX(1), *datt = DX(2), *dedge = DX(3);
     if (nsmi_failed(n->ctx)) return;
-    BE(n)->gatv2_back(DEV(n), m, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0), X(1), edge_values(n, 3),
-                      X(2), Y(0), n->saved[0]->f32, DY(0), scratch, dl, dq, dedge, datt);
+    BE(n)->gatv2_back(DEV(n), m, n->i[HEADS], per_head(n), n->f[SLOPE], n->f[DROP], n->random, X(0),
+                      X(1), edge_values(n, 3), X(2), Y(0), n->saved[0]->f32, DY(0), scratch, dl, dq,
+                      dedge, datt);
 }
 
 const nsm_op nsmi_op_gatv2_attention = {
@@ -438,8 +480,9 @@ const nsm_op nsmi_op_gatv2_attention = {
     NSM_READS_IN(0) | NSM_READS_IN(1) | NSM_READS_IN(2) | NSM_READS_IN(3) | NSM_READS_OUT(0), false
 };
 
-nsm_tensor *nsm_gatv2_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope, float drop, nsm_tensor *l,
-                                nsm_tensor *q, nsm_tensor *att, nsm_tensor *edge, nsm_tensor **probability)
+nsm_tensor *nsm_gatv2_attention(nsm_tape *tape, const nsm_csr *csr, int heads, float slope,
+                                float drop, nsm_tensor *l, nsm_tensor *q, nsm_tensor *att,
+                                nsm_tensor *edge, nsm_tensor **probability)
 {
     nsm_args args = { .in = { l, q, att, edge }, .i = { heads }, .f = { slope }, .p = { csr } };
     return attention(tape, &nsmi_op_gatv2_attention, &args, drop, probability);

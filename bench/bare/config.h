@@ -1,4 +1,5 @@
-/* bench/bare/config.h - In place of what configure writes, where bench/gpu.c is built without it. */
+/* bench/bare/config.h - In place of what configure writes, where bench/gpu.c is built without
+ * it. */
 #define VERSION "bare"
 #if !defined(NSM_EMULATE)
 #define HAVE_CUDA 1

@@ -2,8 +2,8 @@
  *
  * As in FlashAttention (Dao et al., arXiv:2205.14135; backward as in its Algorithm 4): a block of
  * queries goes over blocks of keys, the softmax renormalised on the way (Milakov and Gimelshein,
- * arXiv:1805.02867).  Scores, their exponentials and the values' sums are small products (tile.h) in
- * a core's own caches.  Keys and values are packed once for all blocks of queries.
+ * arXiv:1805.02867).  Scores, their exponentials and the values' sums are small products (tile.h)
+ * in a core's own caches.  Keys and values are packed once for all blocks of queries.
  *
  * Backward goes over blocks of keys, each with all blocks of queries: dk and dv are sums in the
  * thread's own buffer, dq is a sum in scratch.  Where batch and heads alone are too few tasks the
@@ -30,10 +30,14 @@ typedef struct { int64_t keys, offset, window; bool causal; } sight;
 
 static sight sight_of(const nsmi_attention *a, int64_t b)
 {
-    return (sight){ a->keys ? a->keys[b] : a->m, a->offsets ? a->offsets[b] : a->offset, a->window, a->causal };
+    return (sight){ a->keys ? a->keys[b] : a->m, a->offsets ? a->offsets[b] : a->offset, a->window,
+                    a->causal };
 }
 
-static inline int64_t within(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+static inline int64_t within(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
 
 /* Query i sees keys low <= j < high, perhaps none. */
 static inline int64_t low_of(const sight *s, int64_t i)
@@ -86,7 +90,8 @@ static void blind_row(const sight *s, const block *k, int64_t r, float *row)
     for (int64_t j = high; j < whole; j++) row[j] = -INFINITY;
 }
 
-static void add_bias(const nsmi_attention *a, int64_t b, int64_t h, const block *k, int64_t r, float *row)
+static void add_bias(const nsmi_attention *a, int64_t b, int64_t h, const block *k, int64_t r,
+                     float *row)
 {
     const int64_t *t = a->bias_stride;
     const float *from = a->bias + b * t[0] + h * t[1] + (k->i0 + r) * t[2] + k->j0 * t[3];
@@ -99,7 +104,8 @@ typedef struct { int64_t queries, keys; } blocks;
 static blocks blocks_of(int64_t keys, int64_t by_query, int64_t by_key)
 {
     blocks s = { QUERIES, keys };
-    while (s.queries > TILE_ROWS && s.queries * by_query + s.keys * by_key + s.queries * s.keys * 2 > NSMI_PACK) {
+    while (s.queries > TILE_ROWS &&
+           s.queries * by_query + s.keys * by_key + s.queries * s.keys * 2 > NSMI_PACK) {
         s.queries = s.queries / 2 / TILE_ROWS * TILE_ROWS;
         s.keys = s.keys / 2 / W * W;
     }
@@ -118,7 +124,8 @@ typedef struct {
     const float *q, *k, *v;
     float *packed, *y, *lse;
     blocks size;
-    int64_t key_blocks, unit; /* packed floats of a block: keys turned [D, keys], then values [keys, E] */
+    /* packed floats of a block: keys turned [D, keys], then values [keys, E] */
+    int64_t key_blocks, unit;
 } forward;
 
 static float *packed_of(const forward *f, int64_t b, int64_t g, int64_t c)
@@ -129,15 +136,18 @@ static float *packed_of(const forward *f, int64_t b, int64_t g, int64_t c)
 static void pack_keys(const forward *f, int64_t task)
 {
     const nsmi_attention *a = f->a;
-    int64_t c = task % f->key_blocks, g = task / f->key_blocks % a->groups, b = task / f->key_blocks / a->groups;
+    int64_t c = task % f->key_blocks, g = task / f->key_blocks % a->groups,
+            b = task / f->key_blocks / a->groups;
     int64_t j0 = c * f->size.keys, cols = nsmi_block_end(c, f->size.keys, a->m) - j0;
     float *to = packed_of(f, b, g, c);
     tile_pack(f->k + b * a->k[0] + j0 * a->k[1] + g * a->k[2], a->k[1], true, cols, a->dk, to);
-    tile_pack(f->v + b * a->v[0] + j0 * a->v[1] + g * a->v[2], a->v[1], false, a->dv, cols, to + a->dk * tile_width(f->size.keys));
+    tile_pack(f->v + b * a->v[0] + j0 * a->v[1] + g * a->v[2], a->v[1], false, a->dv, cols,
+              to + a->dk * tile_width(f->size.keys));
 }
 
 /* One row of scores: their exponentials, with the row's largest and its sums brought up to date. */
-static inline void soften_row(float *row, int64_t cols, float *top, vf *sum, float *y, int64_t wide, bool first)
+static inline void soften_row(float *row, int64_t cols, float *top, vf *sum, float *y, int64_t wide,
+                              bool first)
 {
     vf most = vf_load(row), all = vf_set(0);
     for (int64_t j = W; j < cols; j += W) most = vf_max(vf_load(row + j), most);
@@ -169,28 +179,32 @@ static own own_of(const forward *f)
     return o;
 }
 
-static void one_block(const forward *f, const own *o, const sight *s, int64_t b, int64_t h, const block *k, const float *packed, bool first)
+static void one_block(const forward *f, const own *o, const sight *s, int64_t b, int64_t h,
+                      const block *k, const float *packed, bool first)
 {
     const nsmi_attention *a = f->a;
     int32_t from[GROUPS], to[GROUPS];
     spans_of_queries(s, k, from, to);
-    tile_run(&(tile_product){ f->q + b * a->q[0] + k->i0 * a->q[1] + h * a->q[2], a->q[1], false, packed, k->rows, k->cols, a->dk,
-                              a->scale, 0, o->score, o->lds, from, to, true });
+    tile_run(&(tile_product){ f->q + b * a->q[0] + k->i0 * a->q[1] + h * a->q[2], a->q[1], false,
+                              packed, k->rows, k->cols, a->dk, a->scale, 0, o->score, o->lds, from,
+                              to, true });
     for (int64_t r = 0; r < k->rows; r++) {
         float *row = o->score + r * o->lds;
         if (a->bias) add_bias(a, b, h, k, r, row);
         blind_row(s, k, r, row);
         soften_row(row, k->cols, &o->top[r], &o->sum[r], o->sum_y + r * o->ldy, o->ldy, first);
     }
-    tile_run(&(tile_product){ o->score, o->lds, false, packed + a->dk * o->lds, k->rows, a->dv, k->cols, 1, first ? 0 : 1, o->sum_y,
-                              o->ldy, from, to, false });
+    tile_run(&(tile_product){ o->score, o->lds, false, packed + a->dk * o->lds, k->rows, a->dv,
+                              k->cols, 1, first ? 0 : 1, o->sum_y, o->ldy, from, to, false });
 }
 
-static void finish_rows(const forward *f, const own *o, int64_t b, int64_t h, int64_t i0, int64_t rows, bool none)
+static void finish_rows(const forward *f, const own *o, int64_t b, int64_t h, int64_t i0,
+                        int64_t rows, bool none)
 {
     const nsmi_attention *a = f->a;
     for (int64_t r = 0; r < rows; r++) {
-        float sum = none ? 0 : vf_sum(o->sum[r]), *y = f->y + ((b * a->n + i0 + r) * a->heads + h) * a->dv;
+        float sum = none ? 0 : vf_sum(o->sum[r]),
+              *y = f->y + ((b * a->n + i0 + r) * a->heads + h) * a->dv;
         const float *from = o->sum_y + r * o->ldy;
         float by = sum > 0 ? 1 / sum : 0;
         for (int64_t e = 0; e < a->dv; e++) y[e] = by > 0 ? from[e] * by : 0;
@@ -235,7 +249,8 @@ static void few_queries(const forward *f, int64_t b, int64_t h, int64_t i)
     memset(o.sum_y, 0, (size_t)o.ldy * sizeof *o.sum_y);
     for (int64_t j0 = low; j0 < high; j0 += STRIP, first = false) {
         block k = { i, 1, j0, high - j0 < STRIP ? high - j0 : STRIP };
-        const float *key = f->k + b * a->k[0] + j0 * a->k[1] + g * a->k[2], *value = f->v + b * a->v[0] + j0 * a->v[1] + g * a->v[2];
+        const float *key = f->k + b * a->k[0] + j0 * a->k[1] + g * a->k[2],
+                    *value = f->v + b * a->v[0] + j0 * a->v[1] + g * a->v[2];
         for (int64_t j = 0; j < k.cols; j++, key += a->k[1]) {
             vf dot = vf_set(0);
             VF_EACH(e, lanes, a->dk, dot += vf_get(q + e, lanes) * vf_get(key + e, lanes););
@@ -246,14 +261,16 @@ static void few_queries(const forward *f, int64_t b, int64_t h, int64_t i)
         soften_row(o.score, k.cols, o.top, o.sum, o.sum_y, o.ldy, first);
         for (int64_t j = 0; j < k.cols; j++, value += a->v[1]) {
             vf p = vf_set(o.score[j]);
-            VF_EACH(e, lanes, a->dv, vf_put(o.sum_y + e, vf_get(o.sum_y + e, lanes) + p * vf_get(value + e, lanes), lanes););
+            VF_EACH(e, lanes, a->dv,
+                    vf_put(o.sum_y + e, vf_get(o.sum_y + e, lanes) + p * vf_get(value + e, lanes),
+                           lanes););
         }
     }
     finish_rows(f, &o, b, h, i, 1, first);
 }
 
-static void attention(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v, float *scratch,
-                      float *y, float *lse)
+static void attention(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
+                      const float *v, float *scratch, float *y, float *lse)
 {
     forward f = { .d = d, .a = a, .q = q, .k = k, .v = v, .packed = scratch, .y = y, .lse = lse };
     int64_t heads = a->batch * a->heads, work = heads * a->n * a->m * (a->dk + a->dv) / 16;
@@ -261,7 +278,8 @@ static void attention(nsm_device *d, const nsmi_attention *a, const float *q, co
     if (a->n < FEW) {
         if (f.size.keys * f.size.queries < STRIP) f.size.keys = STRIP;
 #pragma omp parallel for num_threads(nsmi_team(d, work)) schedule(dynamic)
-        for (int64_t t = 0; t < heads * a->n; t++) few_queries(&f, t / a->n / a->heads, t / a->n % a->heads, t % a->n);
+        for (int64_t t = 0; t < heads * a->n; t++)
+            few_queries(&f, t / a->n / a->heads, t / a->n % a->heads, t % a->n);
         return;
     }
     f.key_blocks = nsmi_blocks(a->m, f.size.keys);
@@ -290,7 +308,8 @@ typedef struct {
 
 /* A thread's buffer. */
 typedef struct {
-    float *keys_turned, *values_turned, *keys, *dk, *dv; /* of the block of keys: packed, packed, packed, [keys, D], [keys, E] */
+    /* of the block of keys: packed, packed, packed, [keys, D], [keys, E] */
+    float *keys_turned, *values_turned, *keys, *dk, *dv;
     float *queries, *dy;                                 /* of the block of queries, packed */
     float *p, *dp;                                       /* [queries, keys] */
     int64_t lds, ldk, ldv;
@@ -298,7 +317,9 @@ typedef struct {
 
 static back_own back_own_of(const backward *t)
 {
-    back_own o = { .lds = tile_width(t->size.keys), .ldk = tile_width(t->a->dk), .ldv = tile_width(t->a->dv) };
+    back_own o = { .lds = tile_width(t->size.keys),
+                   .ldk = tile_width(t->a->dk),
+                   .ldv = tile_width(t->a->dv) };
     int64_t rows = t->size.queries, cols = o.lds;
     o.keys_turned = buffer_of(t->d);
     o.values_turned = o.keys_turned + t->a->dk * cols;
@@ -331,7 +352,8 @@ static void clear_row(const sight *s, const block *k, int64_t r, float *dp)
     memset(dp + high, 0, (size_t)(whole - high) * sizeof *dp);
 }
 
-static void back_block(const backward *t, const back_own *o, const sight *s, int64_t b, int64_t h, const block *k, float *dq)
+static void back_block(const backward *t, const back_own *o, const sight *s, int64_t b, int64_t h,
+                       const block *k, float *dq)
 {
     const nsmi_attention *a = t->a;
     int64_t at = (b * a->heads + h) * a->n + k->i0;
@@ -341,8 +363,10 @@ static void back_block(const backward *t, const back_own *o, const sight *s, int
     spans_of_queries(s, k, from, to);
     tile_pack(q, a->q[1], false, a->dk, k->rows, o->queries);
     tile_pack(dy, a->heads * a->dv, false, a->dv, k->rows, o->dy);
-    tile_run(&(tile_product){ q, a->q[1], false, o->keys_turned, k->rows, k->cols, a->dk, a->scale, 0, o->p, o->lds, from, to, true });
-    tile_run(&(tile_product){ dy, a->heads * a->dv, false, o->values_turned, k->rows, k->cols, a->dv, 1, 0, o->dp, o->lds, from, to, true });
+    tile_run(&(tile_product){ q, a->q[1], false, o->keys_turned, k->rows, k->cols, a->dk, a->scale,
+                              0, o->p, o->lds, from, to, true });
+    tile_run(&(tile_product){ dy, a->heads * a->dv, false, o->values_turned, k->rows, k->cols,
+                              a->dv, 1, 0, o->dp, o->lds, from, to, true });
     for (int64_t r = 0; r < k->rows; r++) {
         float *row = o->p + r * o->lds, *dp = o->dp + r * o->lds;
         if (a->bias) add_bias(a, b, h, k, r, row);
@@ -354,26 +378,33 @@ static void back_block(const backward *t, const back_own *o, const sight *s, int
         for (int64_t j = 0; j < k->cols; j++) ds[j] = dp[j];
     }
     float scale = t->ds ? a->scale : 1;
-    tile_run(&(tile_product){ o->dp, o->lds, false, o->keys, k->rows, a->dk, k->cols, scale, 1, dq + k->i0 * t->wide, t->wide, from, to, false });
+    tile_run(&(tile_product){ o->dp, o->lds, false, o->keys, k->rows, a->dk, k->cols, scale, 1,
+                              dq + k->i0 * t->wide, t->wide, from, to, false });
     spans_of_keys(s, k, from, to);
-    tile_run(&(tile_product){ o->p, o->lds, true, o->dy, k->cols, a->dv, k->rows, 1, 1, o->dv, o->ldv, from, to, false });
-    tile_run(&(tile_product){ o->dp, o->lds, true, o->queries, k->cols, a->dk, k->rows, scale, 1, o->dk, o->ldk, from, to, false });
+    tile_run(&(tile_product){ o->p, o->lds, true, o->dy, k->cols, a->dv, k->rows, 1, 1, o->dv,
+                              o->ldv, from, to, false });
+    tile_run(&(tile_product){ o->dp, o->lds, true, o->queries, k->cols, a->dk, k->rows, scale, 1,
+                              o->dk, o->ldk, from, to, false });
 }
 
 /* y = beta y + x by rows */
-static void put_rows(const float *x, int64_t ldx, int64_t rows, int64_t cols, float beta, float *y, int64_t ldy)
+static void put_rows(const float *x, int64_t ldx, int64_t rows, int64_t cols, float beta, float *y,
+                     int64_t ldy)
 {
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++) y[r * ldy + c] = x[r * ldx + c] + (beta == 0 ? 0 : beta * y[r * ldy + c]);
+        for (int64_t c = 0; c < cols; c++)
+            y[r * ldy + c] = x[r * ldx + c] + (beta == 0 ? 0 : beta * y[r * ldy + c]);
 }
 
 /* The gradients of one block of keys, and what it adds to dq. */
-static void key_block(const backward *t, const back_own *o, const sight *s, int64_t b, int64_t g, int64_t part, int64_t c)
+static void key_block(const backward *t, const back_own *o, const sight *s, int64_t b, int64_t g,
+                      int64_t part, int64_t c)
 {
     const nsmi_attention *a = t->a;
     block k = { .j0 = c * t->size.keys };
     k.cols = nsmi_block_end(c, t->size.keys, a->m) - k.j0;
-    const float *key = t->k + b * a->k[0] + k.j0 * a->k[1] + g * a->k[2], *value = t->v + b * a->v[0] + k.j0 * a->v[1] + g * a->v[2];
+    const float *key = t->k + b * a->k[0] + k.j0 * a->k[1] + g * a->k[2],
+                *value = t->v + b * a->v[0] + k.j0 * a->v[1] + g * a->v[2];
     tile_pack(key, a->k[1], true, k.cols, a->dk, o->keys_turned);
     tile_pack(value, a->v[1], true, k.cols, a->dv, o->values_turned);
     tile_pack(key, a->k[1], false, a->dk, k.cols, o->keys);
@@ -387,8 +418,12 @@ static void key_block(const backward *t, const back_own *o, const sight *s, int6
             if (block_seen(s, &k)) back_block(t, o, s, b, h, &k, dq);
         }
     }
-    if (t->dk) put_rows(o->dk, o->ldk, k.cols, a->dk, t->beta[1], t->dk + b * a->k[0] + k.j0 * a->k[1] + g * a->k[2], a->k[1]);
-    if (t->dv) put_rows(o->dv, o->ldv, k.cols, a->dv, t->beta[2], t->dv + b * a->v[0] + k.j0 * a->v[1] + g * a->v[2], a->v[1]);
+    if (t->dk)
+        put_rows(o->dk, o->ldk, k.cols, a->dk, t->beta[1],
+                 t->dk + b * a->k[0] + k.j0 * a->k[1] + g * a->k[2], a->k[1]);
+    if (t->dv)
+        put_rows(o->dv, o->ldv, k.cols, a->dv, t->beta[2],
+                 t->dv + b * a->v[0] + k.j0 * a->v[1] + g * a->v[2], a->v[1]);
 }
 
 static void back_part(const backward *t, int64_t b, int64_t g, int64_t part)
@@ -410,7 +445,8 @@ static void start_row(const backward *t, int64_t b, int64_t h, int64_t i)
     vf dot = vf_set(0);
     VF_EACH(e, lanes, a->dv, dot += vf_get(t->dy + at + e, lanes) * vf_get(t->y + at + e, lanes););
     t->delta[(b * a->heads + h) * a->n + i] = vf_sum(dot);
-    if (t->ds) memset(t->ds + ((b * a->heads + h) * a->n + i) * a->m, 0, (size_t)a->m * sizeof(float));
+    if (t->ds)
+        memset(t->ds + ((b * a->heads + h) * a->n + i) * a->m, 0, (size_t)a->m * sizeof(float));
 }
 
 /* dq of query i: its parts in order. */
@@ -428,13 +464,28 @@ static void end_row(const backward *t, int64_t b, int64_t h, int64_t i)
     }
 }
 
-static void attention_back(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v, const float *y,
-                           const float *lse, const float *dy, float *scratch, const float beta[3], float *dq, float *dk,
-                           float *dv, float *ds)
+static void attention_back(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
+                           const float *v, const float *y, const float *lse, const float *dy,
+                           float *scratch, const float beta[3], float *dq, float *dk, float *dv,
+                           float *ds)
 {
     int64_t rows = a->batch * a->heads * a->n, tasks = a->batch * a->groups;
-    backward t = { .d = d, .a = a, .q = q, .k = k, .v = v, .y = y, .lse = lse, .dy = dy, .beta = beta, .delta = scratch,
-                   .partial = scratch + nsmi_blocks(rows, W) * W, .dq = dq, .dk = dk, .dv = dv, .ds = ds, .wide = tile_width(a->dk) };
+    backward t = { .d = d,
+                   .a = a,
+                   .q = q,
+                   .k = k,
+                   .v = v,
+                   .y = y,
+                   .lse = lse,
+                   .dy = dy,
+                   .beta = beta,
+                   .delta = scratch,
+                   .partial = scratch + nsmi_blocks(rows, W) * W,
+                   .dq = dq,
+                   .dk = dk,
+                   .dv = dv,
+                   .ds = ds,
+                   .wide = tile_width(a->dk) };
     t.size = blocks_of(KEYS_BACK, t.wide + tile_width(a->dv), 3 * t.wide + 2 * tile_width(a->dv));
     t.key_blocks = nsmi_blocks(a->m, t.size.keys);
     t.parts = nsmi_blocks(TASKS, tasks) < t.key_blocks ? nsmi_blocks(TASKS, tasks) : t.key_blocks;
@@ -442,11 +493,14 @@ static void attention_back(nsm_device *d, const nsmi_attention *a, const float *
 #pragma omp parallel num_threads(nsmi_team(d, rows * a->m * (a->dk + a->dv) / 8))
     {
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) start_row(&t, r / a->n / a->heads, r / a->n % a->heads, r % a->n);
+        for (int64_t r = 0; r < rows; r++)
+            start_row(&t, r / a->n / a->heads, r / a->n % a->heads, r % a->n);
 #pragma omp for schedule(dynamic)
-        for (int64_t p = 0; p < tasks * t.parts; p++) back_part(&t, p / t.parts / a->groups, p / t.parts % a->groups, p % t.parts);
+        for (int64_t p = 0; p < tasks * t.parts; p++)
+            back_part(&t, p / t.parts / a->groups, p / t.parts % a->groups, p % t.parts);
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows * (dq != NULL); r++) end_row(&t, r / a->n / a->heads, r / a->n % a->heads, r % a->n);
+        for (int64_t r = 0; r < rows * (dq != NULL); r++)
+            end_row(&t, r / a->n / a->heads, r / a->n % a->heads, r % a->n);
     }
 }
 
@@ -454,7 +508,8 @@ static void attention_back(nsm_device *d, const nsmi_attention *a, const float *
 enum { PAIRS = 512 }; /* of a strip */
 
 /* Cosines and sines of pairs c0 .. c0 + count at a place; the angle is reduced in double. */
-static void turns(double place, double base, int64_t pairs, int64_t c0, int64_t count, float *cosine, float *sine)
+static void turns(double place, double base, int64_t pairs, int64_t c0, int64_t count,
+                  float *cosine, float *sine)
 {
     const double turn = 6.283185307179586476925;
     for (int64_t c = 0; c < count; c++) {
@@ -471,8 +526,9 @@ static void turns(double place, double base, int64_t pairs, int64_t c0, int64_t 
 
 static inline float blend_one(float beta, float y, float x) { return beta == 0 ? x : beta * y + x; }
 
-static void rotate_row(const float *x, float *y, float beta, int64_t heads, int64_t size, int64_t pairs, bool side, int64_t c0,
-                       int64_t count, const float *cosine, const float *sine)
+static void rotate_row(const float *x, float *y, float beta, int64_t heads, int64_t size,
+                       int64_t pairs, bool side, int64_t c0, int64_t count, const float *cosine,
+                       const float *sine)
 {
     int64_t apart = side ? 1 : pairs, step = side ? 2 : 1;
     for (int64_t h = 0; h < heads; h++)
@@ -484,8 +540,9 @@ static void rotate_row(const float *x, float *y, float beta, int64_t heads, int6
         }
 }
 
-static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, bool side,
-                   double base, int64_t offset, const int32_t *offsets, float sign, const float *x, float beta, float *y)
+static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads,
+                   int64_t size, int64_t pairs, bool side, double base, int64_t offset,
+                   const int32_t *offsets, float sign, const float *x, float beta, float *y)
 {
 #pragma omp parallel for num_threads(nsmi_team(d, batch * n * cols)) schedule(static)
     for (int64_t r = 0; r < batch * n; r++) {
@@ -499,7 +556,8 @@ static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_
             rotate_row(from, to, beta, heads, size, pairs, side, c0, count, cosine, sine);
         }
         for (int64_t h = 0; h < heads; h++)
-            for (int64_t c = 2 * pairs; c < size; c++) to[h * size + c] = blend_one(beta, to[h * size + c], from[h * size + c]);
+            for (int64_t c = 2 * pairs; c < size; c++)
+                to[h * size + c] = blend_one(beta, to[h * size + c], from[h * size + c]);
         for (int64_t c = heads * size; c < cols; c++) to[c] = blend_one(beta, to[c], from[c]);
     }
 }

@@ -20,7 +20,8 @@
 enum {
     FLAT = NSMI_DRAWS,        /* numbers of a block: entries x heads */
     PATTERN = MAX_HEADS * 16,
-    NEAR = 8192               /* floats of fetched rows that a block may hold: they are read twice */
+    /* floats of fetched rows that a block may hold: they are read twice */
+    NEAR = 8192
 };
 
 typedef struct {
@@ -53,7 +54,10 @@ static inline void pattern_set(float *pattern, const float *v, int64_t n)
 }
 
 static inline vf leaky(vf z, float slope) { return vf_pick(z > 0.0f, z, z * slope); }
-static inline vf leaky_slope(vf z, float slope) { return vf_pick(z > 0.0f, vf_set(1.0f), vf_set(slope)); }
+static inline vf leaky_slope(vf z, float slope)
+{
+    return vf_pick(z > 0.0f, vf_set(1.0f), vf_set(slope));
+}
 
 /* exp of what is not above 0; the floor keeps libmvec on its fast way and a NaN stays one. */
 static inline vf exp_down(vf x) { return vf_exp(vf_max(vf_set(-87.0f), x)); }
@@ -66,7 +70,8 @@ static inline void flat_get(const job_t *j, const float *from, int64_t first, in
     from += first * j->heads + j->t.head;
     if (hn == j->heads) memcpy(flat, from, (size_t)(n * hn) * sizeof *flat);
     else
-        for (int64_t k = 0; k < n; k++) memcpy(flat + k * hn, from + k * j->heads, (size_t)hn * sizeof *flat);
+        for (int64_t k = 0; k < n; k++)
+            memcpy(flat + k * hn, from + k * j->heads, (size_t)hn * sizeof *flat);
 }
 
 static inline void flat_put(const job_t *j, const float *flat, int64_t first, int64_t n, float *to)
@@ -75,7 +80,8 @@ static inline void flat_put(const job_t *j, const float *flat, int64_t first, in
     to += first * j->heads + j->t.head;
     if (hn == j->heads) memcpy(to, flat, (size_t)(n * hn) * sizeof *flat);
     else
-        for (int64_t k = 0; k < n; k++) memcpy(to + k * j->heads, flat + k * hn, (size_t)hn * sizeof *flat);
+        for (int64_t k = 0; k < n; k++)
+            memcpy(to + k * j->heads, flat + k * hn, (size_t)hn * sizeof *flat);
 }
 
 /* flat = 0 where a draw drops, 1/(1 - p_drop) where it keeps, for n entries from first on. */
@@ -95,7 +101,8 @@ INLINE void copy_heads(const job_t *j, int64_t lo, int64_t n, const int64_t hn, 
     const int32_t *idx = j->m->idx;
     const float *src = j->src + j->t.head;
     for (int64_t k = 0; k < n; k++) {
-        if (lo + k + 2 * AHEAD < j->m->nnz) __builtin_prefetch(src + idx[lo + k + 2 * AHEAD] * j->heads);
+        if (lo + k + 2 * AHEAD < j->m->nnz)
+            __builtin_prefetch(src + idx[lo + k + 2 * AHEAD] * j->heads);
         memcpy(flat + k * hn, src + idx[lo + k] * j->heads, (size_t)hn * sizeof *flat);
     }
 }
@@ -118,13 +125,16 @@ static void gat_z(const job_t *j, int64_t r, int64_t lo, int64_t n, float *flat)
             vf_store(flat + i + q, vf_load(flat + i + q) + vf_load(pattern + q));
     if (j->edge)
         for (int64_t k = 0; k < n; k++)
-            for (int64_t h = 0; h < hn; h++) flat[k * hn + h] += j->edge[(lo + k) * j->heads + j->t.head + h];
+            for (int64_t h = 0; h < hn; h++)
+                flat[k * hn + h] += j->edge[(lo + k) * j->heads + j->t.head + h];
 }
 
 /* GATv2: n lanes of z at column i of the tile's first head on. */
 INLINE vf v2_z(const float *l, const float *q, const float *edge, int64_t i, int64_t n)
 {
-    if (n == W) return edge ? vf_load(l + i) + vf_load(q + i) + vf_load(edge + i) : vf_load(l + i) + vf_load(q + i);
+    if (n == W)
+        return edge ? vf_load(l + i) + vf_load(q + i) + vf_load(edge + i)
+                    : vf_load(l + i) + vf_load(q + i);
     vf z = vf_load_n(l + i, n) + vf_load_n(q + i, n);
     return edge ? z + vf_load_n(edge + i, n) : z;
 }
@@ -150,15 +160,19 @@ static inline const float *head_row(const job_t *j, const float *x, int64_t row)
     return x + (row * j->heads + j->t.head) * j->dim;
 }
 
-/* Ask for the tile's part of the row that entry e + AHEAD will need; for the numbers of its heads. */
+/* Ask for the tile's part of the row that entry e + AHEAD will need; for the numbers of its
+ * heads. */
 INLINE void ask(const job_t *j, const float *x, int64_t e)
 {
-    if (e + AHEAD < j->m->nnz) prefetch_row(head_row(j, x, j->m->idx[e + AHEAD]) + j->t.col, (j->t.heads - 1) * j->dim + j->t.cols);
+    if (e + AHEAD < j->m->nnz)
+        prefetch_row(head_row(j, x, j->m->idx[e + AHEAD]) + j->t.col,
+                     (j->t.heads - 1) * j->dim + j->t.cols);
 }
 
 INLINE void ask_scratch(const job_t *j, int64_t e)
 {
-    if (e + AHEAD < j->m->nnz) __builtin_prefetch(j->scratch + j->m->pos[e + AHEAD] * j->heads + j->t.head, 1);
+    if (e + AHEAD < j->m->nnz)
+        __builtin_prefetch(j->scratch + j->m->pos[e + AHEAD] * j->heads + j->t.head, 1);
 }
 
 static void v2_scores(const job_t *j, int64_t r, int64_t lo, int64_t n, float *flat)
@@ -169,7 +183,8 @@ static void v2_scores(const job_t *j, int64_t r, int64_t lo, int64_t n, float *f
         ask(j, j->x, lo + k);
         for (int64_t h = 0; h < j->t.heads; h++) {
             int64_t at = h * j->dim;
-            flat[k * j->t.heads + h] = v2_score(j, l + at, q + at, edge ? edge + at : NULL, att + at);
+            flat[k * j->t.heads + h] = v2_score(j, l + at, q + at, edge ? edge + at : NULL,
+                                                att + at);
         }
     }
 }
@@ -181,7 +196,8 @@ static void scores(const job_t *j, int64_t r, int64_t lo, int64_t n, float *flat
         return;
     }
     gat_z(j, r, lo, n, flat);
-    for (int64_t i = 0; i < n * j->t.heads; i += W) vf_store(flat + i, leaky(vf_load(flat + i), j->slope));
+    for (int64_t i = 0; i < n * j->t.heads; i += W)
+        vf_store(flat + i, leaky(vf_load(flat + i), j->slope));
 }
 
 static inline int64_t block_entries(const job_t *j)
@@ -230,7 +246,8 @@ static void raise(const job_t *j, const float *top, float *acc)
     int64_t hn = j->t.heads;
     float scale[MAX_HEADS + W];
     for (int64_t h = 0; h < hn; h++) scale[h] = acc[h] - top[h];
-    for (int64_t h = 0; h < hn; h += W) vf_store_n(scale + h, exp_down(vf_load_n(scale + h, least(hn - h, W))), least(hn - h, W));
+    for (int64_t h = 0; h < hn; h += W)
+        vf_store_n(scale + h, exp_down(vf_load_n(scale + h, least(hn - h, W))), least(hn - h, W));
     for (int64_t h = 0; h < hn; h++) {
         acc[h] = top[h];
         acc[SUM_AT + h] *= scale[h];
@@ -359,24 +376,47 @@ static void attend(nsm_device *d, job_t j)
     j.keep = 1.0f / (1.0f - j.p_drop);
     FOR_TILES(t, j.heads, j.dim) {
         j.t = t;
-        walk(d, j.m, (j.m->nnz + j.m->rows) * t.heads * (t.cols + 8), j.prob ? &with_prob : &plain, &j, 0, NULL);
+        walk(d, j.m, (j.m->nnz + j.m->rows) * t.heads * (t.cols + 8), j.prob ? &with_prob : &plain,
+             &j, 0, NULL);
     }
 }
 
 static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
-                float p_drop, nsm_random r,
-                const float *x, const float *src, const float *dst, const float *edge, float *y, float *stat, float *prob)
+                float p_drop, nsm_random r, const float *x, const float *src, const float *dst,
+                const float *edge, float *y, float *stat, float *prob)
 {
-    attend(d, (job_t){ .m = m, .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .random = r, .x = x,
-                       .src = src, .dst = dst, .edge = edge, .y = y, .stat = stat, .prob = prob });
+    attend(d, (job_t){ .m = m,
+                       .heads = heads,
+                       .dim = dim,
+                       .slope = slope,
+                       .p_drop = p_drop,
+                       .random = r,
+                       .x = x,
+                       .src = src,
+                       .dst = dst,
+                       .edge = edge,
+                       .y = y,
+                       .stat = stat,
+                       .prob = prob });
 }
 
 static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
-                  float p_drop, nsm_random r,
-                  const float *l, const float *q, const float *edge, const float *att, float *y, float *stat, float *prob)
+                  float p_drop, nsm_random r, const float *l, const float *q, const float *edge,
+                  const float *att, float *y, float *stat, float *prob)
 {
-    attend(d, (job_t){ .m = m, .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .random = r, .x = l,
-                       .dst = q, .edge = edge, .att = att, .y = y, .stat = stat, .prob = prob });
+    attend(d, (job_t){ .m = m,
+                       .heads = heads,
+                       .dim = dim,
+                       .slope = slope,
+                       .p_drop = p_drop,
+                       .random = r,
+                       .x = l,
+                       .dst = q,
+                       .edge = edge,
+                       .att = att,
+                       .y = y,
+                       .stat = stat,
+                       .prob = prob });
 }
 
 /* ---- GAT backward ---- */
@@ -436,7 +476,8 @@ static void source_span(const void *job, int64_t row, int64_t lo, int64_t hi, fl
     acc_zero(acc, j->t.heads * j->t.pad);
     acc_zero(x, j->t.heads * j->t.pad);
     for (int64_t h = 0; h < j->t.heads; h++)
-        memcpy(x + h * j->t.pad, head_row(j, j->x, row) + h * j->dim + j->t.col, (size_t)j->t.cols * sizeof *x);
+        memcpy(x + h * j->t.pad, head_row(j, j->x, row) + h * j->dim + j->t.col,
+               (size_t)j->t.cols * sizeof *x);
     if (!dots) source_rows(j, lo, hi, nv, tail, false, false, x, acc);
     else if (tail < W) source_rows(j, lo, hi, nv, tail, false, true, x, acc);
     else if (nv == 1) source_rows(j, lo, hi, 1, tail, true, true, x, acc);
@@ -457,7 +498,8 @@ static void source_done(const void *job, int64_t row, float *acc, float *total)
     (void)total;
     if (!j->dx) return;
     for (int64_t h = 0; h < j->t.heads; h++)
-        blend(j->dx + (row * j->heads + j->t.head + h) * j->dim + j->t.col, 1.0f, acc + h * j->t.pad, j->t.cols);
+        blend(j->dx + (row * j->heads + j->t.head + h) * j->dim + j->t.col, 1.0f,
+              acc + h * j->t.pad, j->t.cols);
 }
 
 /* The same products where a head has more than TILE columns, after all of its dx. */
@@ -469,7 +511,8 @@ static void dots_span(const void *job, int64_t row, int64_t lo, int64_t hi, floa
         float *w = j->scratch + j->m->pos[e] * j->heads + j->t.head;
         const float *dy = head_row(j, j->dy, j->m->idx[e]), *x = head_row(j, j->x, row);
         for (int64_t h = 0; h < j->t.heads; h++)
-            w[h] = w[h] > 0.0f ? w[h] * j->keep * dot(dy + h * j->dim, x + h * j->dim, j->dim) : 0.0f;
+            w[h] = w[h] > 0.0f ? w[h] * j->keep * dot(dy + h * j->dim, x + h * j->dim, j->dim)
+                               : 0.0f;
     }
 }
 
@@ -488,14 +531,16 @@ static void gat_z_back(const job_t *j, int64_t count, const float *delta, const 
 static void row_delta(const job_t *j, int64_t row, float *delta) /* [heads of the tile] */
 {
     const float *y = head_row(j, j->y, row), *dy = head_row(j, j->dy, row);
-    for (int64_t h = 0; h < j->t.heads; h++) delta[h] = dot(y + h * j->dim, dy + h * j->dim, j->dim);
+    for (int64_t h = 0; h < j->t.heads; h++)
+        delta[h] = dot(y + h * j->dim, dy + h * j->dim, j->dim);
 }
 
 static void row_span(const void *job, int64_t row, int64_t lo, int64_t hi, float *acc)
 {
     const job_t *j = job;
     float z[FLAT + W] __attribute__((aligned(64))), p[FLAT + W] __attribute__((aligned(64)));
-    float g[FLAT + W] __attribute__((aligned(64))), delta[PATTERN] __attribute__((aligned(64))), one[MAX_HEADS];
+    float g[FLAT + W] __attribute__((aligned(64))), delta[PATTERN] __attribute__((aligned(64))),
+        one[MAX_HEADS];
     int64_t hn = j->t.heads, most = FLAT / hn;
     acc_zero(acc, MAX_HEADS);
     row_delta(j, row, one);
@@ -561,17 +606,33 @@ static void walk_heads(nsm_device *d, const nsm_csr_part *m, const row_kernel *k
 }
 
 static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
-                     float p_drop, nsm_random r,
-                     const float *x, const float *src, const float *dst, const float *edge, const float *y,
-                     const float *stat, const float *dy, float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
+                     float p_drop, nsm_random r, const float *x, const float *src, const float *dst,
+                     const float *edge, const float *y, const float *stat, const float *dy,
+                     float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
 {
-    static const row_kernel probs = { prob_span, NULL, NULL, NULL }, dots = { dots_span, NULL, NULL, NULL };
+    static const row_kernel probs = { prob_span, NULL, NULL, NULL },
+                            dots = { dots_span, NULL, NULL, NULL };
     static const row_kernel by_source = { source_span, tile_join, source_done, NULL };
     static const row_kernel by_row = { row_span, heads_join, row_done, NULL };
     static const row_kernel sum_source = { scratch_span, heads_join, scratch_done, NULL };
-    job_t j = { .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .keep = 1.0f / (1.0f - p_drop), .random = r,
-                .x = x, .src = src, .dst = dst, .edge = edge, .y = (float *)y, .stat = (float *)stat, .dy = dy,
-                .scratch = scratch, .dx = dx, .dsrc = dsrc, .ddst = ddst, .dedge = dedge,
+    job_t j = { .heads = heads,
+                .dim = dim,
+                .slope = slope,
+                .p_drop = p_drop,
+                .keep = 1.0f / (1.0f - p_drop),
+                .random = r,
+                .x = x,
+                .src = src,
+                .dst = dst,
+                .edge = edge,
+                .y = (float *)y,
+                .stat = (float *)stat,
+                .dy = dy,
+                .scratch = scratch,
+                .dx = dx,
+                .dsrc = dsrc,
+                .ddst = ddst,
+                .dedge = dedge,
                 .want_scores = dsrc || ddst || dedge };
     if (!dx && !j.want_scores) return;
     walk_heads(d, &m->fwd, &probs, j);
@@ -625,14 +686,18 @@ INLINE void v2_columns(const job_t *j, float ds, vf z, const float *att, float *
 
 static void v2_row_add(const job_t *j, int64_t row, int64_t e, const float *ds, float *acc)
 {
-    const float *l = head_row(j, j->x, j->m->idx[e]), *q = head_row(j, j->dst, row), *edge = edge_row(j, e);
+    const float *l = head_row(j, j->x, j->m->idx[e]), *q = head_row(j, j->dst, row),
+                *edge = edge_row(j, e);
     for (int64_t h = 0; h < j->t.heads; h++) {
         int64_t at = h * j->dim + j->t.col, i = 0, n = j->t.cols;
         const float *att = j->att + j->t.head * j->dim + at, *eh = edge ? edge + at : NULL;
         float *dq = acc + h * j->t.pad, *datt = acc + TILE + h * j->t.pad;
         float *dedge = j->dedge ? j->dedge + (e * j->heads + j->t.head) * j->dim + at : NULL;
-        for (; i + W <= n; i += W) v2_columns(j, ds[h], v2_z(l + at, q + at, eh, i, W), att, dq, datt, dedge, i, W);
-        if (i < n) v2_columns(j, ds[h], v2_z(l + at, q + at, eh, i, n - i), att, dq, datt, dedge, i, n - i);
+        for (; i + W <= n; i += W)
+            v2_columns(j, ds[h], v2_z(l + at, q + at, eh, i, W), att, dq, datt, dedge, i, W);
+        if (i < n)
+            v2_columns(j, ds[h], v2_z(l + at, q + at, eh, i, n - i), att, dq, datt, dedge, i,
+                       n - i);
     }
 }
 
@@ -663,7 +728,8 @@ static void v2_row_done(const void *job, int64_t row, float *acc, float *total)
     if (total) acc_add(total, acc + TILE, n);
     if (!j->ddst) return;
     for (int64_t h = 0; h < j->t.heads; h++)
-        blend(j->ddst + (row * j->heads + j->t.head + h) * j->dim + j->t.col, 1.0f, acc + h * j->t.pad, j->t.cols);
+        blend(j->ddst + (row * j->heads + j->t.head + h) * j->dim + j->t.col, 1.0f,
+              acc + h * j->t.pad, j->t.cols);
 }
 
 /* By source j: p drop of the entries b..b+n, recomputed, into flat. */
@@ -681,7 +747,8 @@ static void v2_source_weights(const job_t *j, int64_t row, int64_t b, int64_t n,
         ask_scratch(j, b + k);
         for (int64_t h = 0; h < hn; h++) {
             int64_t at = h * j->dim;
-            flat[k * hn + h] = v2_score(j, l + at, q + at, edge ? edge + at : NULL, att + at) - stat[h];
+            flat[k * hn + h] = v2_score(j, l + at, q + at, edge ? edge + at : NULL, att + at) -
+                               stat[h];
             share[k * hn + h] = stat[j->heads + h];
         }
         if (j->p_drop > 0.0f) {
@@ -691,7 +758,8 @@ static void v2_source_weights(const job_t *j, int64_t row, int64_t b, int64_t n,
     }
     acc_zero(flat + count, round_up(count) - count);
     acc_zero(share + count, round_up(count) - count);
-    for (int64_t i = 0; i < count; i += W) vf_store(flat + i, exp_down(vf_load(flat + i)) * vf_load(share + i));
+    for (int64_t i = 0; i < count; i += W)
+        vf_store(flat + i, exp_down(vf_load(flat + i)) * vf_load(share + i));
 }
 
 static void v2_source_add(const job_t *j, int64_t row, int64_t b, const float *weight, float *acc)
@@ -706,8 +774,10 @@ static void v2_source_add(const job_t *j, int64_t row, int64_t b, const float *w
         for (int64_t i = 0; i < j->t.cols; i += n) {
             n = least(j->t.cols - i, W);
             vf z = v2_z(l + at, q + at, edge ? edge + at : NULL, i, n);
-            vf dz = ds[h] * leaky_slope(z, j->slope) * (n == W ? vf_load(att + i) : vf_load_n(att + i, n));
-            vf_store(a + i, vf_load(a + i) + dz + weight[h] * (n == W ? vf_load(dy + i) : vf_load_n(dy + i, n)));
+            vf dz = ds[h] * leaky_slope(z, j->slope) *
+                    (n == W ? vf_load(att + i) : vf_load_n(att + i, n));
+            vf_store(a + i, vf_load(a + i) + dz +
+                                weight[h] * (n == W ? vf_load(dy + i) : vf_load_n(dy + i, n)));
         }
     }
 }
@@ -726,21 +796,37 @@ static void v2_source_span(const void *job, int64_t row, int64_t lo, int64_t hi,
 }
 
 static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
-                       float p_drop, nsm_random r,
-                       const float *l, const float *q, const float *edge, const float *att, const float *y,
-                       const float *stat, const float *dy, float *scratch, float *dl, float *dq, float *dedge, float *datt)
+                       float p_drop, nsm_random r, const float *l, const float *q,
+                       const float *edge, const float *att, const float *y, const float *stat,
+                       const float *dy, float *scratch, float *dl, float *dq, float *dedge,
+                       float *datt)
 {
     static const row_kernel by_row = { v2_row_span, v2_row_join, v2_row_done, NULL };
     static const row_kernel by_source = { v2_source_span, tile_join, source_done, NULL };
     float total[TILE];
-    job_t j = { .heads = heads, .dim = dim, .slope = slope, .p_drop = p_drop, .keep = 1.0f / (1.0f - p_drop), .random = r,
-                .x = l, .dst = q, .edge = edge, .att = att, .y = (float *)y, .stat = (float *)stat, .dy = dy,
-                .scratch = scratch, .dx = dl, .ddst = dq, .dedge = dedge };
+    job_t j = { .heads = heads,
+                .dim = dim,
+                .slope = slope,
+                .p_drop = p_drop,
+                .keep = 1.0f / (1.0f - p_drop),
+                .random = r,
+                .x = l,
+                .dst = q,
+                .edge = edge,
+                .att = att,
+                .y = (float *)y,
+                .stat = (float *)stat,
+                .dy = dy,
+                .scratch = scratch,
+                .dx = dl,
+                .ddst = dq,
+                .dedge = dedge };
     FOR_TILES(t, heads, dim) {
         j.t = t;
         j.m = &m->fwd;
         acc_zero(total, TILE);
-        walk(d, j.m, j.m->nnz * t.heads * t.cols * 8, &by_row, &j, t.heads * t.pad, datt ? total : NULL);
+        walk(d, j.m, j.m->nnz * t.heads * t.cols * 8, &by_row, &j, t.heads * t.pad,
+             datt ? total : NULL);
         for (int64_t h = 0; datt && h < t.heads; h++)
             blend(datt + (t.head + h) * dim + t.col, 1.0f, total + h * t.pad, t.cols);
         j.m = &m->bwd;

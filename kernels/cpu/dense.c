@@ -522,9 +522,11 @@ static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64
         best_of_columns(d, outer, n, inner, sign, x, y, arg);
 }
 
-static void reduce_back(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg, const float *dy, float *dx)
+static void reduce_back(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg,
+                        const float *dy, float *dx)
 {
-    FOR_BLOCKS(d, outer * inner) for (int64_t i = BLOCK_START, end = BLOCK_END(outer * inner); i < end; i++)
+    FOR_BLOCKS(d, outer * inner)
+    for (int64_t i = BLOCK_START, end = BLOCK_END(outer * inner); i < end; i++)
         dx[(i / inner * n + arg[i]) * inner + i % inner] += dy[i];
 }
 

@@ -94,8 +94,19 @@ static inline vf quick_gelu_back(vf x, vf dy)
     F(IDENTITY, x, dy)
 
 #define UNARY_LOOPS(name, value, slope) \
-    static inline vf name##_value(vf x, vf a, vf b) { (void)a; (void)b; return value; } \
-    static inline vf name##_slope(vf x, vf dy, vf a, vf b) { (void)x; (void)a; (void)b; return slope; } \
+    static inline vf name##_value(vf x, vf a, vf b) \
+    { \
+        (void)a; \
+        (void)b; \
+        return value; \
+    } \
+    static inline vf name##_slope(vf x, vf dy, vf a, vf b) \
+    { \
+        (void)x; \
+        (void)a; \
+        (void)b; \
+        return slope; \
+    } \
     static void name##_run(int64_t n, float a, float b, const float *x, float *y) \
     { \
         vf va = vf_set(a), vb = vf_set(b); \
@@ -120,7 +131,8 @@ UNARY(UNARY_LOOPS)
 
 static const struct {
     void (*run)(int64_t n, float a, float b, const float *x, float *y);
-    void (*back)(int64_t n, float a, float b, const float *x, const float *dy, float beta, float *dx);
+    void (*back)(int64_t n, float a, float b, const float *x, const float *dy, float beta,
+                 float *dx);
 } unaries[NSMI_UNARIES] = {
 #define UNARY_ENTRY(name, value, slope) [NSMI_##name] = { name##_run, name##_back },
     UNARY(UNARY_ENTRY)
@@ -185,16 +197,13 @@ static inline vf operand(const float *p, int64_t stride, int64_t i, int64_t k)
     })
 
 #define BINARY_LOOPS(name, value, slope_a, slope_b) \
-    static void name##_run(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, float *y) \
+    static void name##_run(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, \
+                           float *y) \
     { \
-        if (sa == 1 && sb == 1) \
-            BINARY_RUN(value, 1, 1); \
-        else if (sa == 1 && sb == 0) \
-            BINARY_RUN(value, 1, 0); \
-        else if (sa == 0 && sb == 1) \
-            BINARY_RUN(value, 0, 1); \
-        else \
-            BINARY_RUN(value, sa, sb); \
+        if (sa == 1 && sb == 1) BINARY_RUN(value, 1, 1); \
+        else if (sa == 1 && sb == 0) BINARY_RUN(value, 1, 0); \
+        else if (sa == 0 && sb == 1) BINARY_RUN(value, 0, 1); \
+        else BINARY_RUN(value, sa, sb); \
     } \
     static void name##_back(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, \
                             const float *pdy, float *da, float *db) \
@@ -267,13 +276,15 @@ static inline void broadcast_at(const broadcast *c, int64_t r, int64_t *a, int64
  * inner strides are sa and sb. */
 #define FOR_RUNS(c) \
     int64_t sa = c.rank ? c.as[c.rank - 1] : 0, sb = c.rank ? c.bs[c.rank - 1] : 0; \
-    _Pragma("omp parallel for num_threads(nsmi_team(d, c.n)) schedule(static)") \
-    for (int64_t task = 0; task < nsmi_blocks(c.rows, c.row_block) * c.pieces; task++) \
-        for (int64_t r = task / c.pieces * c.row_block, first = task % c.pieces * c.piece, oa, ob, at, n; \
-             r < nsmi_block_end(task / c.pieces, c.row_block, c.rows) && \
-             (broadcast_at(&c, r, &oa, &ob), oa += first * sa, ob += first * sb, at = r * c.inner + first, \
-             n = nsmi_block_end(task % c.pieces, c.piece, c.inner) - first, true); \
-             r++)
+    _Pragma("omp parallel for num_threads(nsmi_team(d, c.n)) schedule(static)") for ( \
+        int64_t task = 0; task < nsmi_blocks(c.rows, c.row_block) * c.pieces; \
+        task++) for (int64_t r = task / c.pieces * c.row_block, first = task % c.pieces * c.piece, \
+                     oa, ob, at, n; \
+                     r < nsmi_block_end(task / c.pieces, c.row_block, c.rows) && \
+                     (broadcast_at(&c, r, &oa, &ob), oa += first * sa, ob += first * sb, \
+                      at = r * c.inner + first, \
+                      n = nsmi_block_end(task % c.pieces, c.piece, c.inner) - first, true); \
+                     r++)
 
 static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
                    nsmi_strides as, const float *b, nsmi_strides bs, float *y)

@@ -39,7 +39,8 @@ typedef struct {
 static void pack_panel(const product *p, const tile_panels *s, int64_t j, int64_t j0, int64_t n,
                        int64_t k0, int64_t depth, float *packed)
 {
-    tile_pack_panel(p->b + (p->tb ? j0 * p->ldb + k0 : k0 * p->ldb + j0), p->ldb, p->tb, s, j, n, depth, packed);
+    tile_pack_panel(p->b + (p->tb ? j0 * p->ldb + k0 : k0 * p->ldb + j0), p->ldb, p->tb, s, j, n,
+                    depth, packed);
 }
 
 /* Rows i.. of op(A) = A transposed: groups of 8, [groups, depth, 8], zeros past the last row. */

@@ -1,7 +1,8 @@
 /* kernels/cpu/loss.c - Cross entropy and its gradient, with PyTorch's semantics.
  *
  * Per row, with class weights w, smoothing e, C classes, p = softmax of the logits x:
- *   index y:      loss = (1 - e) w[y] (-log p[y]) + e / C sum over c of w[c] (-log p[c]), weight w[y]
+ *   index y:      loss = (1 - e) w[y] (-log p[y]) + e / C sum over c of w[c] (-log p[c]), weight
+ *   w[y]
  *   probability:  loss = sum over c of w[c] q[c] (-log p[c]), q = (1 - e) prob + e / C,    weight 1
  * both times the row's own weight.  -log p[c] = lse - x[c], so all terms are sums of x, weighted.
  *
@@ -147,7 +148,8 @@ static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, in
 /* dx = slope (all p - coefficients), all their sum. */
 static void group_back(const group *g, const float *lse, const float *dloss, float beta, float *dx)
 {
-    vf w = vf_get(g->weight, g->rows), slope = w * vf_get(dloss, g->rows), sums = vf_get(lse, g->rows);
+    vf w = vf_get(g->weight, g->rows), slope = w * vf_get(dloss, g->rows),
+       sums = vf_get(lse, g->rows);
     vf all = (1 - g->o.label_smoothing) * vf_get(g->label, g->rows), t[W], q[W];
     vi skipped = w == 0;
     bool spreads = is_spread(g);

@@ -363,8 +363,8 @@ static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t
 
 /* ---- rows by index ---- */
 
-static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index, const float *x,
-                   float *y)
+static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index,
+                   const float *x, float *y)
 {
     (void)rows; /* the op has looked at every index */
     int64_t size = nsmi_block_rows(cols);

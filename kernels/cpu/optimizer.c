@@ -65,8 +65,10 @@ static void update(nsm_device *d, const nsmi_step *s, int64_t count, const nsmi_
             for (int64_t i = 0; i < p->n; i += NSMI_BLOCK, seen++) {
                 if (seen % team != turn) continue;
                 int64_t n = p->n - i < NSMI_BLOCK ? p->n - i : NSMI_BLOCK;
-                rules[s->rule][has_options(s)](&k, n, p->w + i, p->g + i, p->s[0] ? p->s[0] + i : NULL,
-                               p->s[1] ? p->s[1] + i : NULL, p->s[2] ? p->s[2] + i : NULL);
+                rules[s->rule][has_options(s)](&k, n, p->w + i, p->g + i,
+                                               p->s[0] ? p->s[0] + i : NULL,
+                                               p->s[1] ? p->s[1] + i : NULL,
+                                               p->s[2] ? p->s[2] + i : NULL);
             }
         }
     }

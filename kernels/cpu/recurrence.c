@@ -1,25 +1,30 @@
-/* kernels/cpu/recurrence.c - Linear recurrences over heads, chunk by chunk: linear attention and its kin.
+/* kernels/cpu/recurrence.c - Linear recurrences over heads, chunk by chunk: linear attention and
+ * its kin.
  *
- *   S_t = Diag(w_t) S_{t-1} + k_t v_t'      o_t = scale S_t' q_t      (S [D, E], formulas in backend.h)
+ *   S_t = Diag(w_t) S_{t-1} + k_t v_t'      o_t = scale S_t' q_t      (S [D, E], formulas in
+ *   backend.h)
  *
- * A chunk of NSMI_CHUNK tokens is taken at once, as in the chunkwise forms of RetNet (arXiv:2307.08621),
- * GLA (arXiv:2312.06635) and Mamba-2 (arXiv:2405.21060): what came before the chunk is read through S,
- * what stands in it through a triangle of scores; all of it products of small matrices (tile.h) and
- * fading sums (decay.h).  With S, S' the states before and after, P(j, i) the decay from j to i:
+ * A chunk of NSMI_CHUNK tokens is taken at once, as in the chunkwise forms of RetNet
+ * (arXiv:2307.08621), GLA (arXiv:2312.06635) and Mamba-2 (arXiv:2405.21060): what came before the
+ * chunk is read through S, what stands in it through a triangle of scores; all of it products of
+ * small matrices (tile.h) and fading sums (decay.h).  With S, S' the states before and after, P(j,
+ * i) the decay from j to i:
  *
  *   O = scale (Q~ S + A V),  A_ij = q_i . P(j, i) k_j        S' = P(0, m) S + K^' V
  *
- * Q~ is Q faded from the chunk's start, K^ is K faded to its end.  A token that first reads the state
- * by a vector a_t and writes what it found back by b_t (delta rule: a = -beta k, b = k, RWKV-7: any two)
- * writes w_t, which the tokens of a chunk owe each other: W = E + A_ab W with A_ab strictly lower, solved
- * by forward substitution (the UT transform of arXiv:2406.06484), by blocks of products.
+ * Q~ is Q faded from the chunk's start, K^ is K faded to its end.  A token that first reads the
+ * state by a vector a_t and writes what it found back by b_t (delta rule: a = -beta k, b = k,
+ * RWKV-7: any two) writes w_t, which the tokens of a chunk owe each other: W = E + A_ab W with A_ab
+ * strictly lower, solved by forward substitution (the UT transform of arXiv:2406.06484), by blocks
+ * of products.
  *
- * With decays on the values' columns (the first pass of gated slot attention, arXiv:2409.07146) it is O
+ * With decays on the values' columns (the first pass of gated slot attention, arXiv:2409.07146) it
+ * is O
  * that fades: O_i = sum over j of (q_i . k_j) P(j, i) v_j + P(0, i) S' q_i.
  *
- * Backward goes over the chunks from the last, with the states before each kept by forward and all else
- * computed anew.  A log decay's gradient is sum over what it fades: every reader x adds x dx, every
- * written y takes y dy, and the state after the chunk S' dS'; summed from the chunk's end.
+ * Backward goes over the chunks from the last, with the states before each kept by forward and all
+ * else computed anew.  A log decay's gradient is sum over what it fades: every reader x adds x dx,
+ * every written y takes y dy, and the state after the chunk S' dS'; summed from the chunk's end.
  *
  * A task is a head of a row of the batch, alone: nothing depends on the threads. */
 #include "kernels/cpu/decay.h"
@@ -28,7 +33,8 @@ enum { FEW = 4, BLOCK = 16, MATRIX = CHUNK * CHUNK, MOST = NSMI_RECURRENCE_MOST 
 
 typedef nsmi_recurrence_values values;
 
-/* One head of one row of the batch, and the buffers of its thread.  Rows are padded with zeros to whole vectors. */
+/* One head of one row of the batch, and the buffers of its thread.  Rows are padded with zeros to
+ * whole vectors. */
 typedef struct {
     const nsmi_recurrence *r;
     const values *in;
@@ -37,10 +43,12 @@ typedef struct {
     bool pairs, solves, by_value;
     decays fade;
     float *q, *k, *a, *bb, *dq, *dk, *da, *db, *x; /* [CHUNK, ld] */
-    float *v, *w, *e, *o, *dv, *dw;                /* [CHUNK, le]; v with beta, w what the solving gives */
+    /* [CHUNK, le]; v with beta, w what the solving gives */
+    float *v, *w, *e, *o, *dv, *dw;
     float *aqk, *aqb, *aak, *aab, *d1;             /* [CHUNK, CHUNK] */
     float *state, *ps, *pv, *pw, *pd;              /* packings */
-    float *ds, *g, *dg;                            /* gradient of the state; log decays; their gradient [CHUNK + 1] rows */
+    /* gradient of the state; log decays; their gradient [CHUNK + 1] rows */
+    float *ds, *g, *dg;
     float own[CHUNK];                              /* gradient of a token's score with itself */
 } work;
 
@@ -70,8 +78,10 @@ static void carve(work *c, nsm_device *d, const nsmi_recurrence *r, const values
     float **faded[] = { &s->w, &s->start, &s->end, &s->rows, &s->packed, &c->g };
     float **few[] = { &s->before, &s->after, &s->block_rows };
     int64_t rows = c->ld > c->le ? c->ld : c->le;
-    for (size_t i = 0; i < sizeof by_key / sizeof *by_key; i++) *by_key[i] = take(&at, CHUNK * c->ld);
-    for (size_t i = 0; i < sizeof by_value / sizeof *by_value; i++) *by_value[i] = take(&at, CHUNK * c->le);
+    for (size_t i = 0; i < sizeof by_key / sizeof *by_key; i++)
+        *by_key[i] = take(&at, CHUNK * c->ld);
+    for (size_t i = 0; i < sizeof by_value / sizeof *by_value; i++)
+        *by_value[i] = take(&at, CHUNK * c->le);
     for (size_t i = 0; i < sizeof square / sizeof *square; i++) *square[i] = take(&at, MATRIX);
     for (size_t i = 0; i < sizeof faded / sizeof *faded; i++) *faded[i] = take(&at, CHUNK * rows);
     for (size_t i = 0; i < sizeof few / sizeof *few; i++) *few[i] = take(&at, BLOCKS * rows);
@@ -94,7 +104,8 @@ static int64_t row_at(const work *c, int64_t t, int64_t heads, int64_t size)
     return ((c->b * c->r->n + t) * heads + c->h * heads / c->r->heads) * size;
 }
 
-static void load(const work *c, const float *from, int64_t heads, int64_t size, float scale, float *to)
+static void load(const work *c, const float *from, int64_t heads, int64_t size, float scale,
+                 float *to)
 {
     int64_t ld = tile_width(size);
     for (int64_t i = 0; i < CHUNK; i++) {
@@ -115,14 +126,16 @@ static void add_out(const work *c, const float *x, int64_t size, float scale, fl
     int64_t ld = tile_width(size);
     for (int64_t i = 0; to && i < c->m; i++) {
         float *row = to + row_at(c, c->t0 + i, c->r->heads, size);
-        VF_EACH(j, lanes, size, vf_put(row + j, vf_get(row + j, lanes) + scale * vf_load(x + i * ld + j), lanes););
+        VF_EACH(j, lanes, size,
+                vf_put(row + j, vf_get(row + j, lanes) + scale * vf_load(x + i * ld + j), lanes););
     }
 }
 
 static const float *decay_row(const work *c, int64_t t)
 {
     int64_t size = c->fade.vector ? c->fade.d : 1, heads = c->r->g_heads;
-    return c->in->g + (c->r->g_constant ? c->h * heads / c->r->heads * size : row_at(c, t, heads, size));
+    return c->in->g +
+           (c->r->g_constant ? c->h * heads / c->r->heads * size : row_at(c, t, heads, size));
 }
 
 static void load_decays(work *c)
@@ -143,7 +156,10 @@ static void load_decays(work *c)
     decay_vector(s, c->g);
 }
 
-static float beta_at(const work *c, int64_t i) { return c->in->beta[row_at(c, c->t0 + i, c->r->heads, 1)]; }
+static float beta_at(const work *c, int64_t i)
+{
+    return c->in->beta[row_at(c, c->t0 + i, c->r->heads, 1)];
+}
 
 static void open_chunk(work *c, int64_t t0, int64_t m)
 {
@@ -190,7 +206,8 @@ static void pack_rows(const float *x, int64_t i0, int64_t rows, int64_t m, int64
     for (int64_t v = 0; v < n / W; v++) {
         int64_t width;
         float *to = packed_at(packed, n, m, v, &width);
-        for (int64_t i = i0; i < i0 + rows; i++) vf_store(to + i * width, vf_load(x + i * n + v * W));
+        for (int64_t i = i0; i < i0 + rows; i++)
+            vf_store(to + i * width, vf_load(x + i * n + v * W));
     }
 }
 
@@ -200,14 +217,16 @@ static void solve(const work *c, const float *a, bool turned, float *y, float *p
     int32_t first[GROUPS], last[GROUPS];
     int64_t blocks = nsmi_blocks(c->m, BLOCK);
     for (int64_t at = 0; at < blocks; at++) {
-        int64_t i0 = (turned ? blocks - 1 - at : at) * BLOCK, rows = c->m - i0 < BLOCK ? c->m - i0 : BLOCK;
+        int64_t i0 = (turned ? blocks - 1 - at : at) * BLOCK,
+                rows = c->m - i0 < BLOCK ? c->m - i0 : BLOCK;
         for (int g = 0; g < GROUPS; g++) {
             first[g] = turned ? (int32_t)(i0 + rows) : 0;
             last[g] = turned ? (int32_t)c->m : (int32_t)i0;
         }
         if (at > 0)
-            tile_run(&(tile_product){ turned ? a + i0 : a + i0 * CHUNK, CHUNK, turned, packed, rows, c->le, c->m, 1, 1, y + i0 * c->le, c->le,
-                                      first, last, false });
+            tile_run(&(tile_product){ turned ? a + i0 : a + i0 * CHUNK, CHUNK, turned, packed, rows,
+                                      c->le, c->m, 1, 1, y + i0 * c->le, c->le, first, last,
+                                      false });
         for (int64_t n = 1; n < rows; n++) {
             int64_t i = turned ? i0 + rows - 1 - n : i0 + n;
             float *yi = y + i * c->le;
@@ -215,7 +234,8 @@ static void solve(const work *c, const float *a, bool turned, float *y, float *p
                 int64_t j = turned ? i0 + rows - 1 - l : i0 + l;
                 vf f = vf_set(turned ? a[j * CHUNK + i] : a[i * CHUNK + j]);
                 const float *yj = y + j * c->le;
-                for (int64_t e = 0; e < c->le; e += W) vf_store(yi + e, vf_load(yi + e) + f * vf_load(yj + e));
+                for (int64_t e = 0; e < c->le; e += W)
+                    vf_store(yi + e, vf_load(yi + e) + f * vf_load(yj + e));
             }
         }
         pack_rows(y, i0, rows, c->m, c->le, packed);
@@ -316,7 +336,8 @@ static void add_read(const work *c, const float *s, const float *x, bool fades, 
         const decays *f = &c->fade;
         vf scale = vf_set(x[d] * (!fades ? 1 : f->vector ? f->w[d] : f->total));
         const float *row = s + d * c->r->dv;
-        VF_EACH(j, lanes, c->r->dv, vf_store(to + j, vf_load(to + j) + scale * vf_get(row + j, lanes)););
+        VF_EACH(j, lanes, c->r->dv,
+                vf_store(to + j, vf_load(to + j) + scale * vf_get(row + j, lanes)););
     }
 }
 
@@ -333,10 +354,12 @@ static void token(work *c, float *s)
     const float *v = c->solves && !c->pairs ? w : c->v;
     float own = c->in->bonus ? bonus_score(c, 0) : 0;
     for (int64_t d = 0; d < c->r->dk; d++) {
-        vf q = vf_set(c->q[d]), k = vf_set(c->k[d]), b = vf_set(c->pairs ? c->bb[d] : 0), all = vf_set(f->vector && !c->by_value ? f->w[d] : f->total);
+        vf q = vf_set(c->q[d]), k = vf_set(c->k[d]), b = vf_set(c->pairs ? c->bb[d] : 0),
+           all = vf_set(f->vector && !c->by_value ? f->w[d] : f->total);
         float *row = s + d * c->r->dv;
         VF_EACH(j, lanes, c->r->dv, {
-            vf x = vf_get(row + j, lanes), y = x * (c->by_value ? vf_load(f->w + j) : all) + k * vf_load(v + j);
+            vf x = vf_get(row + j, lanes),
+               y = x * (c->by_value ? vf_load(f->w + j) : all) + k * vf_load(v + j);
             if (c->pairs) y += b * vf_load(w + j);
             vf_put(row + j, y, lanes);
             vf_store(o + j, vf_load(o + j) + q * (c->r->before ? x : y));
@@ -358,8 +381,10 @@ static int64_t chunks_of(int64_t n) { return nsmi_blocks(n, CHUNK); }
 static void forward_task(work *c, float *o, float *s1, float *states)
 {
     const nsmi_recurrence *r = c->r;
-    const int64_t size = r->dk * r->dv, task = c->b * r->heads + c->h, n = nsmi_length(r->length, c->b, r->n);
-    float *last = s1 + task * size, *now = states ? states + task * (chunks_of(r->n) + 1) * size : last;
+    const int64_t size = r->dk * r->dv, task = c->b * r->heads + c->h,
+                  n = nsmi_length(r->length, c->b, r->n);
+    float *last = s1 + task * size,
+          *now = states ? states + task * (chunks_of(r->n) + 1) * size : last;
     if (c->in->s0) memcpy(now, c->in->s0 + task * size, (size_t)size * sizeof *now);
     else clear(now, size);
     for (int64_t t = 0; t < n; t += c->m) {
@@ -378,9 +403,13 @@ static void forward_task(work *c, float *o, float *s1, float *states)
     if (now != last) memcpy(last, now, (size_t)size * sizeof *now);
 }
 
-static int64_t work_of(const nsmi_recurrence *r) { return r->batch * r->n * r->heads * (r->dk * r->dv / 4 + CHUNK * (r->dk + r->dv) / 8); }
+static int64_t work_of(const nsmi_recurrence *r)
+{
+    return r->batch * r->n * r->heads * (r->dk * r->dv / 4 + CHUNK * (r->dk + r->dv) / 8);
+}
 
-static void recurrence(nsm_device *d, const nsmi_recurrence *r, const values *in, float *o, float *s1, float *states)
+static void recurrence(nsm_device *d, const nsmi_recurrence *r, const values *in, float *o,
+                       float *s1, float *states)
 {
     int64_t tasks = r->batch * r->heads;
 #pragma omp parallel for schedule(dynamic) num_threads(nsmi_team(d, work_of(r)))
@@ -393,14 +422,16 @@ static void recurrence(nsm_device *d, const nsmi_recurrence *r, const values *in
 
 /* ---- backward ---- */
 
-/* dx = P(0, i) (y S') for the readers x, where y is the gradient of what they read; ps: S turned, packed. */
+/* dx = P(0, i) (y S') for the readers x, where y is the gradient of what they read; ps: S turned,
+ * packed. */
 static void reader_back(work *c, const float *y, bool early, float *dx)
 {
     multiply(y, c->le, false, c->ps, c->m, c->ld, c->r->dv, 0, c->x, c->ld);
     fade_in(&c->fade, c->x, early, false, dx);
 }
 
-/* dy (written or added to) = P(j, m) (w dS') for what was written with the values w; ps: dS turned, packed. */
+/* dy (written or added to) = P(j, m) (w dS') for what was written with the values w; ps: dS turned,
+ * packed. */
 static void writer_back(work *c, const float *w, bool add, float *dy)
 {
     multiply(w, c->le, false, c->ps, c->m, c->ld, c->r->dv, 0, c->x, c->ld);
@@ -423,9 +454,13 @@ static void triangle_back(work *c, const float *x, const float *y, bool strict, 
 }
 
 /* A packing of S or dS, turned: [E, D] */
-static void pack_state_turned(work *c, const float *s) { tile_pack(s, c->r->dv, true, c->r->dk, c->r->dv, c->ps); }
+static void pack_state_turned(work *c, const float *s)
+{
+    tile_pack(s, c->r->dv, true, c->r->dk, c->r->dv, c->ps);
+}
 
-/* Gradients of the solved: dw, that of what was written, becomes that of E; then of a, b (or k) and the state. */
+/* Gradients of the solved: dw, that of what was written, becomes that of E; then of a, b (or k) and
+ * the state. */
 static void solved_back(work *c, const float *s0)
 {
     const decays *s = &c->fade;
@@ -469,7 +504,8 @@ static void backward_chunk(work *c, const float *s0)
     state_back(c, c->q, early, c->pd);
     pack_state_turned(c, s0);
     reader_back(c, c->o, early, c->dq);
-    for (int64_t i = 0; c->in->bonus && i < c->m; i++) c->own[i] = dot(c->o + i * c->le, c->v + i * c->le, c->le);
+    for (int64_t i = 0; c->in->bonus && i < c->m; i++)
+        c->own[i] = dot(c->o + i * c->le, c->v + i * c->le, c->le);
     triangle_back(c, c->o, mine, early, c->d1);
     decay_scores_back(s, c->q, c->k, early, c->d1, c->dq, c->dk);
     if (c->pairs) {
@@ -504,8 +540,10 @@ static void backward_by_value(work *c, const float *s0)
     multiply(c->q, c->ld, true, c->pd, c->r->dk, c->r->dv, c->m, 1, ds, c->r->dv);
 }
 
-/* dg: row i + 1 what tokens after i's decay read, row i what is read early; minus what was written. */
-static void add_decay(work *c, const float *x, const float *dx, int64_t ld, int64_t shift, float sign)
+/* dg: row i + 1 what tokens after i's decay read, row i what is read early; minus what was
+ * written. */
+static void add_decay(work *c, const float *x, const float *dx, int64_t ld, int64_t shift,
+                      float sign)
 {
     for (int64_t i = 0; i < c->m; i++) {
         if (!c->fade.vector) {
@@ -513,7 +551,9 @@ static void add_decay(work *c, const float *x, const float *dx, int64_t ld, int6
             continue;
         }
         float *to = c->dg + (i + shift) * ld;
-        for (int64_t j = 0; j < ld; j += W) vf_store(to + j, vf_load(to + j) + sign * vf_load(x + i * ld + j) * vf_load(dx + i * ld + j));
+        for (int64_t j = 0; j < ld; j += W)
+            vf_store(to + j,
+                     vf_load(to + j) + sign * vf_load(x + i * ld + j) * vf_load(dx + i * ld + j));
     }
 }
 
@@ -591,10 +631,12 @@ static void add_decays(work *c)
     if (c->pairs) add_decay(c, c->bb, c->db, c->ld, 1, -1);
 }
 
-static void backward_task(work *c, const float *states, const float *dout, const float *ds1, const nsmi_recurrence_grads *to)
+static void backward_task(work *c, const float *states, const float *dout, const float *ds1,
+                          const nsmi_recurrence_grads *to)
 {
     const nsmi_recurrence *r = c->r;
-    const int64_t size = r->dk * r->dv, task = c->b * r->heads + c->h, n = nsmi_length(r->length, c->b, r->n);
+    const int64_t size = r->dk * r->dv, task = c->b * r->heads + c->h,
+                  n = nsmi_length(r->length, c->b, r->n);
     const float *kept = states + task * (chunks_of(r->n) + 1) * size;
     if (ds1) memcpy(c->ds, ds1 + task * size, (size_t)size * sizeof *c->ds);
     else clear(c->ds, size);
@@ -624,8 +666,9 @@ static void backward_task(work *c, const float *states, const float *dout, const
     for (int64_t i = 0; to->s0 && i < size; i++) to->s0[task * size + i] += c->ds[i];
 }
 
-static void recurrence_back(nsm_device *d, const nsmi_recurrence *r, const values *in, const float *states, const float *dout,
-                            const float *ds1, const nsmi_recurrence_grads *to)
+static void recurrence_back(nsm_device *d, const nsmi_recurrence *r, const values *in,
+                            const float *states, const float *dout, const float *ds1,
+                            const nsmi_recurrence_grads *to)
 {
     int64_t tasks = r->batch * r->heads;
 #pragma omp parallel for schedule(dynamic) num_threads(nsmi_team(d, 3 * work_of(r)))

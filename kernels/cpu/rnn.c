@@ -1,15 +1,17 @@
 /* kernels/cpu/rnn.c - LSTM and GRU over a whole sequence in one direction.
  *
- * The recurrent weights are packed once, by blocks of units with all their gates side by side, so that
- * a thread that owns a block has its share in its own cache for all steps.  A step is a product of
- * the batch's hidden rows with a block, and the gates' arithmetic on what comes out of it, while it is
- * in registers.  With several groups of rows each thread takes a group through all steps; else, if a step is
- * much work, threads share its blocks and meet once a step (twice backward).
+ * The recurrent weights are packed once, by blocks of units with all their gates side by side, so
+ * that a thread that owns a block has its share in its own cache for all steps.  A step is a
+ * product of the batch's hidden rows with a block, and the gates' arithmetic on what comes out of
+ * it, while it is in registers.  With several groups of rows each thread takes a group through all
+ * steps; else, if a step is much work, threads share its blocks and meet once a step (twice
+ * backward).
  * Letters: B batch, n steps, H units, G gates (4 of an LSTM, 3 of a GRU); u a block of W units. */
 #include "kernels/cpu/cpu.h"
 
 #define INLINE static inline __attribute__((always_inline))
-enum { GATES = 4, MEET = 1 << 20, WIDE = 4 }; /* MEET: products a step that are worth it; WIDE: vectors of a block of columns, backward */
+/* MEET: products a step that are worth it; WIDE: vectors of a block of columns, backward */
+enum { GATES = 4, MEET = 1 << 20, WIDE = 4 };
 #if defined(__AVX512F__)
 enum { ROWS = 4 };            /* of the batch, at a time */
 #else
@@ -28,7 +30,8 @@ typedef struct {
 } job;
 
 /* sums[r][v] = over k of row[r][k] packed[k, v] */
-INLINE void products(const float *const *row, const int rows, const float *packed, int64_t depth, const int vectors, vf sums[ROWS][GATES])
+INLINE void products(const float *const *row, const int rows, const float *packed, int64_t depth,
+                     const int vectors, vf sums[ROWS][GATES])
 {
     vf even[ROWS][GATES], odd[GATES];
     int64_t k = 0;
@@ -36,7 +39,8 @@ INLINE void products(const float *const *row, const int rows, const float *packe
         odd[v] = vf_set(0);
         for (int r = 0; r < rows; r++) even[r][v] = vf_set(0);
     }
-    for (; rows == 1 && k + 1 < depth; k += 2, packed += 2 * vectors * W) { /* two chains of sums: one would wait for itself */
+    /* two chains of sums: one would wait for itself */
+    for (; rows == 1 && k + 1 < depth; k += 2, packed += 2 * vectors * W) {
         vf a = vf_set(row[0][k]), b = vf_set(row[0][k + 1]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
@@ -59,7 +63,8 @@ INLINE void products(const float *const *row, const int rows, const float *packe
         for (int r = 0; r < rows; r++) sums[r][v] = rows == 1 ? even[r][v] + odd[v] : even[r][v];
 }
 
-static inline void product_of(const float *const *row, int64_t rows, const float *packed, int64_t depth, int64_t vectors, vf sums[ROWS][GATES])
+static inline void product_of(const float *const *row, int64_t rows, const float *packed,
+                              int64_t depth, int64_t vectors, vf sums[ROWS][GATES])
 {
     if (vectors == 3) {
         if (rows == 1) products(row, 1, packed, depth, 3, sums);
@@ -73,7 +78,10 @@ static inline void product_of(const float *const *row, int64_t rows, const float
 static inline vf sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
 
 /* ---- where a step stands ---- */
-static int64_t length_of(const job *j, int64_t b) { return j->a->length ? j->a->length[b] : j->a->n; }
+static int64_t length_of(const job *j, int64_t b)
+{
+    return j->a->length ? j->a->length[b] : j->a->n;
+}
 static bool is_there(const job *j, int64_t b, int64_t t) { return t < length_of(j, b); }
 
 /* The hidden row that step t of row b begins from. */
@@ -91,16 +99,20 @@ static void pack_block(const job *j, int64_t u)
     float *to = j->packed + u * h * j->gates * W;
     for (int64_t k = 0; k < h; k++)
         for (int64_t g = 0; g < j->gates; g++)
-            for (int64_t l = 0; l < W; l++, to++) *to = u * W + l < h ? j->w[(g * h + u * W + l) * h + k] : 0;
+            for (int64_t l = 0; l < W; l++, to++)
+                *to = u * W + l < h ? j->w[(g * h + u * W + l) * h + k] : 0;
 }
 
 /* How the threads share the work; results are the same either way. */
 typedef struct { int64_t groups; bool by_group; int team; } sharing;
 static sharing sharing_of(const nsm_device *d, const job *j)
 {
-    int64_t groups = nsmi_blocks(j->a->batch, ROWS), step = j->a->batch * j->a->hidden * j->a->hidden * j->gates;
+    int64_t groups = nsmi_blocks(j->a->batch, ROWS),
+            step = j->a->batch * j->a->hidden * j->a->hidden * j->gates;
     bool by_group = groups > 1;
-    return (sharing){ groups, by_group, by_group || step >= MEET ? nsmi_team(d, step * (by_group ? j->a->n : 1)) : 1 };
+    return (sharing){ groups, by_group,
+                      by_group || step >= MEET ? nsmi_team(d, step * (by_group ? j->a->n : 1))
+                                               : 1 };
 }
 
 static int64_t time_of(const job *j, int64_t s) { return j->a->reverse ? j->a->n - 1 - s : s; }
@@ -113,7 +125,8 @@ static void lstm_spot(const job *j, const spot *s, const vf *sum)
     int64_t h = j->a->hidden, k = s->lanes;
     float *c = j->c + s->b * h + s->at;
     vf i = sigmoid(vf_get(s->gx, k) + sum[0]), f = sigmoid(vf_get(s->gx + h, k) + sum[1]);
-    vf g = vf_tanh(vf_get(s->gx + 2 * h, k) + sum[2]), o = sigmoid(vf_get(s->gx + 3 * h, k) + sum[3]);
+    vf g = vf_tanh(vf_get(s->gx + 2 * h, k) + sum[2]),
+       o = sigmoid(vf_get(s->gx + 3 * h, k) + sum[3]);
     vf cell = f * vf_get(c, k) + i * g;
     int64_t place = s->b * j->a->n + s->t;
     vf_put(c, cell, k);
@@ -152,7 +165,8 @@ static void forward_task(const job *j, int64_t t, int64_t b0, int64_t u)
     if (any) product_of(row, rows, j->packed + u * h * j->gates * W, h, j->gates, sums);
     for (int64_t r = 0; r < rows; r++) {
         int64_t b = b0 + r, place = b * j->a->n + t;
-        spot s = { b, t, u * W, h - u * W < W ? h - u * W : W, j->gx + place * j->gates * h + u * W };
+        spot s = { b, t, u * W, h - u * W < W ? h - u * W : W,
+                   j->gx + place * j->gates * h + u * W };
         if (!is_there(j, b, t)) vf_put(j->y + place * h + s.at, vf_set(0), s.lanes);
         else if (j->a->gru) gru_spot(j, &s, sums[r]);
         else lstm_spot(j, &s, sums[r]);
@@ -162,7 +176,8 @@ static void forward_task(const job *j, int64_t t, int64_t b0, int64_t u)
 static void last_row(const job *j, int64_t b, float *hn)
 {
     int64_t h = j->a->hidden, len = length_of(j, b);
-    const float *from = len == 0 ? (j->h0 ? j->h0 + b * h : j->zero) : j->y + (b * j->a->n + (j->a->reverse ? 0 : len - 1)) * h;
+    const float *from = len == 0 ? (j->h0 ? j->h0 + b * h : j->zero)
+                                 : j->y + (b * j->a->n + (j->a->reverse ? 0 : len - 1)) * h;
     memcpy(hn + b * h, from, (size_t)h * sizeof *hn);
 }
 
@@ -172,16 +187,24 @@ static void start_rows(float *to, const float *from, int64_t n)
     else memset(to, 0, (size_t)n * sizeof *to);
 }
 
-static job job_of(const nsmi_rnn *a, const float *w, const float *h0, const float *c0, float *scratch)
+static job job_of(const nsmi_rnn *a, const float *w, const float *h0, const float *c0,
+                  float *scratch)
 {
-    job j = { .a = a, .gates = a->gru ? 3 : 4, .blocks = nsmi_blocks(a->hidden, W), .w = w, .h0 = h0, .c0 = c0, .zero = scratch };
+    job j = { .a = a,
+              .gates = a->gru ? 3 : 4,
+              .blocks = nsmi_blocks(a->hidden, W),
+              .w = w,
+              .h0 = h0,
+              .c0 = c0,
+              .zero = scratch };
     j.packed = scratch + nsmi_blocks(a->hidden, W) * W;
     memset(j.zero, 0, (size_t)a->hidden * sizeof(float));
     return j;
 }
 
-static void rnn(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *w, const float *bias, const float *h0, const float *c0,
-                float *scratch, float *y, float *gates, float *c, float *hn, float *cn)
+static void rnn(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *w,
+                const float *bias, const float *h0, const float *c0, float *scratch, float *y,
+                float *gates, float *c, float *hn, float *cn)
 {
     job j = job_of(a, w, h0, c0, scratch);
     sharing how = sharing_of(d, &j);
@@ -198,7 +221,8 @@ static void rnn(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *
         for (int64_t u = 0; u < j.blocks; u++) pack_block(&j, u);
 #pragma omp for schedule(dynamic)
         for (int64_t r = 0; r < (how.by_group ? how.groups : 0); r++)
-            for (int64_t k = 0; k < a->n * j.blocks; k++) forward_task(&j, time_of(&j, k / j.blocks), r * ROWS, k % j.blocks);
+            for (int64_t k = 0; k < a->n * j.blocks; k++)
+                forward_task(&j, time_of(&j, k / j.blocks), r * ROWS, k % j.blocks);
         for (int64_t s = 0; s < (how.by_group ? 0 : a->n); s++) {
 #pragma omp for schedule(static)
             for (int64_t u = 0; u < j.blocks; u++) forward_task(&j, time_of(&j, s), 0, u);
@@ -220,10 +244,12 @@ static void pack_columns(const job *j, int64_t u)
 
 static void lstm_back_spot(const job *j, int64_t b, int64_t t, int64_t at, int64_t k)
 {
-    int64_t h = j->a->hidden, place = b * j->a->n + t, first = j->a->reverse ? length_of(j, b) - 1 : 0;
+    int64_t h = j->a->hidden, place = b * j->a->n + t,
+            first = j->a->reverse ? length_of(j, b) - 1 : 0;
     const float *gate = j->gates_read + place * GATES * h + at;
     float *dh = j->dh + b * h + at, *dc = j->dc + b * h + at, *dg = j->dg + place * GATES * h + at;
-    vf i = vf_get(gate, k), f = vf_get(gate + h, k), g = vf_get(gate + 2 * h, k), o = vf_get(gate + 3 * h, k);
+    vf i = vf_get(gate, k), f = vf_get(gate + h, k), g = vf_get(gate + 2 * h, k),
+       o = vf_get(gate + 3 * h, k);
     vf cell = vf_tanh(vf_get(j->c_read + place * h + at, k)), old = vf_set(0);
     if (t != first) old = vf_get(j->c_read + (place + (j->a->reverse ? 1 : -1)) * h + at, k);
     else if (j->c0) old = vf_get(j->c0 + b * h + at, k);
@@ -241,10 +267,14 @@ static void gru_back_spot(const job *j, int64_t b, int64_t t, int64_t at, int64_
 {
     int64_t h = j->a->hidden, place = b * j->a->n + t;
     const float *gate = j->gates_read + place * GATES * h + at;
-    float *dh = j->dh + b * h + at, *dg = j->dg + place * 3 * h + at, *dgh = j->dgh + place * 3 * h + at;
-    vf r = vf_get(gate, k), z = vf_get(gate + h, k), m = vf_get(gate + 2 * h, k), inner = vf_get(gate + 3 * h, k);
-    vf old = vf_get(before(j, j->y_read, b, t) + at, k), dy = vf_get(dh, k) + vf_get(j->dy + place * h + at, k);
-    vf dm = dy * (1.0f - z) * (1.0f - m * m), dr = dm * inner * r * (1.0f - r), dz = dy * (old - m) * z * (1.0f - z);
+    float *dh = j->dh + b * h + at, *dg = j->dg + place * 3 * h + at,
+          *dgh = j->dgh + place * 3 * h + at;
+    vf r = vf_get(gate, k), z = vf_get(gate + h, k), m = vf_get(gate + 2 * h, k),
+       inner = vf_get(gate + 3 * h, k);
+    vf old = vf_get(before(j, j->y_read, b, t) + at, k),
+       dy = vf_get(dh, k) + vf_get(j->dy + place * h + at, k);
+    vf dm = dy * (1.0f - z) * (1.0f - m * m), dr = dm * inner * r * (1.0f - r),
+       dz = dy * (old - m) * z * (1.0f - z);
     vf_put(dg, dr, k);
     vf_put(dg + h, dz, k);
     vf_put(dg + 2 * h, dm, k);
@@ -254,12 +284,14 @@ static void gru_back_spot(const job *j, int64_t b, int64_t t, int64_t at, int64_
     vf_put(dh, dy * z, k);
 }
 
-/* The gates' gradients of step t, block u; what goes on to the step before by way of the cell and the mix. */
+/* The gates' gradients of step t, block u; what goes on to the step before by way of the cell and
+ * the mix. */
 static void gates_task(const job *j, int64_t t, int64_t b, int64_t u)
 {
     int64_t h = j->a->hidden, at = u * W, k = h - at < W ? h - at : W, place = b * j->a->n + t;
     bool there = is_there(j, b, t);
-    vf_put(j->h_before + place * h + at, there ? vf_get(before(j, j->y_read, b, t) + at, k) : vf_set(0), k);
+    vf_put(j->h_before + place * h + at,
+           there ? vf_get(before(j, j->y_read, b, t) + at, k) : vf_set(0), k);
     if (there && j->a->gru) gru_back_spot(j, b, t, at, k);
     else if (there) lstm_back_spot(j, b, t, at, k);
     for (int64_t g = 0; !there && g < j->gates; g++) {
@@ -271,10 +303,12 @@ static void gates_task(const job *j, int64_t t, int64_t b, int64_t u)
 /* What goes on by way of the weights: dh += dgh w, a block of columns. */
 static void weights_task(const job *j, int64_t t, int64_t b0, int64_t u)
 {
-    int64_t h = j->a->hidden, depth = j->gates * h, rows = j->a->batch - b0 < ROWS ? j->a->batch - b0 : ROWS;
+    int64_t h = j->a->hidden, depth = j->gates * h,
+            rows = j->a->batch - b0 < ROWS ? j->a->batch - b0 : ROWS;
     const float *row[ROWS];
     vf sums[ROWS][GATES];
-    for (int64_t r = 0; r < ROWS; r++) row[r] = j->dgh + ((r < rows ? b0 + r : b0) * j->a->n + t) * depth;
+    for (int64_t r = 0; r < ROWS; r++)
+        row[r] = j->dgh + ((r < rows ? b0 + r : b0) * j->a->n + t) * depth;
     product_of(row, rows, j->packed + u * depth * WIDE * W, depth, WIDE, sums);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t v = 0; v < WIDE; v++) {
@@ -285,9 +319,10 @@ static void weights_task(const job *j, int64_t t, int64_t b0, int64_t u)
         }
 }
 
-static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const float *h0, const float *c0, const float *y, const float *gates,
-                     const float *c, const float *dy, const float *dhn, const float *dcn, float *scratch, float *dg, float *dgh,
-                     float *h_before, float *dh0, float *dc0)
+static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const float *h0,
+                     const float *c0, const float *y, const float *gates, const float *c,
+                     const float *dy, const float *dhn, const float *dcn, float *scratch, float *dg,
+                     float *dgh, float *h_before, float *dh0, float *dc0)
 {
     job j = job_of(a, w, h0, c0, scratch);
     int64_t columns = nsmi_blocks(a->hidden, WIDE * W);
@@ -310,7 +345,8 @@ static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const flo
 #pragma omp for schedule(dynamic)
         for (int64_t r = 0; r < (how.by_group ? how.groups : 0); r++)
             for (int64_t s = a->n - 1; s >= 0; s--) {
-                int64_t t = time_of(&j, s), end = (r + 1) * ROWS < a->batch ? (r + 1) * ROWS : a->batch;
+                int64_t t = time_of(&j, s),
+                        end = (r + 1) * ROWS < a->batch ? (r + 1) * ROWS : a->batch;
                 for (int64_t b = r * ROWS; b < end; b++)
                     for (int64_t u = 0; u < j.blocks; u++) gates_task(&j, t, b, u);
                 for (int64_t u = 0; u < columns; u++) weights_task(&j, t, r * ROWS, u);
@@ -318,7 +354,8 @@ static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const flo
         for (int64_t s = how.by_group ? -1 : a->n - 1; s >= 0; s--) {
             int64_t t = time_of(&j, s);
 #pragma omp for schedule(static)
-            for (int64_t k = 0; k < j.blocks * a->batch; k++) gates_task(&j, t, k % a->batch, k / a->batch);
+            for (int64_t k = 0; k < j.blocks * a->batch; k++)
+                gates_task(&j, t, k % a->batch, k / a->batch);
 #pragma omp for schedule(static)
             for (int64_t u = 0; u < columns; u++) weights_task(&j, t, 0, u);
         }

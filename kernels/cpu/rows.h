@@ -17,9 +17,11 @@ enum {
     LONG_ROW = 8192,
     PIECE = 2048,
     WAVE = 16,    /* pieces whose parts are held at a time */
-    TILE = 512,   /* columns that are accumulated at a time, each head's padded to a multiple of W */
+    /* columns that are accumulated at a time, each head's padded to a multiple of W */
+    TILE = 512,
     ACC = 2 * TILE,
-    SLOTS = 64,   /* parts of a sum over all rows; each is made by one thread, then they are added in order */
+    /* parts of a sum over all rows; each is made by one thread, then they are added in order */
+    SLOTS = 64,
     MAX_HEADS = 32,
     AHEAD = 16    /* entries between asking for a row of the other side and using it */
 };
@@ -28,7 +30,8 @@ typedef struct {
     void (*span)(const void *job, int64_t row, int64_t lo, int64_t hi, float *acc);
     void (*join)(const void *job, float *acc, const float *next);
     void (*done)(const void *job, int64_t row, float *acc, float *total); /* NULL: nothing */
-    void (*after)(const void *job, int64_t row, int64_t lo, int64_t hi, const float *acc); /* NULL: nothing */
+    /* NULL: nothing */
+    void (*after)(const void *job, int64_t row, int64_t lo, int64_t hi, const float *acc);
 } row_kernel;
 
 /* Rows first..last; long ones are left out. */
@@ -81,7 +84,8 @@ static inline void walk(const nsm_device *d, const nsm_csr_part *m, int64_t work
     int team = nsmi_team(d, work);
     if (!total) {
 #pragma omp parallel for schedule(dynamic) num_threads(team)
-        for (int64_t c = 0; c < m->chunks; c++) walk_rows(m, m->chunk[c], m->chunk[c + 1], k, job, NULL);
+        for (int64_t c = 0; c < m->chunks; c++)
+            walk_rows(m, m->chunk[c], m->chunk[c + 1], k, job, NULL);
     }
     float sum[SLOTS][TILE] __attribute__((aligned(64)));
     if (total) {
@@ -137,7 +141,8 @@ static inline bool next_tile(tile *t, int64_t heads, int64_t dim)
 }
 
 #define FOR_TILES(t, heads, dim) \
-    for (tile t = first_tile(heads, dim), *more = &t; more; more = next_tile(&t, heads, dim) ? &t : NULL)
+    for (tile t = first_tile(heads, dim), *more = &t; more; \
+         more = next_tile(&t, heads, dim) ? &t : NULL)
 
 /* ---- small pieces that kernels share ---- */
 static inline int64_t place(const nsm_csr_part *m, int64_t e) { return m->pos ? m->pos[e] : e; }
@@ -162,7 +167,8 @@ static inline void acc_add(float *acc, const float *next, int64_t n) /* n a mult
 static inline void blend(float *y, float beta, const float *v, int64_t n)
 {
     int64_t i = 0;
-    for (; i + W <= n; i += W) vf_store(y + i, beta != 0.0f ? vf_load(v + i) + beta * vf_load(y + i) : vf_load(v + i));
+    for (; i + W <= n; i += W)
+        vf_store(y + i, beta != 0.0f ? vf_load(v + i) + beta * vf_load(y + i) : vf_load(v + i));
     if (i < n) blend_n(y + i, beta, vf_load(v + i), n - i);
 }
 

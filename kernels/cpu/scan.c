@@ -1,10 +1,13 @@
-/* kernels/cpu/scan.c - Scans by channel: the selective scan of Mamba and the weighted sum of RWKV-4.
+/* kernels/cpu/scan.c - Scans by channel: the selective scan of Mamba and the weighted sum of
+ * RWKV-4.
  *
- * Lanes are channels, so a token's inputs are loaded as they stand; the state of a lane's channel is N
- * vectors in the first cache.  Nothing of size B n D N is made: forward for training keeps the states
- * before each NSMI_CHUNK of tokens, backward computes those within a chunk anew from the last chunk on.
- * Gradients of what all channels share (B, C of a token) leave a part for each block of channels, added
- * in order: the same for any number of threads.  Letters: B batch, n tokens, D channels, N states. */
+ * Lanes are channels, so a token's inputs are loaded as they stand; the state of a lane's channel
+ * is N vectors in the first cache.  Nothing of size B n D N is made: forward for training keeps the
+ * states before each NSMI_CHUNK of tokens, backward computes those within a chunk anew from the
+ * last chunk on. Gradients of what all channels share (B, C of a token) leave a part for each block
+ * of channels, added
+ * in order: the same for any number of threads.  Letters: B batch, n tokens, D channels, N
+ * states. */
 #include "kernels/cpu/cpu.h"
 
 enum { CHUNK = NSMI_CHUNK, VECTORS = 128 / W, MOST = NSMI_SCAN_MOST, AHEAD = 6, EXP_COST = 16 };
@@ -40,7 +43,10 @@ static inline void store_states(const span *p, const vf *from, bool add, float *
         }
 }
 
-static inline int64_t row_of(const span *p, int64_t t) { return (p->b * p->s->n + t) * p->s->channels + p->ch; }
+static inline int64_t row_of(const span *p, int64_t t)
+{
+    return (p->b * p->s->n + t) * p->s->channels + p->ch;
+}
 static inline const float *shared_row(const span *p, const float *x, int64_t t)
 {
     return x + ((p->b * p->s->n + t) * p->s->groups + p->g) * p->s->states;
@@ -60,16 +66,20 @@ static inline token load_token(const span *p, int64_t t, vf bias)
 }
 
 /* B or C of a token: its own numbers, or the channels' fixed ones. */
-static inline __attribute__((always_inline)) vf factor(bool fixed, const vf *own, const float *row, int64_t n)
+static inline __attribute__((always_inline)) vf factor(bool fixed, const vf *own, const float *row,
+                                                       int64_t n)
 {
     return fixed ? own[n] : vf_set(row[n]);
 }
 
-/* One token: s goes on; the sum over states of s C.  keep: where to leave s and its decays for backward, or NULL. */
-static inline __attribute__((always_inline)) vf step(const span *p, int64_t t, const token *k, const vf *a, const vf *b, const vf *c, bool fixed,
-                                                     vf *s, vf *keep)
+/* One token: s goes on; the sum over states of s C.  keep: where to leave s and its decays for
+ * backward, or NULL. */
+static inline __attribute__((always_inline)) vf step(const span *p, int64_t t, const token *k,
+                                                     const vf *a, const vf *b, const vf *c,
+                                                     bool fixed, vf *s, vf *keep)
 {
-    const float *brow = fixed ? NULL : shared_row(p, p->in->b, t), *crow = fixed ? NULL : shared_row(p, p->in->c, t);
+    const float *brow = fixed ? NULL : shared_row(p, p->in->b, t),
+                *crow = fixed ? NULL : shared_row(p, p->in->c, t);
     const int64_t states = p->s->states;
     vf y = vf_set(0), x = k->dt * k->u;
     for (int64_t n = 0; n < states; n++) {
@@ -84,7 +94,10 @@ static inline __attribute__((always_inline)) vf step(const span *p, int64_t t, c
     return y;
 }
 
-static inline vf channel_value(const span *p, const float *x) { return x ? vf_get(x + p->ch, p->lanes) : vf_set(0); }
+static inline vf channel_value(const span *p, const float *x)
+{
+    return x ? vf_get(x + p->ch, p->lanes) : vf_set(0);
+}
 
 static float *kept_at(const span *p, float *states, int64_t chunk)
 {
@@ -96,7 +109,8 @@ static void forward_span(const span *p, float *y, float *s1, float *states)
 {
     const nsmi_scan *k = p->s;
     const int64_t n = nsmi_length(k->length, p->b, k->n), size = k->channels * k->states;
-    vf a[MOST], b[MOST], c[MOST], s[MOST], bias = channel_value(p, p->in->bias), skip = channel_value(p, p->in->skip);
+    vf a[MOST], b[MOST], c[MOST], s[MOST], bias = channel_value(p, p->in->bias),
+                                           skip = channel_value(p, p->in->skip);
     load_states(p, p->in->a, a);
     if (k->fixed) {
         load_states(p, p->in->b, b);
@@ -105,9 +119,11 @@ static void forward_span(const span *p, float *y, float *s1, float *states)
     load_states(p, p->in->s0 ? p->in->s0 + p->b * size : NULL, s);
     for (int64_t t = 0; t < n; t++) {
         if (states && t % CHUNK == 0)
-            for (int64_t i = 0; i < k->states; i++) vf_put(kept_at(p, states, t / CHUNK) + i * k->channels, s[i], p->lanes);
+            for (int64_t i = 0; i < k->states; i++)
+                vf_put(kept_at(p, states, t / CHUNK) + i * k->channels, s[i], p->lanes);
         token now = load_token(p, t, bias);
-        vf sum = k->fixed ? step(p, t, &now, a, b, c, true, s, NULL) : step(p, t, &now, a, NULL, NULL, false, s, NULL);
+        vf sum = k->fixed ? step(p, t, &now, a, b, c, true, s, NULL)
+                          : step(p, t, &now, a, NULL, NULL, false, s, NULL);
         sum += skip * now.u;
         if (p->in->z) {
             vf z = vf_get(p->in->z + row_of(p, t), p->lanes);
@@ -121,18 +137,26 @@ static void forward_span(const span *p, float *y, float *s1, float *states)
 }
 
 /* Blocks of at most 128 channels, none across two groups. */
-static int64_t blocks_of(const nsmi_scan *s) { return nsmi_blocks(s->channels / s->groups, VECTORS * W); }
+static int64_t blocks_of(const nsmi_scan *s)
+{
+    return nsmi_blocks(s->channels / s->groups, VECTORS * W);
+}
 
 static span block_span(const nsmi_scan *s, const values *in, int64_t task, int64_t *end)
 {
-    int64_t blocks = blocks_of(s), own = s->channels / s->groups, at = task % blocks, g = task / blocks % s->groups;
+    int64_t blocks = blocks_of(s), own = s->channels / s->groups, at = task % blocks,
+            g = task / blocks % s->groups;
     *end = g * own + nsmi_block_end(at, VECTORS * W, own);
     return (span){ s, in, task / blocks / s->groups, g, g * own + at * VECTORS * W, 0 };
 }
 
-static int64_t work_of(const nsmi_scan *s) { return s->batch * s->n * s->channels * s->states * EXP_COST; }
+static int64_t work_of(const nsmi_scan *s)
+{
+    return s->batch * s->n * s->channels * s->states * EXP_COST;
+}
 
-static void scan(nsm_device *d, const nsmi_scan *s, const values *in, float *y, float *s1, float *states)
+static void scan(nsm_device *d, const nsmi_scan *s, const values *in, float *y, float *s1,
+                 float *states)
 {
 #pragma omp parallel for schedule(dynamic) num_threads(nsmi_team(d, work_of(s)))
     for (int64_t i = 0; i < s->batch * s->groups * blocks_of(s); i++) {
@@ -148,7 +172,8 @@ static void scan(nsm_device *d, const nsmi_scan *s, const values *in, float *y, 
 /* What one vector of channels carries from chunk to chunk. */
 typedef struct { vf ds[MOST], da[MOST], db[MOST], dc[MOST], dskip, dbias; } sums;
 
-/* A thread's buffers: states and decays of a chunk, what they were before it; dB and dC of its tokens, lanes not yet added. */
+/* A thread's buffers: states and decays of a chunk, what they were before it; dB and dC of its
+ * tokens, lanes not yet added. */
 typedef struct { vf *keep, *first, *db, *dc; } buffers;
 
 static inline void put_add(float *to, int64_t at, vf x, int64_t lanes)
@@ -156,11 +181,15 @@ static inline void put_add(float *to, int64_t at, vf x, int64_t lanes)
     if (to) vf_put(to + at, vf_get(to + at, lanes) + x, lanes);
 }
 
-static inline __attribute__((always_inline)) void token_back(const span *p, const buffers *m, int64_t t, int64_t i, const vf *a, const vf *b,
-                                                             const vf *c, bool fixed, vf bias, vf skip, const float *dout, const grads *to, sums *g)
+static inline __attribute__((always_inline)) void token_back(const span *p, const buffers *m,
+                                                             int64_t t, int64_t i, const vf *a,
+                                                             const vf *b, const vf *c, bool fixed,
+                                                             vf bias, vf skip, const float *dout,
+                                                             const grads *to, sums *g)
 {
     const int64_t states = p->s->states, at = row_of(p, t);
-    const float *brow = fixed ? NULL : shared_row(p, p->in->b, t), *crow = fixed ? NULL : shared_row(p, p->in->c, t);
+    const float *brow = fixed ? NULL : shared_row(p, p->in->b, t),
+                *crow = fixed ? NULL : shared_row(p, p->in->c, t);
     const vf *s = m->keep + i * 2 * states, *w = s + states, *was = i ? s - 2 * states : m->first;
     token k = load_token(p, t, bias);
     vf dy = vf_get(dout + at, p->lanes);
@@ -195,17 +224,20 @@ static inline __attribute__((always_inline)) void token_back(const span *p, cons
 }
 
 /* Tokens t0 .. t1 of one vector of channels. */
-static void chunk_back(const span *p, const buffers *m, int64_t t0, int64_t t1, const float *states, const float *dout, const grads *to, sums *g)
+static void chunk_back(const span *p, const buffers *m, int64_t t0, int64_t t1, const float *states,
+                       const float *dout, const grads *to, sums *g)
 {
     const nsmi_scan *k = p->s;
-    vf a[MOST], b[MOST], c[MOST], s[MOST], bias = channel_value(p, p->in->bias), skip = channel_value(p, p->in->skip);
+    vf a[MOST], b[MOST], c[MOST], s[MOST], bias = channel_value(p, p->in->bias),
+                                           skip = channel_value(p, p->in->skip);
     load_states(p, p->in->a, a);
     if (k->fixed) {
         load_states(p, p->in->b, b);
         load_states(p, p->in->c, c);
     }
     const float *kept = kept_at(p, (float *)states, t0 / CHUNK);
-    for (int64_t n = 0; n < k->states; n++) m->first[n] = s[n] = vf_get(kept + n * k->channels, p->lanes);
+    for (int64_t n = 0; n < k->states; n++)
+        m->first[n] = s[n] = vf_get(kept + n * k->channels, p->lanes);
     for (int64_t t = t0; t < t1; t++) {
         token now = load_token(p, t, bias);
         vf *keep = m->keep + (t - t0) * 2 * k->states;
@@ -237,8 +269,9 @@ static float *part_of(const nsmi_scan *s, float *scratch, int64_t b, int64_t g, 
 }
 
 /* One block of channels of a row, all chunks from the last; part [n, 2, N] gets its dB and dC. */
-static void block_back(nsm_device *d, const nsmi_scan *s, const values *in, int64_t task, const float *states, const float *dout,
-                       const float *ds1, float *scratch, const grads *to)
+static void block_back(nsm_device *d, const nsmi_scan *s, const values *in, int64_t task,
+                       const float *states, const float *dout, const float *ds1, float *scratch,
+                       const grads *to)
 {
     int64_t end, states_n = s->states;
     span p = block_span(s, in, task, &end);
@@ -253,7 +286,8 @@ static void block_back(nsm_device *d, const nsmi_scan *s, const values *in, int6
         p.lanes = end - p.ch < W ? end - p.ch : W;
         load_states(&p, ds1 ? ds1 + p.b * s->channels * states_n : NULL, g[v].ds);
     }
-    if (part) memset(part + n * 2 * states_n, 0, (size_t)((s->n - n) * 2 * states_n) * sizeof *part);
+    if (part)
+        memset(part + n * 2 * states_n, 0, (size_t)((s->n - n) * 2 * states_n) * sizeof *part);
     for (int64_t c = nsmi_blocks(n, CHUNK) - 1; c >= 0; c--) {
         int64_t t0 = c * CHUNK, t1 = nsmi_block_end(c, CHUNK, n);
         memset(m.db, 0, (size_t)(2 * rows) * sizeof(vf));
@@ -279,11 +313,13 @@ static void block_back(nsm_device *d, const nsmi_scan *s, const values *in, int6
 static void add_parts(nsm_device *d, const nsmi_scan *s, const float *scratch, const grads *to)
 {
     const int64_t states = s->states;
-#pragma omp parallel for schedule(static) num_threads(nsmi_team(d, s->batch * s->n * s->groups * states * blocks_of(s)))
+#pragma omp parallel for schedule(static) \
+    num_threads(nsmi_team(d, s->batch * s->n * s->groups * states * blocks_of(s)))
     for (int64_t row = 0; row < s->batch * s->n; row++)
         for (int64_t g = 0; g < s->groups; g++)
             for (int64_t block = 0; block < blocks_of(s); block++) {
-                const float *from = part_of(s, (float *)scratch, row / s->n, g, block) + row % s->n * 2 * states;
+                const float *from = part_of(s, (float *)scratch, row / s->n, g, block) +
+                                    row % s->n * 2 * states;
                 for (int64_t n = 0; n < states; n++) {
                     if (to->b) to->b[(row * s->groups + g) * states + n] += from[n];
                     if (to->c) to->c[(row * s->groups + g) * states + n] += from[states + n];
@@ -291,15 +327,17 @@ static void add_parts(nsm_device *d, const nsmi_scan *s, const float *scratch, c
             }
 }
 
-static void scan_back(nsm_device *d, const nsmi_scan *s, const values *in, const float *states, const float *dout, const float *ds1,
-                      float *scratch, const grads *to)
+static void scan_back(nsm_device *d, const nsmi_scan *s, const values *in, const float *states,
+                      const float *dout, const float *ds1, float *scratch, const grads *to)
 {
 #pragma omp parallel for schedule(dynamic) num_threads(nsmi_team(d, 3 * work_of(s)))
-    for (int64_t i = 0; i < s->batch * s->groups * blocks_of(s); i++) block_back(d, s, in, i, states, dout, ds1, scratch, to);
+    for (int64_t i = 0; i < s->batch * s->groups * blocks_of(s); i++)
+        block_back(d, s, in, i, states, dout, ds1, scratch, to);
     if (!s->fixed) add_parts(d, s, scratch, to);
 }
 
-/* ---- RWKV-4: y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same without v) ---- */
+/* ---- RWKV-4: y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same
+ * without v) ---- */
 typedef struct { vf num, den, top; } wkv_state; /* the true sums are num e^top, den e^top */
 
 static inline vf wkv_read(const wkv_state *s, vf u, vf k, vf v, vf *past, vf *own, vf *den)
@@ -325,7 +363,8 @@ typedef struct { int64_t n, channels, b, ch, lanes, there; } wkv_span;
 
 static inline wkv_state wkv_load(const wkv_span *p, const float *s) /* s [3, C] */
 {
-    return (wkv_state){ vf_get(s + p->ch, p->lanes), vf_get(s + p->channels + p->ch, p->lanes), vf_get(s + 2 * p->channels + p->ch, p->lanes) };
+    return (wkv_state){ vf_get(s + p->ch, p->lanes), vf_get(s + p->channels + p->ch, p->lanes),
+                        vf_get(s + 2 * p->channels + p->ch, p->lanes) };
 }
 static inline void wkv_store(const wkv_span *p, const wkv_state *s, float *to)
 {
@@ -336,40 +375,48 @@ static inline void wkv_store(const wkv_span *p, const wkv_state *s, float *to)
 static inline wkv_span wkv_span_of(int64_t n, int64_t channels, const int32_t *length, int64_t task)
 {
     int64_t spans = nsmi_blocks(channels, W), b = task / spans, ch = task % spans * W;
-    return (wkv_span){ n, channels, b, ch, channels - ch < W ? channels - ch : W, nsmi_length(length, b, n) };
+    return (wkv_span){
+        n, channels, b, ch, channels - ch < W ? channels - ch : W, nsmi_length(length, b, n)
+    };
 }
 
-static void wkv(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
-                const float *k, const float *v, const float *s0, float *y, float *s1, float *states)
+static void wkv(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length,
+                const float *w, const float *u, const float *k, const float *v, const float *s0,
+                float *y, float *s1, float *states)
 {
     const int64_t spans = nsmi_blocks(channels, W), chunks = nsmi_blocks(n, CHUNK);
-#pragma omp parallel for schedule(static) num_threads(nsmi_team(d, batch * n * channels * 4 * EXP_COST))
+#pragma omp parallel for schedule(static) \
+    num_threads(nsmi_team(d, batch *n *channels * 4 * EXP_COST))
     for (int64_t i = 0; i < batch * spans; i++) {
         wkv_span p = wkv_span_of(n, channels, length, i);
         vf decay = vf_get(w + p.ch, p.lanes), bonus = vf_get(u + p.ch, p.lanes), past, own, den;
         wkv_state s = wkv_load(&p, s0 + p.b * 3 * channels);
         for (int64_t t = 0; t < n; t++) {
             int64_t at = (p.b * n + t) * channels + p.ch;
-            if (states && t % CHUNK == 0) wkv_store(&p, &s, states + (p.b * chunks + t / CHUNK) * 3 * channels);
+            if (states && t % CHUNK == 0)
+                wkv_store(&p, &s, states + (p.b * chunks + t / CHUNK) * 3 * channels);
             vf kt = vf_get(k + at, p.lanes), vt = vf_get(v + at, p.lanes);
-            vf_put(y + at, t < p.there ? wkv_read(&s, bonus, kt, vt, &past, &own, &den) : vf_set(0), p.lanes);
+            vf_put(y + at, t < p.there ? wkv_read(&s, bonus, kt, vt, &past, &own, &den) : vf_set(0),
+                   p.lanes);
             if (t < p.there) wkv_write(&s, decay, kt, vt, &past, &own);
         }
         wkv_store(&p, &s, s1 + p.b * 3 * channels);
     }
 }
 
-/* The scale of the sums is free: gradients are of num and den at the scale that stands, and none passes through it
- * but to the first. */
+/* The scale of the sums is free: gradients are of num and den at the scale that stands, and none
+ * passes through it but to the first. */
 typedef struct { vf num, den, w, u; } wkv_grads;
 
-static inline void wkv_token_back(const wkv_state *was, vf w, vf u, vf k, vf v, vf dy, wkv_grads *g, vf *dk, vf *dv)
+static inline void wkv_token_back(const wkv_state *was, vf w, vf u, vf k, vf v, vf dy, wkv_grads *g,
+                                  vf *dk, vf *dv)
 {
     vf past, own, den, ahead, mine;
     wkv_state s = *was;
     vf y = wkv_read(was, u, k, v, &past, &own, &den);
     wkv_write(&s, w, k, v, &ahead, &mine);
-    vf gn = dy / den, gd = -gn * y, through = mine * (g->num * v + g->den), at = own * (gn * v + gd);
+    vf gn = dy / den, gd = -gn * y, through = mine * (g->num * v + g->den),
+       at = own * (gn * v + gd);
     *dv = mine * g->num + own * gn;
     *dk = through + at;
     g->u += at;
@@ -378,14 +425,18 @@ static inline void wkv_token_back(const wkv_state *was, vf w, vf u, vf k, vf v, 
     g->den = ahead * g->den + past * gd;
 }
 
-static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
-                     const float *k, const float *v, const float *states, const float *dout, float *dw, float *du, float *dk, float *dv, float *ds0)
+static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels,
+                     const int32_t *length, const float *w, const float *u, const float *k,
+                     const float *v, const float *states, const float *dout, float *dw, float *du,
+                     float *dk, float *dv, float *ds0)
 {
     const int64_t spans = nsmi_blocks(channels, W), chunks = nsmi_blocks(n, CHUNK);
-#pragma omp parallel for schedule(static) num_threads(nsmi_team(d, batch * n * channels * 8 * EXP_COST))
+#pragma omp parallel for schedule(static) \
+    num_threads(nsmi_team(d, batch *n *channels * 8 * EXP_COST))
     for (int64_t i = 0; i < batch * spans; i++) {
         wkv_span p = wkv_span_of(n, channels, length, i);
-        vf decay = vf_get(w + p.ch, p.lanes), bonus = vf_get(u + p.ch, p.lanes), zero = vf_set(0), past, own;
+        vf decay = vf_get(w + p.ch, p.lanes), bonus = vf_get(u + p.ch, p.lanes), zero = vf_set(0),
+           past, own;
         wkv_grads g = { zero, zero, zero, zero };
         wkv_state was[CHUNK];
         for (int64_t c = nsmi_blocks(p.there, CHUNK) - 1; c >= 0; c--) {
@@ -399,7 +450,8 @@ static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels, 
             for (int64_t t = t1 - 1; t >= t0; t--) {
                 int64_t at = (p.b * n + t) * channels + p.ch;
                 vf dkt, dvt;
-                wkv_token_back(&was[t - t0], decay, bonus, vf_get(k + at, p.lanes), vf_get(v + at, p.lanes), vf_get(dout + at, p.lanes), &g, &dkt, &dvt);
+                wkv_token_back(&was[t - t0], decay, bonus, vf_get(k + at, p.lanes),
+                               vf_get(v + at, p.lanes), vf_get(dout + at, p.lanes), &g, &dkt, &dvt);
                 put_add(dk, at, dkt, p.lanes);
                 put_add(dv, at, dvt, p.lanes);
             }
@@ -410,7 +462,8 @@ static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels, 
         if (!ds0 || p.there == 0) continue;
         put_add(ds0, p.b * 3 * channels + p.ch, g.num, p.lanes);
         put_add(ds0, (p.b * 3 + 1) * channels + p.ch, g.den, p.lanes);
-        put_add(ds0, (p.b * 3 + 2) * channels + p.ch, g.num * first.num + g.den * first.den, p.lanes);
+        put_add(ds0, (p.b * 3 + 2) * channels + p.ch, g.num * first.num + g.den * first.den,
+                p.lanes);
     }
 }
 

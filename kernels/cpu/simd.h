@@ -207,7 +207,8 @@ VF_LIBMVEC(sin)
 VF_LIBMVEC(cos)
 VF_LIBMVEC(log1p)
 VF_LIBMVEC(expm1)
-/* e^x for x <= 0, and 0 below -87: within 2 units of the last place (polynomial of Cephes' expf). */
+/* e^x for x <= 0, and 0 below -87: within 2 units of the last place (polynomial of Cephes'
+ * expf). */
 static inline vf vf_exp_down(vf x)
 {
     const float magic = 12582912.0f; /* 1.5 2^23: its last bits are then a whole number */

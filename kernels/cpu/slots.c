@@ -1,23 +1,25 @@
 /* kernels/cpu/slots.c - The slots of the state memory: open, route, write, read, and back.
  *
- * One thread goes through the tokens of one pool (a row's head) in order.  Of the work on a token only the
- * cosines with all s slots are dense: s dk products for the key and as many for the query, from a
- * transposed copy of the slots' keys, so that lanes are slots.  Writing and reading touch the k slots kept
- * by a routing, lanes being columns of values.  The chunkwise form by matrices (R, Q, a triangular solve)
- * does the same with 2 (s + C) (dk + 2 dv + C) products where this does 2 s dk + 3 k dv; with k of 8 and s
- * of 64 that is a tenth, it needs the discrete part first all the same, and this is one code for
- * a sequence and for one token of it, bit for bit.
+ * One thread goes through the tokens of one pool (a row's head) in order.  Of the work on a token
+ * only the cosines with all s slots are dense: s dk products for the key and as many for the query,
+ * from a transposed copy of the slots' keys, so that lanes are slots.  Writing and reading touch
+ * the k slots kept by a routing, lanes being columns of values.  The chunkwise form by matrices (R,
+ * Q, a triangular solve) does the same with 2 (s + C) (dk + 2 dv + C) products where this does 2 s
+ * dk + 3 k dv; with k of 8 and s of 64 that is a tenth, it needs the discrete part first all the
+ * same, and this is one code for a sequence and for one token of it, bit for bit.
  *
- * A slot's key is that of the token that opened it, its owner: no key is copied but into the transposed
- * table, and a gradient of a slot's key goes straight to its owner's.  Backward starts from the values
- * stored at the start of each chunk, writes them forward again while noting every row that is
- * overwritten, and takes that back token by token.
+ * A slot's key is that of the token that opened it, its owner: no key is copied but into the
+ * transposed table, and a gradient of a slot's key goes straight to its owner's.  Backward starts
+ * from the values stored at the start of each chunk, writes them forward again while noting every
+ * row that is overwritten, and takes that back token by token.
  *
- * Letters: B batch, n tokens, H heads, s slots, k kept by a routing, dk, dv sizes of a key and a value. */
+ * Letters: B batch, n tokens, H heads, s slots, k kept by a routing, dk, dv sizes of a key and a
+ * value. */
 #include <limits.h>
 #include "kernels/cpu/cpu.h"
 
-enum { FROM_START = -1, DEAD = -2, EMPTY = -3 }; /* owner of a slot without a token; EMPTY: dead from the start */
+/* owner of a slot without a token; EMPTY: dead from the start */
+enum { FROM_START = -1, DEAD = -2, EMPTY = -3 };
 static inline bool is_dead(int32_t owner) { return owner <= DEAD; }
 enum { FEW = 24 };                   /* up to so many the largest are found one by one */
 
@@ -34,7 +36,13 @@ typedef struct {
 static pool_at find_pool(const nsmi_slots *c, const nsmi_slots_in *in, int64_t pool)
 {
     int64_t b = pool / c->heads;
-    return (pool_at){ c, in, pool, b, pool % c->heads, nsmi_length(c->length, b, c->tokens), c->seen ? c->seen[b] : 0,
+    return (pool_at){ c,
+                      in,
+                      pool,
+                      b,
+                      pool % c->heads,
+                      nsmi_length(c->length, b, c->tokens),
+                      c->seen ? c->seen[b] : 0,
                       nsmi_blocks(c->slots, W) * W };
 }
 
@@ -44,7 +52,8 @@ static inline int64_t at_token(const pool_at *p, int64_t t, int64_t size)
     return ((p->b * p->c->tokens + t) * p->c->heads + p->h) * size;
 }
 
-/* Where the chunk that starts with token a ends: at most `chunk` tokens, and where states communicate. */
+/* Where the chunk that starts with token a ends: at most `chunk` tokens, and where states
+ * communicate. */
 static inline int64_t chunk_end(const pool_at *p, int64_t a)
 {
     int64_t end = a + p->c->chunk, every = p->c->comm_every;
@@ -75,8 +84,8 @@ static inline void add_scaled(float *y, float a, const float *x, int64_t n)
     VF_EACH(i, lanes, n, vf_put(y + i, vf_get(y + i, lanes) + a * vf_get(x + i, lanes), lanes););
 }
 
-/* ---- communication: S_i <- (1 - kappa) S_i + kappa sum_j softmax_j(gamma K_i . K_j) S_j, i and j alive ----
- * mix [s, s]: the softmax, rows and columns of the dead 0. */
+/* ---- communication: S_i <- (1 - kappa) S_i + kappa sum_j softmax_j(gamma K_i . K_j) S_j, i and j
+ * alive ---- mix [s, s]: the softmax, rows and columns of the dead 0. */
 static void comm_weights(const pool_at *p, const int32_t *owner, float *cosine, float *mix)
 {
     int64_t s = p->c->slots;
@@ -108,20 +117,24 @@ static void comm_heard(int64_t s, int64_t dv, const float *mix, const float *val
 static void communicate(const pool_at *p, const int32_t *owner, float *scratch, float *value)
 {
     int64_t s = p->c->slots, dv = p->c->values;
-    float *mix = scratch + s * s, *heard = mix + s * s, kappa = p->in->scalar[4 * p->c->heads + p->h];
+    float *mix = scratch + s * s, *heard = mix + s * s,
+          kappa = p->in->scalar[4 * p->c->heads + p->h];
     comm_weights(p, owner, scratch, mix);
     comm_heard(s, dv, mix, value, heard);
     for (int64_t i = 0; i < s; i++)
         if (!is_dead(owner[i]))
             VF_EACH(e, lanes, dv, {
                 float *v = value + i * dv + e;
-                vf_put(v, (1 - kappa) * vf_get(v, lanes) + kappa * vf_get(heard + i * dv + e, lanes), lanes);
+                vf_put(v,
+                       (1 - kappa) * vf_get(v, lanes) + kappa * vf_get(heard + i * dv + e, lanes),
+                       lanes);
             });
 }
 
 /* ---- routing ---- */
 
-/* What a routing kept: slots by falling cosine, probabilities P, unit address a = P / |P|, mass = sum of P. */
+/* What a routing kept: slots by falling cosine, probabilities P, unit address a = P / |P|, mass =
+ * sum of P. */
 typedef struct {
     int64_t count;
     int32_t *slot;
@@ -149,12 +162,14 @@ static int64_t keep_few(float *c, int64_t wide, int64_t k, int32_t *slot, float 
     return k;
 }
 
-/* Two choices of at most 64 side by side, in registers and without a branch: one waits while the other goes on. */
+/* Two choices of at most 64 side by side, in registers and without a branch: one waits while the
+ * other goes on. */
 enum { NARROW = 64 / W };
 
 typedef struct { vf c[NARROW]; } few;
 
-static inline __attribute__((always_inline)) bool take_largest(few *f, const int nv, int32_t *slot, float *cosine)
+static inline __attribute__((always_inline)) bool take_largest(few *f, const int nv, int32_t *slot,
+                                                               float *cosine)
 {
     vf best = f->c[0];
     uint64_t found = 0;
@@ -167,11 +182,14 @@ static inline __attribute__((always_inline)) bool take_largest(few *f, const int
     *slot = at;
     *cosine = best[0];
 #pragma GCC unroll 16
-    for (int v = 0; v < nv; v++) f->c[v] = vf_pick(vi_lanes() == at - v * W, vf_set(-INFINITY), f->c[v]);
+    for (int v = 0; v < nv; v++)
+        f->c[v] = vf_pick(vi_lanes() == at - v * W, vf_set(-INFINITY), f->c[v]);
     return *cosine > -INFINITY;
 }
 
-static inline __attribute__((always_inline)) void keep_both(const float *a, const float *b, const int nv, int64_t k, route *x, route *y)
+static inline __attribute__((always_inline)) void keep_both(const float *a, const float *b,
+                                                            const int nv, int64_t k, route *x,
+                                                            route *y)
 {
     few f, g;
     for (int v = 0; v < nv; v++) f.c[v] = vf_load(a + v * W);
@@ -195,8 +213,8 @@ static int64_t count_above(const float *c, int64_t wide, int32_t bound)
     return all;
 }
 
-/* The same for many: by halving, the least bound that no more than k are above; then these, and of those
- * equal to it the first that fit. */
+/* The same for many: by halving, the least bound that no more than k are above; then these, and of
+ * those equal to it the first that fit. */
 static int64_t keep_many(const float *c, int64_t wide, int64_t k, int32_t *slot, float *cosine)
 {
     int64_t low = order(vf_set(-INFINITY))[0], high = low, count = 0;
@@ -273,7 +291,8 @@ static inline int64_t route_floats(int64_t k) { return 4 * nsmi_blocks(k, W) * W
 typedef struct {
     pool_at p;
     float *table;                   /* [dk, wide] the slots' keys, transposed */
-    float *usage, *with_k, *with_q; /* [wide] usage; cosines with the token's key and query, -inf where dead */
+    /* [wide] usage; cosines with the token's key and query, -inf where dead */
+    float *usage, *with_k, *with_q;
     int32_t *alive, *owner;         /* [wide] -1 or 0 */
     float *value;                   /* [s, dv] */
     route write, read;
@@ -285,7 +304,8 @@ typedef struct {
 static int64_t pool_floats(const nsmi_slots *c)
 {
     int64_t wide = nsmi_blocks(c->slots, W) * W;
-    return (c->keys + 5) * wide + 64 + 2 * route_floats(c->top) + (c->comm_every ? 2 * c->slots * c->slots + c->slots * c->values : 0);
+    return (c->keys + 5) * wide + 64 + 2 * route_floats(c->top) +
+           (c->comm_every ? 2 * c->slots * c->slots + c->slots * c->values : 0);
 }
 
 static void pool_rooms(pool *s, float *room)
@@ -326,7 +346,9 @@ static void pool_begin(pool *s, const nsmi_slots_state *st)
 }
 
 /* nv vectors of slots from i on: their cosines with the token's key and query. */
-static inline __attribute__((always_inline)) void cosines_of(pool *s, const float *k, const float *q, int64_t i, const int nv)
+static inline __attribute__((always_inline)) void cosines_of(pool *s, const float *k,
+                                                             const float *q, int64_t i,
+                                                             const int nv)
 {
     vf a[4], b[4];
     const float *row = s->table + i;
@@ -353,7 +375,8 @@ static void cosines(pool *s, const float *k, const float *q)
     for (; i < s->p.wide; i += W) cosines_of(s, k, q, i, 1);
 }
 
-/* Usage fades, the unused die; the largest cosine of a slot alive with the key.  pruned [s] may be NULL. */
+/* Usage fades, the unused die; the largest cosine of a slot alive with the key.  pruned [s] may be
+ * NULL. */
 static float fade(pool *s, uint8_t *pruned)
 {
     const nsmi_slots *c = s->p.c;
@@ -383,7 +406,8 @@ static float fade(pool *s, uint8_t *pruned)
 static inline vf may_go(const pool *s, int64_t i)
 {
     vi own = vi_lanes() + (int32_t)i;
-    return vf_pick((own >= (int32_t)s->p.c->learned) & (own < (int32_t)s->p.c->slots), vf_load(s->usage + i), vf_set(INFINITY));
+    return vf_pick((own >= (int32_t)s->p.c->learned) & (own < (int32_t)s->p.c->slots),
+                   vf_load(s->usage + i), vf_set(INFINITY));
 }
 
 /* The slot for a novel token: the lowest dead one, else the least used one that may be given up. */
@@ -426,18 +450,21 @@ static void write_and_read(pool *s, float alpha, float b, const float *v, float 
 {
     int64_t dv = s->p.c->values;
     if (alpha != 1)
-        VF_EACH(i, lanes, s->p.c->slots * dv, vf_put(s->value + i, alpha * vf_get(s->value + i, lanes), lanes););
+        VF_EACH(i, lanes, s->p.c->slots * dv,
+                vf_put(s->value + i, alpha * vf_get(s->value + i, lanes), lanes););
     VF_EACH(e, lanes, dv, {
         vf old = vf_set(0);
         vf sum = vf_set(0);
         float *value = s->value + e;
-        for (int64_t i = 0; i < s->write.count; i++) old += s->write.address[i] * vf_get(value + s->write.slot[i] * dv, lanes);
+        for (int64_t i = 0; i < s->write.count; i++)
+            old += s->write.address[i] * vf_get(value + s->write.slot[i] * dv, lanes);
         vf u = b * (vf_get(v + e, lanes) - old);
         for (int64_t i = 0; i < s->write.count; i++) {
             float *row = value + s->write.slot[i] * dv;
             vf_put(row, vf_get(row, lanes) + s->write.address[i] * u, lanes);
         }
-        for (int64_t i = 0; i < s->read.count; i++) sum += s->read.address[i] * vf_get(value + s->read.slot[i] * dv, lanes);
+        for (int64_t i = 0; i < s->read.count; i++)
+            sum += s->read.address[i] * vf_get(value + s->read.slot[i] * dv, lanes);
         vf_put(o + e, sum, lanes);
     });
 }
@@ -479,11 +506,14 @@ static void note_trace(const pool *s, const nsmi_slots_trace *trace, int64_t t)
         trace->usage[row + i] = s->usage[i];
         trace->alive[row + i] = s->alive[i] != 0;
     }
-    for (int64_t i = 0; i < s->write.count; i++) trace->write[row + s->write.slot[i]] = s->write.prob[i];
-    for (int64_t i = 0; i < s->read.count; i++) trace->read[row + s->read.slot[i]] = s->read.prob[i];
+    for (int64_t i = 0; i < s->write.count; i++)
+        trace->write[row + s->write.slot[i]] = s->write.prob[i];
+    for (int64_t i = 0; i < s->read.count; i++)
+        trace->read[row + s->read.slot[i]] = s->read.prob[i];
 }
 
-static void one_token(pool *s, int64_t t, float *o, float *mass, const nsmi_slots_saved *saved, const nsmi_slots_trace *trace)
+static void one_token(pool *s, int64_t t, float *o, float *mass, const nsmi_slots_saved *saved,
+                      const nsmi_slots_trace *trace)
 {
     const nsmi_slots *c = s->p.c;
     const nsmi_slots_in *in = s->p.in;
@@ -502,7 +532,8 @@ static void one_token(pool *s, int64_t t, float *o, float *mass, const nsmi_slot
     keep(s->with_k, s->with_q, s->p.wide, c->top, &s->write, &s->read);
     soften(&s->write, in->scalar[h], in->scalar[heads + h]);
     soften(&s->read, in->scalar[2 * heads + h], in->scalar[3 * heads + h]);
-    write_and_read(s, in->alpha ? in->alpha[scalar] : 1, beta * s->write.mass, in->v + scalar * c->values, o + scalar * c->values);
+    write_and_read(s, in->alpha ? in->alpha[scalar] : 1, beta * s->write.mass,
+                   in->v + scalar * c->values, o + scalar * c->values);
     mass[scalar] = s->read.mass;
     count_usage(s, &s->write, beta);
     count_usage(s, &s->read, 1);
@@ -514,8 +545,11 @@ static void note_chunk(const pool *s, const nsmi_slots_saved *saved, int64_t chu
 {
     const nsmi_slots *c = s->p.c;
     size_t values_bytes = (size_t)(c->slots * c->values) * sizeof(float);
-    memcpy(saved->owner + (s->p.pool * (c->chunks + 1) + chunk) * c->slots, s->owner, (size_t)c->slots * sizeof(int32_t));
-    if (values) memcpy(saved->start + (s->p.pool * c->chunks + chunk) * c->slots * c->values, s->value, values_bytes);
+    memcpy(saved->owner + (s->p.pool * (c->chunks + 1) + chunk) * c->slots, s->owner,
+           (size_t)c->slots * sizeof(int32_t));
+    if (values)
+        memcpy(saved->start + (s->p.pool * c->chunks + chunk) * c->slots * c->values, s->value,
+               values_bytes);
 }
 
 /* The pool as the last token leaves it. */
@@ -526,7 +560,9 @@ static void pool_end(const pool *s, float *key, const nsmi_slots_state *st)
         int64_t at = s->p.pool * c->slots + i;
         bool dead = is_dead(s->owner[i]);
         if (dead) memset(key + at * c->keys, 0, (size_t)c->keys * sizeof *key);
-        else memcpy(key + at * c->keys, key_of(&s->p, s->owner[i], i), (size_t)c->keys * sizeof *key);
+        else
+            memcpy(key + at * c->keys, key_of(&s->p, s->owner[i], i),
+                   (size_t)c->keys * sizeof *key);
         if (!st->usage) continue;
         st->usage[at] = s->usage[i];
         st->alive[at] = !dead;
@@ -534,8 +570,9 @@ static void pool_end(const pool *s, float *key, const nsmi_slots_state *st)
     }
 }
 
-static void run_pool(const nsmi_slots *c, const nsmi_slots_in *in, int64_t index, float *room, const nsmi_slots_state *st, float *o,
-                     float *mass, float *key, float *value, const nsmi_slots_saved *saved, const nsmi_slots_trace *trace)
+static void run_pool(const nsmi_slots *c, const nsmi_slots_in *in, int64_t index, float *room,
+                     const nsmi_slots_state *st, float *o, float *mass, float *key, float *value,
+                     const nsmi_slots_saved *saved, const nsmi_slots_trace *trace)
 {
     pool s = { .p = find_pool(c, in, index), .value = value + index * c->slots * c->values };
     int64_t chunk = 0;
@@ -565,7 +602,8 @@ typedef struct {
     float *reset;           /* [C, dv] what the slot held that a token opened */
     float *miss, *u;        /* [C, dv] v - e;  [dv] */
     float *address, *daddress, *dcosine; /* [k] */
-    const float **key;         /* [k] keys of the slots that a routing kept, and where their gradients go */
+    /* [k] keys of the slots that a routing kept, and where their gradients go */
+    const float **key;
     float **dkey, *nowhere;    /* [dk]: of no one */
     float *drow;            /* [dv] */
     float *comm;
@@ -579,7 +617,8 @@ static int64_t rows_of(const nsmi_slots *c, bool decay) { return decay ? c->slot
 static int64_t back_floats(const nsmi_slots *c, bool decay)
 {
     int64_t s = c->slots, dv = nsmi_blocks(c->values, W) * W;
-    return 2 * s * dv + c->chunk * (rows_of(c, decay) + 2) * dv + 2 * dv + 7 * nsmi_blocks(c->top, 16) * 16 + c->keys +
+    return 2 * s * dv + c->chunk * (rows_of(c, decay) + 2) * dv + 2 * dv +
+           7 * nsmi_blocks(c->top, 16) * 16 + c->keys +
            (c->comm_every ? (2 * s + 1) * s + s * dv : 0) + s + c->chunk + c->chunks;
 }
 
@@ -613,7 +652,8 @@ static noted recall(const back *k, int64_t t, bool read, float *address)
 {
     const nsmi_slots *c = k->p.c;
     int64_t at = k->p.pool * c->tokens + t;
-    noted r = { k->saved->kept + at * (2 * c->top + 1) + (read ? c->top : 0), k->saved->prob + at * 2 * c->top + (read ? c->top : 0), 0, 0, 0 };
+    noted r = { k->saved->kept + at * (2 * c->top + 1) + (read ? c->top : 0),
+                k->saved->prob + at * 2 * c->top + (read ? c->top : 0), 0, 0, 0 };
     float squares = 0;
     for (; r.count < c->top && r.slot[r.count] >= 0; r.count++) {
         r.mass += r.prob[r.count];
@@ -626,7 +666,8 @@ static noted recall(const back *k, int64_t t, bool read, float *address)
 
 static inline int32_t opened_at(const back *k, int64_t t)
 {
-    return k->saved->kept[(k->p.pool * k->p.c->tokens + t) * (2 * k->p.c->top + 1) + 2 * k->p.c->top];
+    return k->saved
+        ->kept[(k->p.pool * k->p.c->tokens + t) * (2 * k->p.c->top + 1) + 2 * k->p.c->top];
 }
 
 /* Token t's write once more; what it replaces is kept at place i of the chunk. */
@@ -647,7 +688,8 @@ static void write_again(back *k, int64_t t, int64_t i)
     }
     if (k->p.in->alpha) {
         memcpy(rows, k->value, (size_t)(c->slots * dv) * sizeof(float));
-        VF_EACH(e, lanes, c->slots * dv, vf_put(k->value + e, alpha * vf_get(k->value + e, lanes), lanes););
+        VF_EACH(e, lanes, c->slots * dv,
+                vf_put(k->value + e, alpha * vf_get(k->value + e, lanes), lanes););
     }
     VF_EACH(e, lanes, dv, {
         vf old = vf_set(0);
@@ -673,15 +715,16 @@ static inline float *dkey_of(const back *k, int32_t owner, int64_t slot)
     return k->g->dkey ? k->g->dkey + (k->p.pool * k->p.c->slots + slot) * k->p.c->keys : NULL;
 }
 
-/* From the gradients of a and m to those of the token's vector z, of the slots' keys, of gamma and null.
- *   dP = unit (da - a (a . da)) + dm,  dL_i = P_i (dP_i - sum of P dP),  dc = gamma dL */
-static void route_back(back *k, const noted *r, const float *address, const float *da, float dm, int64_t which, const float *z,
-                       float *dz)
+/* From the gradients of a and m to those of the token's vector z, of the slots' keys, of gamma and
+ *   null. dP = unit (da - a (a . da)) + dm,  dL_i = P_i (dP_i - sum of P dP),  dc = gamma dL */
+static void route_back(back *k, const noted *r, const float *address, const float *da, float dm,
+                       int64_t which, const float *z, float *dz)
 {
     const nsmi_slots *c = k->p.c;
     float gamma = k->p.in->scalar[which * c->heads + k->p.h], along = 0, h = 0;
     for (int64_t i = 0; i < r->count; i++) along += address[i] * da[i];
-    for (int64_t i = 0; i < r->count; i++) h += r->prob[i] * (r->unit * (da[i] - address[i] * along) + dm);
+    for (int64_t i = 0; i < r->count; i++)
+        h += r->prob[i] * (r->unit * (da[i] - address[i] * along) + dm);
     k->dscalar[which + 1] -= (1 - r->mass) * h;
     for (int64_t i = 0; i < r->count; i++) {
         int32_t slot = r->slot[i], owner = k->owner[slot];
@@ -696,7 +739,8 @@ static void route_back(back *k, const noted *r, const float *address, const floa
         vf sum = vf_set(0);
         for (int64_t i = 0; i < r->count; i++) {
             sum += k->dcosine[i] * vf_get(k->key[i] + e, lanes);
-            vf_put(k->dkey[i] + e, vf_get(k->dkey[i] + e, lanes) + gamma * k->dcosine[i] * x, lanes);
+            vf_put(k->dkey[i] + e, vf_get(k->dkey[i] + e, lanes) + gamma * k->dcosine[i] * x,
+                   lanes);
         }
         dgamma += x * sum;
         vf_put(dz + e, vf_get(dz + e, lanes) + gamma * sum, lanes);
@@ -714,8 +758,8 @@ static void read_back(back *k, int64_t t)
         k->daddress[i] = o ? dot(k->value + r.slot[i] * dv, o, dv) : 0;
         if (o) add_scaled(k->dvalue + r.slot[i] * dv, k->address[i], o, dv);
     }
-    route_back(k, &r, k->address, k->daddress, k->g->mass ? k->g->mass[scalar] : 0, 2, k->p.in->q + scalar * c->keys,
-               k->g->dq + scalar * c->keys);
+    route_back(k, &r, k->address, k->daddress, k->g->mass ? k->g->mass[scalar] : 0, 2,
+               k->p.in->q + scalar * c->keys, k->g->dq + scalar * c->keys);
 }
 
 /* Values and their gradients before the decay: dS' = alpha dS, and what alpha gets. */
@@ -740,12 +784,14 @@ static void write_back(back *k, int64_t t, int64_t i)
     int64_t scalar = at_token(&k->p, t, 1), dv = c->values;
     noted r = recall(k, t, false, k->address);
     const float *rows = k->rows + i * rows_of(c, in->alpha) * dv, *miss = k->miss + i * dv;
-    float beta = in->beta[scalar], b = beta * r.mass, alpha = in->alpha ? in->alpha[scalar] : 1, *dv_t = k->g->dv + scalar * dv;
+    float beta = in->beta[scalar], b = beta * r.mass, alpha = in->alpha ? in->alpha[scalar] : 1,
+          *dv_t = k->g->dv + scalar * dv;
     vf db = vf_set(0);
     VF_EACH(e, lanes, dv, {
         vf du = vf_set(0);
         vf x = vf_get(miss + e, lanes);
-        for (int64_t j = 0; j < r.count; j++) du += k->address[j] * vf_get(k->dvalue + r.slot[j] * dv + e, lanes);
+        for (int64_t j = 0; j < r.count; j++)
+            du += k->address[j] * vf_get(k->dvalue + r.slot[j] * dv + e, lanes);
         db += du * x;
         vf_put(dv_t + e, vf_get(dv_t + e, lanes) + b * du, lanes);
         vf_put(k->u + e, b * x, lanes);
@@ -768,7 +814,8 @@ static void write_back(back *k, int64_t t, int64_t i)
     float strength = vf_sum(db);
     if (in->alpha) k->g->dalpha[scalar] += decay_back(k, alpha, rows);
     k->g->dbeta[scalar] += strength * r.mass;
-    route_back(k, &r, k->address, k->daddress, strength * beta, 0, in->k + scalar * c->keys, k->g->dk + scalar * c->keys);
+    route_back(k, &r, k->address, k->daddress, strength * beta, 0, in->k + scalar * c->keys,
+               k->g->dk + scalar * c->keys);
 }
 
 static void token_back(back *k, int64_t t, int64_t i)
@@ -784,14 +831,16 @@ static void token_back(back *k, int64_t t, int64_t i)
 }
 
 /* With A the softmax and S, D values and gradients before and after:
- *   dS_j = (1 - kappa) D_j + kappa sum_i A_ij D_i,  dA_ij = kappa D_i . S_j,  dkappa = sum D_i . (A S - S)_i
+ *   dS_j = (1 - kappa) D_j + kappa sum_i A_ij D_i,  dA_ij = kappa D_i . S_j,  dkappa = sum D_i . (A
+ *   S - S)_i
  * owner: of the slots alive then. */
 static void comm_back(back *k, const int32_t *owner)
 {
     const nsmi_slots *c = k->p.c;
     int64_t s = c->slots, dv = c->values, dk = c->keys;
     float *cosine = k->comm, *mix = cosine + s * s, *dmix = mix + s * s, *heard = dmix + s;
-    float kappa = k->p.in->scalar[4 * c->heads + k->p.h], gamma = k->p.in->scalar[5 * c->heads + k->p.h];
+    float kappa = k->p.in->scalar[4 * c->heads + k->p.h],
+          gamma = k->p.in->scalar[5 * c->heads + k->p.h];
     comm_weights(&k->p, owner, cosine, mix);
     memset(heard, 0, (size_t)(s * dv) * sizeof *heard);
     for (int64_t i = 0; i < s; i++) {
@@ -806,14 +855,16 @@ static void comm_back(back *k, const int32_t *owner)
         k->dscalar[4] += along - dmix[i];
         for (int64_t j = 0; j < s; j++) {
             if (is_dead(owner[j])) continue;
-            float dl = mix[i * s + j] * kappa * (dmix[j] - along), *to_i = dkey_of(k, owner[i], i), *to_j = dkey_of(k, owner[j], j);
+            float dl = mix[i * s + j] * kappa * (dmix[j] - along), *to_i = dkey_of(k, owner[i], i),
+                  *to_j = dkey_of(k, owner[j], j);
             k->dscalar[5] += dl * cosine[i * s + j];
             if (to_i) add_scaled(to_i, gamma * dl, key_of(&k->p, owner[j], j), dk);
             if (to_j) add_scaled(to_j, gamma * dl, key_of(&k->p, owner[i], i), dk);
         }
     }
     for (int64_t i = 0; i < s; i++)
-        for (int64_t e = i * dv; e < (i + 1) * dv; e++) k->dvalue[e] = is_dead(owner[i]) ? 0 : (1 - kappa) * k->dvalue[e] + kappa * heard[e];
+        for (int64_t e = i * dv; e < (i + 1) * dv; e++)
+            k->dvalue[e] = is_dead(owner[i]) ? 0 : (1 - kappa) * k->dvalue[e] + kappa * heard[e];
 }
 
 /* Gradients of the pool as it was left: those of slots that died are no one's. */
@@ -821,7 +872,8 @@ static void back_begin(back *k, int64_t chunks)
 {
     const nsmi_slots *c = k->p.c;
     int64_t dv = c->values, first = k->p.pool * c->slots;
-    memcpy(k->owner, k->saved->owner + (k->p.pool * (c->chunks + 1) + chunks) * c->slots, (size_t)c->slots * sizeof(int32_t));
+    memcpy(k->owner, k->saved->owner + (k->p.pool * (c->chunks + 1) + chunks) * c->slots,
+           (size_t)c->slots * sizeof(int32_t));
     for (int64_t i = 0; i < c->slots; i++) {
         float *to = k->dvalue + i * dv;
         if (k->owner[i] == DEAD || !k->g->value) memset(to, 0, (size_t)dv * sizeof *to);
@@ -836,23 +888,26 @@ static void chunk_back(back *k, int64_t chunk, int64_t a, int64_t end)
     const nsmi_slots *c = k->p.c;
     int64_t s = c->slots, dv = c->values;
     const int32_t *owners = k->saved->owner + (k->p.pool * (c->chunks + 1) + chunk) * s;
-    memcpy(k->value, k->saved->start + (k->p.pool * c->chunks + chunk) * s * dv, (size_t)(s * dv) * sizeof(float));
+    memcpy(k->value, k->saved->start + (k->p.pool * c->chunks + chunk) * s * dv,
+           (size_t)(s * dv) * sizeof(float));
     memcpy(k->owner, owners, (size_t)s * sizeof *owners);
     for (int64_t t = a; t < end; t++) write_again(k, t, t - a);
     if (communicates(&k->p, end)) comm_back(k, owners + s);
     for (int64_t t = end - 1; t >= a; t--) token_back(k, t, t - a);
 }
 
-static void pool_back(const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_saved *saved, const nsmi_slots_grad *g,
-                      int64_t index, float *room, float *dscalar)
+static void pool_back(const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_saved *saved,
+                      const nsmi_slots_grad *g, int64_t index, float *room, float *dscalar)
 {
     back k = { .p = find_pool(c, in, index), .saved = saved, .g = g };
     int64_t chunks = 0;
     back_rooms(&k, room);
     for (int64_t a = 0; a < k.p.tokens; a = chunk_end(&k.p, a)) k.first[chunks++] = (int32_t)a;
     back_begin(&k, chunks);
-    for (int64_t i = chunks - 1; i >= 0; i--) chunk_back(&k, i, k.first[i], chunk_end(&k.p, k.first[i]));
-    if (g->dvalue) add_scaled(g->dvalue + index * c->slots * c->values, 1, k.dvalue, c->slots * c->values);
+    for (int64_t i = chunks - 1; i >= 0; i--)
+        chunk_back(&k, i, k.first[i], chunk_end(&k.p, k.first[i]));
+    if (g->dvalue)
+        add_scaled(g->dvalue + index * c->slots * c->values, 1, k.dvalue, c->slots * c->values);
     memcpy(dscalar, k.dscalar, sizeof k.dscalar);
 }
 
@@ -870,24 +925,28 @@ static int64_t slots_room(nsm_device *d, const nsmi_slots *c, bool decay, bool b
     return (backward ? 6 * pools : 0) + 16 + team_of(d, c) * (nsmi_blocks(each, 16) * 16);
 }
 
-static void slots(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_state *st, float *scratch, float *o,
-                  float *mass, float *key, float *value, const nsmi_slots_saved *saved, const nsmi_slots_trace *trace)
+static void slots(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in,
+                  const nsmi_slots_state *st, float *scratch, float *o, float *mass, float *key,
+                  float *value, const nsmi_slots_saved *saved, const nsmi_slots_trace *trace)
 {
     int64_t pools = c->batch * c->heads, each = nsmi_blocks(pool_floats(c), 16) * 16;
 #pragma omp parallel for num_threads((int)team_of(d, c)) schedule(dynamic)
     for (int64_t i = 0; i < pools; i++)
-        run_pool(c, in, i, scratch + omp_get_thread_num() * each, st, o, mass, key, value, saved, trace);
+        run_pool(c, in, i, scratch + omp_get_thread_num() * each, st, o, mass, key, value, saved,
+                 trace);
 }
 
-static void slots_back(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in, const nsmi_slots_saved *saved, float *scratch,
-                       const nsmi_slots_grad *g)
+static void slots_back(nsm_device *d, const nsmi_slots *c, const nsmi_slots_in *in,
+                       const nsmi_slots_saved *saved, float *scratch, const nsmi_slots_grad *g)
 {
     int64_t pools = c->batch * c->heads, each = nsmi_blocks(back_floats(c, in->alpha), 16) * 16;
     float *part = scratch + team_of(d, c) * each; /* [pools, 6] */
 #pragma omp parallel for num_threads((int)team_of(d, c)) schedule(dynamic)
-    for (int64_t i = 0; i < pools; i++) pool_back(c, in, saved, g, i, scratch + omp_get_thread_num() * each, part + 6 * i);
     for (int64_t i = 0; i < pools; i++)
-        for (int64_t j = 0; j < (c->comm_every ? 6 : 4); j++) g->dscalar[j * c->heads + i % c->heads] += part[6 * i + j];
+        pool_back(c, in, saved, g, i, scratch + omp_get_thread_num() * each, part + 6 * i);
+    for (int64_t i = 0; i < pools; i++)
+        for (int64_t j = 0; j < (c->comm_every ? 6 : 4); j++)
+            g->dscalar[j * c->heads + i % c->heads] += part[6 * i + j];
 }
 
 void NSMI_FILL(slots)(nsm_backend *be)

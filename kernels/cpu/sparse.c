@@ -48,7 +48,8 @@ INLINE void spmm_block(const spmm_job *j, int64_t lo, int64_t hi, int64_t col, c
 {
     weighting kind = !j->w ? PLAIN : j->m->pos ? WEIGHTED_BY_POS : WEIGHTED;
     if (tail == W && kind == PLAIN) spmm_vectors(j, lo, hi, col, nv, tail, true, PLAIN, acc);
-    else if (tail == W && kind == WEIGHTED) spmm_vectors(j, lo, hi, col, nv, tail, true, WEIGHTED, acc);
+    else if (tail == W && kind == WEIGHTED)
+        spmm_vectors(j, lo, hi, col, nv, tail, true, WEIGHTED, acc);
     else if (tail == W) spmm_vectors(j, lo, hi, col, nv, tail, true, WEIGHTED_BY_POS, acc);
     else if (kind == PLAIN) spmm_vectors(j, lo, hi, col, nv, tail, false, PLAIN, acc);
     else if (kind == WEIGHTED) spmm_vectors(j, lo, hi, col, nv, tail, false, WEIGHTED, acc);
@@ -175,8 +176,11 @@ static void extreme_span(const void *job, int64_t row, int64_t lo, int64_t hi, f
         const float *x = j->x + who * j->f + j->col;
         if (j->at && e < last) prefetch_row(j->x + j->at[e + AHEAD] * j->f + j->col, j->cols);
         int64_t i = 0;
-        for (; i + W <= j->cols; i += W) extreme_keep(acc + i, win + i, j->sign * vf_load(x + i), (vi){0} + who);
-        if (i < j->cols) extreme_keep(acc + i, win + i, j->sign * vf_load_n(x + i, j->cols - i), (vi){0} + who);
+        for (; i + W <= j->cols; i += W)
+            extreme_keep(acc + i, win + i, j->sign * vf_load(x + i), (vi){ 0 } + who);
+        if (i < j->cols)
+            extreme_keep(acc + i, win + i, j->sign * vf_load_n(x + i, j->cols - i),
+                         (vi){ 0 } + who);
     }
 }
 
@@ -210,7 +214,8 @@ static void extreme(nsm_device *d, extreme_job j)
 static void spmm_max(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y,
                      int32_t *arg)
 {
-    extreme(d, (extreme_job){ .m = m, .at = m->idx, .f = f, .sign = 1.0f, .x = x, .y = y, .arg = arg });
+    extreme(d, (extreme_job){
+                   .m = m, .at = m->idx, .f = f, .sign = 1.0f, .x = x, .y = y, .arg = arg });
 }
 
 /* dx[c] += dy[r] where the winner of r is c; an edge that stands twice counts once, and its
@@ -237,9 +242,11 @@ static void max_back_span(const void *job, int64_t row, int64_t lo, int64_t hi, 
         if (e > j->m->ptr[row] && idx[e] == idx[e - 1]) continue;
         int64_t at = idx[e] * j->f + j->col, i = 0;
         const float *arg = (const float *)(j->arg + at), *dy = j->dy + at;
-        for (; i + W <= j->cols; i += W) won(acc + i, (vi)vf_load(arg + i), vf_load(dy + i), (int32_t)row);
+        for (; i + W <= j->cols; i += W)
+            won(acc + i, (vi)vf_load(arg + i), vf_load(dy + i), (int32_t)row);
         if (i < j->cols)
-            won(acc + i, (vi)vf_load_n(arg + i, j->cols - i), vf_load_n(dy + i, j->cols - i), (int32_t)row);
+            won(acc + i, (vi)vf_load_n(arg + i, j->cols - i), vf_load_n(dy + i, j->cols - i),
+                (int32_t)row);
     }
 }
 
@@ -288,7 +295,8 @@ static void segment_sum_done(const void *job, int64_t row, float *acc, float *to
 {
     const extreme_job *j = job;
     int64_t n = j->m->ptr[row + 1] - j->m->ptr[row];
-    float *y = j->y + row * j->f + j->col, share = j->kind == NSMI_MEAN && n > 1 ? 1.0f / (float)n : 1.0f;
+    float *y = j->y + row * j->f + j->col,
+          share = j->kind == NSMI_MEAN && n > 1 ? 1.0f / (float)n : 1.0f;
     (void)total;
     for (int64_t i = 0; i < j->cols; i++) y[i] = share * acc[i];
 }
@@ -298,8 +306,14 @@ static void segment_reduce(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, 
                            int32_t *arg)
 {
     static const row_kernel sum = { segment_sum_span, segment_sum_join, segment_sum_done, NULL };
-    extreme_job j = { .m = m, .at = m->pos, .f = cols, .sign = f == NSMI_MIN_OF ? -1.0f : 1.0f, .kind = f, .x = x,
-                      .y = y, .arg = arg };
+    extreme_job j = { .m = m,
+                      .at = m->pos,
+                      .f = cols,
+                      .sign = f == NSMI_MIN_OF ? -1.0f : 1.0f,
+                      .kind = f,
+                      .x = x,
+                      .y = y,
+                      .arg = arg };
     if (f == NSMI_MAX_OF || f == NSMI_MIN_OF) {
         extreme(d, j);
         return;
@@ -371,7 +385,8 @@ static void softmax_span(const void *job, int64_t row, int64_t lo, int64_t hi, f
     for (int64_t e = lo; e < hi; e++) {
         const float *x = j->x + place(j->m, e) * j->heads + j->head;
         for (int64_t i = 0; i < j->count; i += W)
-            vf_store(sum + i, vf_load(sum + i) + vf_exp(vf_load_n(x + i, least(j->count - i, W)) - vf_load(acc + i)));
+            vf_store(sum + i, vf_load(sum + i) + vf_exp(vf_load_n(x + i, least(j->count - i, W)) -
+                                                        vf_load(acc + i)));
     }
 }
 
@@ -404,7 +419,9 @@ static void segment_softmax(nsm_device *d, const nsm_csr_part *m, int64_t heads,
 {
     static const row_kernel k = { softmax_span, softmax_join, NULL, softmax_write };
     for (int64_t h = 0; h < heads; h += TILE) {
-        softmax_job j = { .m = m, .heads = heads, .head = h, .count = least(heads - h, TILE), .x = x, .y = y };
+        softmax_job j = {
+            .m = m, .heads = heads, .head = h, .count = least(heads - h, TILE), .x = x, .y = y
+        };
         walk(d, m, m->nnz * j.count * 8, &k, &j, 0, NULL);
     }
 }

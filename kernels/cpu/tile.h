@@ -1,9 +1,9 @@
 /* kernels/cpu/tile.h - Products of small matrices that stand in a core's own caches: what the large
  * product, attention and the chunked recurrences are made of.
  *
- * As in Goto and van de Geijn (ACM TOMS 34(3), 2008): B is packed into panels of at most 3 vectors of
- * columns; groups of TILE_ROWS rows of A go over a panel with all sums in registers.  A is read where
- * it stands, by rows or, turned, by columns.
+ * As in Goto and van de Geijn (ACM TOMS 34(3), 2008): B is packed into panels of at most 3 vectors
+ * of columns; groups of TILE_ROWS rows of A go over a panel with all sums in registers.  A is read
+ * where it stands, by rows or, turned, by columns.
  * Letters: C [m, n] = A [m, k] B [k, n]; a group is TILE_ROWS rows of C. */
 #ifndef NSM_TILE_H
 #define NSM_TILE_H
@@ -17,7 +17,8 @@ enum { TILE_ROWS = 4 }; /* 16 registers */
 enum { TILE_VECTORS = 3 };
 
 /* ---- panels: n columns in vectors, shared out evenly over panels of at most TILE_VECTORS ---- */
-typedef struct { int64_t count, vectors, wider; } tile_panels; /* `wider` panels have a vector more */
+/* `wider` panels have a vector more */
+typedef struct { int64_t count, vectors, wider; } tile_panels;
 
 static inline tile_panels tile_panels_of(int64_t n)
 {
@@ -32,8 +33,8 @@ static inline int64_t tile_panel_start(const tile_panels *p, int64_t j)
 
 /* Panel j of B's n columns, [depth, width], zeros past the last column.  B(k, c) is b[k * ldb + c],
  * or turned b[c * ldb + k]. */
-static inline void tile_pack_panel(const float *b, int64_t ldb, bool turned, const tile_panels *s, int64_t j,
-                                   int64_t n, int64_t depth, float *restrict packed)
+static inline void tile_pack_panel(const float *b, int64_t ldb, bool turned, const tile_panels *s,
+                                   int64_t j, int64_t n, int64_t depth, float *restrict packed)
 {
     int64_t start = tile_panel_start(s, j), width = tile_panel_start(s, j + 1) - start,
             there = n - start < width ? n - start : width;
@@ -51,14 +52,17 @@ static inline void tile_pack_panel(const float *b, int64_t ldb, bool turned, con
     for (int64_t k = 0; k < depth; k++, from += ldb, to += width)
         for (int64_t c = 0; c < width; c += W) {
             int64_t left = there - c;
-            vf_store(to + c, left >= W ? vf_load(from + c) : left > 0 ? vf_load_n(from + c, left) : vf_set(0));
+            vf_store(to + c, left >= W  ? vf_load(from + c)
+                             : left > 0 ? vf_load_n(from + c, left)
+                                        : vf_set(0));
         }
 }
 
 /* All of them: tile_width(n) * depth floats. */
 static inline int64_t tile_width(int64_t n) { return nsmi_blocks(n, W) * W; }
 
-static inline void tile_pack(const float *b, int64_t ldb, bool turned, int64_t n, int64_t depth, float *packed)
+static inline void tile_pack(const float *b, int64_t ldb, bool turned, int64_t n, int64_t depth,
+                             float *packed)
 {
     tile_panels s = tile_panels_of(n);
     for (int64_t j = 0; j < s.count; j++) tile_pack_panel(b, ldb, turned, &s, j, n, depth, packed);
@@ -74,7 +78,9 @@ typedef struct {
     int64_t ldc;
 } tile_group;
 
-static inline __attribute__((always_inline)) void tile_multiply(const tile_group *g, const int vectors, const bool turned)
+static inline __attribute__((always_inline)) void tile_multiply(const tile_group *g,
+                                                                const int vectors,
+                                                                const bool turned)
 {
     vf sum[TILE_ROWS][TILE_VECTORS], b[TILE_VECTORS];
     const float *row[TILE_ROWS], *panel = g->b;
@@ -107,9 +113,15 @@ static inline __attribute__((always_inline)) void tile_multiply(const tile_group
     }
 }
 
-#define TILE_MULTIPLY(vectors)                                                                             \
-    static inline void tile_rows_##vectors(const tile_group *g) { tile_multiply(g, vectors, false); }      \
-    static inline void tile_turned_##vectors(const tile_group *g) { tile_multiply(g, vectors, true); }
+#define TILE_MULTIPLY(vectors) \
+    static inline void tile_rows_##vectors(const tile_group *g) \
+    { \
+        tile_multiply(g, vectors, false); \
+    } \
+    static inline void tile_turned_##vectors(const tile_group *g) \
+    { \
+        tile_multiply(g, vectors, true); \
+    }
 TILE_MULTIPLY(1)
 TILE_MULTIPLY(2)
 TILE_MULTIPLY(3)
@@ -120,12 +132,14 @@ static void (*const tile_multiplies[2][TILE_VECTORS + 1])(const tile_group *) = 
 };
 
 /* ---- a whole small product: C = alpha A B + beta C, B packed ----
- * Of a group of rows only some columns are wanted, or only some of k is not zero: first[g] .. last[g]
- * (both NULL: all).  Columns that are not wanted are left as they are, but by whole panels. */
+ * Of a group of rows only some columns are wanted, or only some of k is not zero: first[g] ..
+ * last[g] (both NULL: all).  Columns that are not wanted are left as they are, but by whole
+ * panels. */
 typedef struct {
     const float *a;
     int64_t lda;
-    bool turned;     /* A(i, k) is a[k * lda + i], and may be read up to the next multiple of TILE_ROWS */
+    /* A(i, k) is a[k * lda + i], and may be read up to the next multiple of TILE_ROWS */
+    bool turned;
     const float *b;  /* by tile_pack */
     int64_t m, n, k;
     float alpha, beta;
@@ -143,15 +157,17 @@ static inline void tile_run(const tile_product *p)
         void (*run)(const tile_group *) = tile_multiplies[p->turned][width / W];
         for (int64_t i = 0, g = 0; i < p->m; i += TILE_ROWS, g++) {
             int64_t k0 = 0, k1 = p->k;
-            if (p->first && p->columns && (p->last[g] <= start || p->first[g] >= start + width)) continue;
+            if (p->first && p->columns && (p->last[g] <= start || p->first[g] >= start + width))
+                continue;
             if (p->first && !p->columns) {
                 k0 = p->first[g];
                 k1 = p->last[g] > k0 ? p->last[g] : k0;
             }
-            run(&(tile_group){
-                p->a + (p->turned ? k0 * p->lda + i : i * p->lda + k0), p->b + start * p->k + k0 * width, p->lda, k1 - k0,
-                p->m - i < TILE_ROWS ? p->m - i : TILE_ROWS, p->n - start < width ? p->n - start : width, p->alpha, p->beta,
-                p->c + i * p->ldc + start, p->ldc });
+            run(&(tile_group){ p->a + (p->turned ? k0 * p->lda + i : i * p->lda + k0),
+                               p->b + start * p->k + k0 * width, p->lda, k1 - k0,
+                               p->m - i < TILE_ROWS ? p->m - i : TILE_ROWS,
+                               p->n - start < width ? p->n - start : width, p->alpha, p->beta,
+                               p->c + i * p->ldc + start, p->ldc });
         }
     }
 }

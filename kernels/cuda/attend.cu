@@ -1,21 +1,34 @@
-/* kernels/cuda/attend.cu - Scaled dot product attention on sequences, in float32, and rotation by position.
+/* kernels/cuda/attend.cu - Scaled dot product attention on sequences, in float32, and rotation by
+ * position.
  *
- * A warp takes a query: its lanes score 32 keys at a time, and a softmax that goes on from tile to tile
- * sums their values, so nothing of n x m is written.  Backward takes a query for dq and a key for dk
- * and dv, each computing the scores again: no atomics.  A warp holds TILE columns of a result; where
- * there are more, it goes over the keys again for each.  What is not used here is the tensor cores.
+ * A warp takes a query: its lanes score 32 keys at a time, and a softmax that goes on from tile to
+ * tile sums their values, so nothing of n x m is written.  Backward takes a query for dq and a key
+ * for dk and dv, each computing the scores again: no atomics.  A warp holds TILE columns of a
+ * result; where there are more, it goes over the keys again for each.  What is not used here is the
+ * tensor cores.
  *
- * Letters as in backend.h: B rows of a batch, H heads, G groups, n queries, m keys; i query, j key. */
+ * Letters as in backend.h: B rows of a batch, H heads, G groups, n queries, m keys; i query, j
+ * key. */
 #include "kernels/cuda/rows.h"
 
 /* One query of one head, and which keys it sees. */
 typedef struct { int64_t b, h, i, g, lo, hi, y; const float *q; } query;
 
-static __device__ __forceinline__ int64_t offset_of(const nsmi_attention &a, int64_t b) { return a.offsets ? a.offsets[b] : a.offset; }
-
-static __device__ __forceinline__ query query_of(const nsmi_attention &a, const float *q, int64_t b, int64_t h, int64_t i)
+static __device__ __forceinline__ int64_t offset_of(const nsmi_attention &a, int64_t b)
 {
-    query r = { b, h, i, h / (a.heads / a.groups), 0, a.keys ? a.keys[b] : a.m, ((b * a.n + i) * a.heads + h) * a.dv,
+    return a.offsets ? a.offsets[b] : a.offset;
+}
+
+static __device__ __forceinline__ query query_of(const nsmi_attention &a, const float *q, int64_t b,
+                                                 int64_t h, int64_t i)
+{
+    query r = { b,
+                h,
+                i,
+                h / (a.heads / a.groups),
+                0,
+                a.keys ? a.keys[b] : a.m,
+                ((b * a.n + i) * a.heads + h) * a.dv,
                 q + b * a.q[0] + i * a.q[1] + h * a.q[2] };
     int64_t at = i + offset_of(a, b);
     if (a.causal && r.hi > at + 1) r.hi = at + 1;
@@ -23,16 +36,20 @@ static __device__ __forceinline__ query query_of(const nsmi_attention &a, const 
     return r;
 }
 
-static __device__ __forceinline__ float score_of(const nsmi_attention &a, const query &r, const float *k, int64_t j)
+static __device__ __forceinline__ float score_of(const nsmi_attention &a, const query &r,
+                                                 const float *k, int64_t j)
 {
     float s = a.scale * dot_of(r.q, k + r.b * a.k[0] + j * a.k[1] + r.g * a.k[2], a.dk);
-    if (a.bias) s += a.bias[r.b * a.bias_stride[0] + r.h * a.bias_stride[1] + r.i * a.bias_stride[2] + j * a.bias_stride[3]];
+    if (a.bias)
+        s += a.bias[r.b * a.bias_stride[0] + r.h * a.bias_stride[1] + r.i * a.bias_stride[2] +
+                    j * a.bias_stride[3]];
     return s;
 }
 
 /* ---- forward ---- */
 
-static __global__ void attention_kernel(int64_t queries, nsmi_attention a, const float *q, const float *k, const float *v, float *y, float *lse)
+static __global__ void attention_kernel(int64_t queries, nsmi_attention a, const float *q,
+                                        const float *k, const float *v, float *y, float *lse)
 {
     int64_t t = group_number<LANES>();
     if (t >= queries) return;
@@ -53,7 +70,9 @@ static __global__ void attention_kernel(int64_t queries, nsmi_attention a, const
             }
             float p = s == minus_infinity() ? 0 : expf(s - top);
             sum += p;
-            for (int64_t e = j0; e < j0 + LANES && e < r.hi; e++) add_row(held, __shfl_sync(0xffffffffu, p, (int)(e - j0)), values + e * a.v[1], first, a.dv);
+            for (int64_t e = j0; e < j0 + LANES && e < r.hi; e++)
+                add_row(held, __shfl_sync(0xffffffffu, p, (int)(e - j0)), values + e * a.v[1],
+                        first, a.dv);
         }
         sum = warp_sum(sum);
         put_row(held, sum > 0 ? 1 / sum : 0, 0, y + r.y, first, a.dv);
@@ -61,19 +80,21 @@ static __global__ void attention_kernel(int64_t queries, nsmi_attention a, const
     }
 }
 
-static void attention(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v, float *scratch, float *y,
-                      float *lse)
+static void attention(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
+                      const float *v, float *scratch, float *y, float *lse)
 {
     int64_t queries = a->batch * a->heads * a->n;
     (void)scratch;
     if (queries == 0) return;
-    NSM_LAUNCH(attention_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, *a, q, k, v, y, lse);
+    NSM_LAUNCH(attention_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, *a, q, k,
+               v, y, lse);
     launched(d);
 }
 
 /* ---- backward ---- */
 
-typedef struct { const float *q, *k, *v, *y, *lse, *dy; float *delta; } given; /* delta [B, H, n] = <y, dy> */
+/* delta [B, H, n] = <y, dy> */
+typedef struct { const float *q, *k, *v, *y, *lse, *dy; float *delta; } given;
 
 static __global__ void attention_delta_kernel(int64_t queries, nsmi_attention a, given f)
 {
@@ -85,16 +106,19 @@ static __global__ void attention_delta_kernel(int64_t queries, nsmi_attention a,
 }
 
 /* p of query r and key j, and the gradient of the score. */
-static __device__ __forceinline__ float pair_of(const nsmi_attention &a, const given &f, const query &r, int64_t j, float *ds)
+static __device__ __forceinline__ float pair_of(const nsmi_attention &a, const given &f,
+                                                const query &r, int64_t j, float *ds)
 {
     int64_t t = (r.b * a.heads + r.h) * a.n + r.i;
     float s = score_of(a, r, f.k, j), p = s == minus_infinity() ? 0 : expf(s - f.lse[t]);
-    *ds = p * (dot_of(f.dy + r.y, f.v + r.b * a.v[0] + j * a.v[1] + r.g * a.v[2], a.dv) - f.delta[t]);
+    *ds = p *
+          (dot_of(f.dy + r.y, f.v + r.b * a.v[0] + j * a.v[1] + r.g * a.v[2], a.dv) - f.delta[t]);
     return p;
 }
 
 /* A warp a query: dq, and ds where it is wanted. */
-static __global__ void attention_query_kernel(int64_t queries, nsmi_attention a, given f, float beta, float *dq, float *ds)
+static __global__ void attention_query_kernel(int64_t queries, nsmi_attention a, given f,
+                                              float beta, float *dq, float *ds)
 {
     int64_t t = group_number<LANES>();
     if (t >= queries) return;
@@ -108,18 +132,21 @@ static __global__ void attention_query_kernel(int64_t queries, nsmi_attention a,
             if (j < r.hi) pair_of(a, f, r, j, &g);
             if (ds && first == 0 && j < r.hi) ds[t * a.m + j] = g;
             for (int64_t e = j0; dq && e < j0 + LANES && e < r.hi; e++)
-                add_row(held, __shfl_sync(0xffffffffu, g, (int)(e - j0)), f.k + r.b * a.k[0] + e * a.k[1] + r.g * a.k[2], first, a.dk);
+                add_row(held, __shfl_sync(0xffffffffu, g, (int)(e - j0)),
+                        f.k + r.b * a.k[0] + e * a.k[1] + r.g * a.k[2], first, a.dk);
         }
         if (dq) put_row(held, a.scale, beta, dq + (r.q - f.q), first, a.dk);
     }
 }
 
 /* A warp a key and group: dk and dv, over the queries that see it. */
-static __global__ void attention_key_kernel(int64_t keys, nsmi_attention a, given f, float beta_k, float beta_v, float *dk, float *dv)
+static __global__ void attention_key_kernel(int64_t keys, nsmi_attention a, given f, float beta_k,
+                                            float beta_v, float *dk, float *dv)
 {
     int64_t t = group_number<LANES>();
     if (t >= keys) return;
-    int64_t j = t % a.m, g = t / a.m % a.groups, b = t / a.m / a.groups, each = a.heads / a.groups, off = offset_of(a, b), lo = 0, hi = a.n;
+    int64_t j = t % a.m, g = t / a.m % a.groups, b = t / a.m / a.groups, each = a.heads / a.groups,
+            off = offset_of(a, b), lo = 0, hi = a.n;
     if (a.causal && j - off > 0) lo = j - off;
     if (a.window && j + a.window - off < hi) hi = j + a.window - off;
     if (j >= (a.keys ? a.keys[b] : a.m)) hi = 0;
@@ -131,36 +158,47 @@ static __global__ void attention_key_kernel(int64_t keys, nsmi_attention a, give
         for (int64_t h = g * each; h < (g + 1) * each; h++)
             for (int64_t i0 = lo; i0 < hi; i0 += LANES) {
                 float p = 0, ds = 0;
-                if (i0 + lane_of() < hi) p = pair_of(a, f, query_of(a, f.q, b, h, i0 + lane_of()), j, &ds);
+                if (i0 + lane_of() < hi)
+                    p = pair_of(a, f, query_of(a, f.q, b, h, i0 + lane_of()), j, &ds);
                 for (int64_t i = i0; i < i0 + LANES && i < hi; i++) {
                     query r = query_of(a, f.q, b, h, i);
                     add_row(held_k, __shfl_sync(0xffffffffu, ds, (int)(i - i0)), r.q, first, a.dk);
-                    add_row(held_v, __shfl_sync(0xffffffffu, p, (int)(i - i0)), f.dy + r.y, first, a.dv);
+                    add_row(held_v, __shfl_sync(0xffffffffu, p, (int)(i - i0)), f.dy + r.y, first,
+                            a.dv);
                 }
             }
-        if (dk) put_row(held_k, a.scale, beta_k, dk + b * a.k[0] + j * a.k[1] + g * a.k[2], first, a.dk);
+        if (dk)
+            put_row(held_k, a.scale, beta_k, dk + b * a.k[0] + j * a.k[1] + g * a.k[2], first,
+                    a.dk);
         if (dv) put_row(held_v, 1, beta_v, dv + b * a.v[0] + j * a.v[1] + g * a.v[2], first, a.dv);
     }
 }
 
-static void attention_back(nsm_device *d, const nsmi_attention *a, const float *q, const float *k, const float *v, const float *y,
-                           const float *lse, const float *dy, float *scratch, const float beta[3], float *dq, float *dk, float *dv, float *ds)
+static void attention_back(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
+                           const float *v, const float *y, const float *lse, const float *dy,
+                           float *scratch, const float beta[3], float *dq, float *dk, float *dv,
+                           float *ds)
 {
     int64_t queries = a->batch * a->heads * a->n, keys = a->batch * a->groups * a->m;
     given f = { q, k, v, y, lse, dy, scratch };
     if (ds) d->be->zero(d, (size_t)(queries * a->m) * sizeof *ds, ds);
-    if (queries) NSM_LAUNCH(attention_delta_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, *a, f);
+    if (queries)
+        NSM_LAUNCH(attention_delta_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries,
+                   *a, f);
     if (queries && (dq || ds))
-        NSM_LAUNCH(attention_query_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, *a, f, beta[0], dq, ds);
+        NSM_LAUNCH(attention_query_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries,
+                   *a, f, beta[0], dq, ds);
     if (keys && (dk || dv))
-        NSM_LAUNCH(attention_key_kernel, groups_of(keys, LANES), BLOCK, stream_of(d), keys, *a, f, beta[1], beta[2], dk, dv);
+        NSM_LAUNCH(attention_key_kernel, groups_of(keys, LANES), BLOCK, stream_of(d), keys, *a, f,
+                   beta[1], beta[2], dk, dv);
     launched(d);
 }
 
 /* ---- rotation by position ---- */
 
 typedef struct {
-    int64_t n, cols, heads, size, pairs, units; /* units of a row: its pairs, and the columns that stay */
+    /* units of a row: its pairs, and the columns that stay */
+    int64_t n, cols, heads, size, pairs, units;
     bool side_by_side;
     double base;
     int64_t offset;
@@ -168,13 +206,16 @@ typedef struct {
     float sign;
 } turning_pairs;
 
-static __global__ void rotate_kernel(int64_t items, turning_pairs r, const float *x, float beta, float *y)
+static __global__ void rotate_kernel(int64_t items, turning_pairs r, const float *x, float beta,
+                                     float *y)
 {
     EACH_ITEM(i, items) {
-        int64_t row = i / r.units, unit = i % r.units, at = row * r.cols, turned = r.heads * r.pairs, still = r.size - 2 * r.pairs;
+        int64_t row = i / r.units, unit = i % r.units, at = row * r.cols,
+                turned = r.heads * r.pairs, still = r.size - 2 * r.pairs;
         if (unit >= turned) {
             unit -= turned;
-            at += unit < r.heads * still ? unit / still * r.size + 2 * r.pairs + unit % still : unit + turned * 2;
+            at += unit < r.heads * still ? unit / still * r.size + 2 * r.pairs + unit % still
+                                         : unit + turned * 2;
             put(&y[at], beta, x[at]);
             continue;
         }
@@ -190,10 +231,12 @@ static __global__ void rotate_kernel(int64_t items, turning_pairs r, const float
     }
 }
 
-static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, bool side_by_side,
-                   double base, int64_t offset, const int32_t *offsets, float sign, const float *x, float beta, float *y)
+static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads,
+                   int64_t size, int64_t pairs, bool side_by_side, double base, int64_t offset,
+                   const int32_t *offsets, float sign, const float *x, float beta, float *y)
 {
-    turning_pairs r = { n, cols, heads, size, pairs, cols - heads * pairs, side_by_side, base, offset, offsets, sign };
+    turning_pairs r = { n,    cols,   heads,   size, pairs, cols - heads * pairs, side_by_side,
+                        base, offset, offsets, sign };
     FOR_ITEMS(d, rotate_kernel, batch * n * r.units, r, x, beta, y);
 }
 

@@ -1,13 +1,14 @@
 /* kernels/cuda/attention.cu - Attention over a graph's edges: GAT and GATv2, fused.
  *
- * Forward walks the destinations once: a thread takes a row's V columns of one head, and a softmax that
- * goes on from entry to entry (Milakov and Gimelshein, arXiv:1805.02867), so no thread waits for
- * another and nothing of E x H x D is written; the exponentials are computed again by the D / V
- * threads of a head, which costs less than sharing them.  GATv2's scores, a dot product each, come first.
+ * Forward walks the destinations once: a thread takes a row's V columns of one head, and a softmax
+ * that goes on from entry to entry (Milakov and Gimelshein, arXiv:1805.02867), so no thread waits
+ * for another and nothing of E x H x D is written; the exponentials are computed again by the D / V
+ * threads of a head, which costs less than sharing them.  GATv2's scores, a dot product each, come
+ * first.
  *
- * Backward keeps one number an entry and head: the probability (negative where it was dropped), then
- * the gradient of the score.  dx walks the sources, the scores' gradients every entry, and what is
- * summed over rows walks rows: no atomics anywhere.
+ * Backward keeps one number an entry and head: the probability (negative where it was dropped),
+ * then the gradient of the score.  dx walks the sources, the scores' gradients every entry, and
+ * what is summed over rows walks rows: no atomics anywhere.
  *
  * Letters: R rows (destinations), E entries, H heads, D per head; j source, r row, e entry; p
  * probability, z what goes into the leaky relu. */
@@ -25,17 +26,25 @@ typedef struct {
     const float *score;        /* [E, H], GATv2's; NULL: GAT's, computed where it is needed */
 } graph;
 
-static __device__ __forceinline__ float leaky(float z, float slope) { return z > 0 ? z : z * slope; }
-static __device__ __forceinline__ float leaky_slope(float z, float slope) { return z > 0 ? 1 : slope; }
+static __device__ __forceinline__ float leaky(float z, float slope)
+{
+    return z > 0 ? z : z * slope;
+}
+static __device__ __forceinline__ float leaky_slope(float z, float slope)
+{
+    return z > 0 ? 1 : slope;
+}
 
 /* GAT's z of entry e (in forward's order), of source j and row r. */
-static __device__ __forceinline__ float gat_z(const graph &g, int64_t j, int64_t r, int64_t e, int64_t h)
+static __device__ __forceinline__ float gat_z(const graph &g, int64_t j, int64_t r, int64_t e,
+                                              int64_t h)
 {
     float z = g.src[j * g.heads + h] + g.dst[r * g.heads + h];
     return g.edge ? z + g.edge[e * g.heads + h] : z;
 }
 
-static __device__ __forceinline__ float edge_score(const graph &g, int64_t j, int64_t r, int64_t e, int64_t h)
+static __device__ __forceinline__ float edge_score(const graph &g, int64_t j, int64_t r, int64_t e,
+                                                   int64_t h)
 {
     return g.score ? g.score[e * g.heads + h] : leaky(gat_z(g, j, r, e, h), g.slope);
 }
@@ -43,11 +52,16 @@ static __device__ __forceinline__ float edge_score(const graph &g, int64_t j, in
 /* 1/(1-p) where entry e's head h is kept, 0 where it is dropped; 1 without dropout */
 static __device__ __forceinline__ float drop_of(const graph &g, int64_t e, int64_t h)
 {
-    return g.p_drop > 0 ? nsmi_philox_uniform(g.random.seed, g.random.offset, (uint64_t)(e * g.heads + h)) >= g.p_drop ? g.keep : 0 : 1;
+    return g.p_drop > 0 ? nsmi_philox_uniform(g.random.seed, g.random.offset,
+                                              (uint64_t)(e * g.heads + h)) >= g.p_drop
+                              ? g.keep
+                              : 0
+                        : 1;
 }
 
 /* p by what forward left in stat [R, 2 H] */
-static __device__ __forceinline__ float prob_of(const graph &g, const float *stat, int64_t r, int64_t h, float score)
+static __device__ __forceinline__ float prob_of(const graph &g, const float *stat, int64_t r,
+                                                int64_t h, float score)
 {
     return expf(score - stat[2 * r * g.heads + h]) * stat[(2 * r + 1) * g.heads + h];
 }
@@ -68,7 +82,8 @@ template <int V> struct attend_job {
         a.top = top;
     }
     /* N entries at once: fetched together, the sums raised at most once */
-    template <int N> __device__ void take(int64_t row, int64_t e, int64_t h, const float *x, acc &a) const
+    template <int N>
+    __device__ void take(int64_t row, int64_t e, int64_t h, const float *x, acc &a) const
     {
         float s[N], v[N][V], top = a.top;
         for (int i = 0; i < N; i++) {
@@ -148,15 +163,17 @@ static void attend(nsm_device *d, const graph &g, float *y, float *stat, float *
     if (prob) each(d, &g.m, p);
 }
 
-static graph graph_of(const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r, const float *x,
-                      const float *src, const float *dst, const float *edge, const float *att)
+static graph graph_of(const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop,
+                      nsm_random r, const float *x, const float *src, const float *dst,
+                      const float *edge, const float *att)
 {
     graph g = { heads, dim, *m, slope, p_drop, 1 / (1 - p_drop), r, x, src, dst, edge, att, NULL };
     return g;
 }
 
-static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r, const float *x,
-                const float *src, const float *dst, const float *edge, float *y, float *stat, float *prob)
+static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
+                float p_drop, nsm_random r, const float *x, const float *src, const float *dst,
+                const float *edge, float *y, float *stat, float *prob)
 {
     attend(d, graph_of(m, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), y, stat, prob);
 }
@@ -204,8 +221,9 @@ static float *own_floats(nsm_device *d, int64_t n)
     return p;
 }
 
-static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
-                  const float *l, const float *q, const float *edge, const float *att, float *y, float *stat, float *prob)
+static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, float slope,
+                  float p_drop, nsm_random r, const float *l, const float *q, const float *edge,
+                  const float *att, float *y, float *stat, float *prob)
 {
     graph g = graph_of(m, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
     float *score = prob ? prob : own_floats(d, m->nnz * heads);
@@ -219,7 +237,8 @@ static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t d
 /* ---- backward, what both share ---- */
 
 /* delta [R, H] = <y, dy> of each head */
-static __global__ void delta_kernel(int64_t n, int64_t dim, const float *y, const float *dy, float *delta)
+static __global__ void delta_kernel(int64_t n, int64_t dim, const float *y, const float *dy,
+                                    float *delta)
 {
     EACH_ITEM(i, n) delta[i] = dot_of(y + i * dim, dy + i * dim, dim);
 }
@@ -246,10 +265,14 @@ template <int V> struct source_job {
     {
         for (int k = 0; k < V; k++) a.v[k] += next.v[k];
     }
-    __device__ void done(int64_t row, int64_t vec, acc &a) const { set<V>(dx + (row * vecs + vec) * V, 1, a.v); }
+    __device__ void done(int64_t row, int64_t vec, acc &a) const
+    {
+        set<V>(dx + (row * vecs + vec) * V, 1, a.v);
+    }
 };
 
-/* Every entry's ds = p (drop <dy[r], x[j]> - delta), from p in `prob`; GAT: dz, its sums come after;
+/* Every entry's ds = p (drop <dy[r], x[j]> - delta), from p in `prob`; GAT: dz, its sums come
+ * after;
  * GATv2: p drop stays in prob. */
 struct score_back_job {
     int64_t heads;
@@ -271,9 +294,18 @@ struct score_back_job {
         out[at] = dz;
         if (dedge) dedge[at] += dz;
     }
-    __device__ const float *left(int64_t row, int64_t h) const { return dy + (row * heads + h) * g.dim; }
-    __device__ const float *right(int64_t e, int64_t h) const { return g.x + (g.m.idx[e] * heads + h) * g.dim; }
-    __device__ void entry(int64_t row, int64_t e, int64_t h) const { finish(row, e, h, dot_of(left(row, h), right(e, h), g.dim)); }
+    __device__ const float *left(int64_t row, int64_t h) const
+    {
+        return dy + (row * heads + h) * g.dim;
+    }
+    __device__ const float *right(int64_t e, int64_t h) const
+    {
+        return g.x + (g.m.idx[e] * heads + h) * g.dim;
+    }
+    __device__ void entry(int64_t row, int64_t e, int64_t h) const
+    {
+        finish(row, e, h, dot_of(left(row, h), right(e, h), g.dim));
+    }
     __device__ void entry_warp(int64_t row, int64_t e, int64_t h) const
     {
         float dot = dot_warp(left(row, h), right(e, h), g.dim);
@@ -281,7 +313,8 @@ struct score_back_job {
     }
 };
 
-static void scores_back(nsm_device *d, const graph &g, const float *y, const float *dy, float *delta, float *prob, float *out, float *dedge)
+static void scores_back(nsm_device *d, const graph &g, const float *y, const float *dy,
+                        float *delta, float *prob, float *out, float *dedge)
 {
     score_back_job j = { g.heads, g, dy, delta, prob, out, dedge };
     FOR_ITEMS(d, delta_kernel, g.m.rows * g.heads, g.dim, y, dy, delta);
@@ -291,9 +324,10 @@ static void scores_back(nsm_device *d, const graph &g, const float *y, const flo
 
 /* ---- GAT ---- */
 
-static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
-                     const float *x, const float *src, const float *dst, const float *edge, const float *y, const float *stat,
-                     const float *dy, float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
+static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
+                     float p_drop, nsm_random r, const float *x, const float *src, const float *dst,
+                     const float *edge, const float *y, const float *stat, const float *dy,
+                     float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
 {
     graph g = graph_of(&m->fwd, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), back = g;
     back.m = m->bwd;
@@ -319,7 +353,9 @@ static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim
 /* ---- GATv2 ---- */
 
 /* z of V columns at `at` */
-template <int V> static __device__ __forceinline__ void v2_z(const graph &g, int64_t j, int64_t r, int64_t e, int64_t at, float z[V])
+template <int V>
+static __device__ __forceinline__ void v2_z(const graph &g, int64_t j, int64_t r, int64_t e,
+                                            int64_t at, float z[V])
 {
     int64_t width = g.heads * g.dim;
     float q[V];
@@ -390,18 +426,24 @@ template <int V> struct v2_source_job {
             float z[V], v[V], p = prob[e * g.heads + h], s = ds[e * g.heads + h];
             v2_z<V>(g, row, r, e, at, z);
             get<V>(dy + r * vecs * V + at, v);
-            for (int k = 0; k < V; k++) a.v[k] += p * v[k] + s * leaky_slope(z[k], g.slope) * att[k];
+            for (int k = 0; k < V; k++)
+                a.v[k] += p * v[k] + s * leaky_slope(z[k], g.slope) * att[k];
         }
     }
     __device__ void join(acc &a, const acc &next) const
     {
         for (int k = 0; k < V; k++) a.v[k] += next.v[k];
     }
-    __device__ void done(int64_t row, int64_t vec, acc &a) const { set<V>(dl + (row * vecs + vec) * V, 1, a.v); }
+    __device__ void done(int64_t row, int64_t vec, acc &a) const
+    {
+        set<V>(dl + (row * vecs + vec) * V, 1, a.v);
+    }
 };
 
-template <int V> static void v2_walks(nsm_device *d, const nsm_csr *m, const graph &g, const float *prob, const float *ds, const float *dy,
-                                      float *dl, float *dq, float *dedge, float *datt_rows)
+template <int V>
+static void v2_walks(nsm_device *d, const nsm_csr *m, const graph &g, const float *prob,
+                     const float *ds, const float *dy, float *dl, float *dq, float *dedge,
+                     float *datt_rows)
 {
     int64_t vecs = g.heads * g.dim / V;
     graph back = g;
@@ -412,22 +454,25 @@ template <int V> static void v2_walks(nsm_device *d, const nsm_csr *m, const gra
     if (dl) walk(d, &m->bwd, by_source, NULL);
 }
 
-static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope, float p_drop, nsm_random r,
-                       const float *l, const float *q, const float *edge, const float *att, const float *y, const float *stat,
-                       const float *dy, float *scratch, float *dl, float *dq, float *dedge, float *datt)
+static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim, float slope,
+                       float p_drop, nsm_random r, const float *l, const float *q,
+                       const float *edge, const float *att, const float *y, const float *stat,
+                       const float *dy, float *scratch, float *dl, float *dq, float *dedge,
+                       float *datt)
 {
     graph g = graph_of(&m->fwd, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
     int64_t width = heads * dim, n = m->nnz * heads;
     float *prob = own_floats(d, n), *delta = prob ? own_floats(d, m->rows * heads) : NULL;
-    float *datt_rows = delta && datt ? own_floats(d, m->rows * width) : NULL; /* every row's part of datt */
+    /* every row's part of datt */
+    float *datt_rows = delta && datt ? own_floats(d, m->rows * width) : NULL;
     if (delta && (datt_rows || !datt)) {
         scores(d, g, scratch);
         g.score = scratch;
         prob_job p = { heads, g, stat, prob, true };
         each(d, &m->fwd, p);
         scores_back(d, g, y, dy, delta, prob, scratch, NULL);
-        bool fours = by_fours(g, dy) && aligned(q) && aligned(att) && (!edge || aligned(edge)) && (!dl || aligned(dl)) &&
-                     (!dq || aligned(dq)) && (!dedge || aligned(dedge));
+        bool fours = by_fours(g, dy) && aligned(q) && aligned(att) && (!edge || aligned(edge)) &&
+                     (!dl || aligned(dl)) && (!dq || aligned(dq)) && (!dedge || aligned(dedge));
         if (fours) v2_walks<4>(d, m, g, prob, scratch, dy, dl, dq, dedge, datt_rows);
         else v2_walks<1>(d, m, g, prob, scratch, dy, dl, dq, dedge, datt_rows);
         if (datt && m->rows) d->be->column_sum(d, m->rows, width, datt_rows, 1, datt);

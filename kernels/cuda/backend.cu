@@ -1,13 +1,13 @@
 /* kernels/cuda/backend.cu - A GPU as a device: opening it, memory, copies, and what went wrong.
  *
  * Memory comes from the driver's stream-ordered pool, which keeps what is given back, so neither
- * asking for it nor giving it back waits.  Kernels cannot report: a launch that fails, scratch memory
- * that is out, an entry that is not written yet leave trouble with the device, and base turns that
- * into the context's error.  An index out of range is found on the device and read with the next
- * copy to the host.
+ * asking for it nor giving it back waits.  Kernels cannot report: a launch that fails, scratch
+ * memory that is out, an entry that is not written yet leave trouble with the device, and base
+ * turns that into the context's error.  An index out of range is found on the device and read with
+ * the next copy to the host.
  *
- * The runtime library is linked in and looks for the driver itself, libcublasLt is loaded in open():
- * the same program runs where there is neither. */
+ * The runtime library is linked in and looks for the driver itself, libcublasLt is loaded in
+ * open(): the same program runs where there is neither. */
 #include "kernels/cuda/cuda.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -72,21 +72,24 @@ static void cuda_release(nsm_device *d, void *p, size_t bytes)
 
 static void cuda_to_device(nsm_device *d, size_t bytes, const void *host, void *device)
 {
-    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(d)));
+    if (bytes)
+        nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(d)));
 }
 
 /* ---- indices ----
  * `wrong` is position << 32 | index of the lowest position that is out of range, or all ones. */
 static const unsigned long long none_wrong = ~0ull;
 
-static __global__ void check_indices(int64_t n, const int32_t *index, int64_t limit, int64_t also, unsigned long long *wrong)
+static __global__ void check_indices(int64_t n, const int32_t *index, int64_t limit, int64_t also,
+                                     unsigned long long *wrong)
 {
     EACH_ITEM(i, n)
         if ((index[i] < 0 || index[i] >= limit) && (index[i] != also || also == INT32_MIN))
             atomicMin(wrong, (unsigned long long)i << 32 | (unsigned)index[i]);
 }
 
-static void cuda_check_index(nsm_device *d, int64_t n, const int32_t *index, int64_t limit, int64_t also)
+static void cuda_check_index(nsm_device *d, int64_t n, const int32_t *index, int64_t limit,
+                             int64_t also)
 {
     FOR_ITEMS(d, check_indices, n, index, limit, also, state_of(d)->wrong);
     state_of(d)->looks = true;
@@ -99,7 +102,8 @@ static void tell_wrong_index(nsm_device *d)
     char text[96];
     s->looks = false;
     if (*s->wrong_host == none_wrong) return;
-    snprintf(text, sizeof text, "%llu is %d, which is out of range", *s->wrong_host >> 32, (int)(unsigned)*s->wrong_host);
+    snprintf(text, sizeof text, "%llu is %d, which is out of range", *s->wrong_host >> 32,
+             (int)(unsigned)*s->wrong_host);
     nsmi_cuda_trouble(d, NSM_EINVAL, "an op since the last copy to the host: index %s", text);
     nsmi_cuda_ok(d, cudaMemsetAsync(s->wrong, 0xff, sizeof *s->wrong, s->stream));
 }
@@ -108,20 +112,24 @@ static void cuda_sync(nsm_device *d)
 {
     nsmi_cuda_state *s = state_of(d);
     bool looks = s->looks;
-    if (looks) nsmi_cuda_ok(d, cudaMemcpyAsync(s->wrong_host, s->wrong, sizeof *s->wrong, cudaMemcpyDeviceToHost, s->stream));
+    if (looks)
+        nsmi_cuda_ok(d, cudaMemcpyAsync(s->wrong_host, s->wrong, sizeof *s->wrong,
+                                        cudaMemcpyDeviceToHost, s->stream));
     nsmi_cuda_ok(d, cudaStreamSynchronize(s->stream));
     if (looks) tell_wrong_index(d);
 }
 
 static void cuda_to_host(nsm_device *d, size_t bytes, const void *device, void *host)
 {
-    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_of(d)));
+    if (bytes)
+        nsmi_cuda_ok(d, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_of(d)));
     cuda_sync(d);
 }
 
 static void cuda_copy(nsm_device *d, size_t bytes, const void *from, void *to)
 {
-    if (bytes) nsmi_cuda_ok(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(d)));
+    if (bytes)
+        nsmi_cuda_ok(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(d)));
 }
 
 static void cuda_zero(nsm_device *d, size_t bytes, void *p)
@@ -233,5 +241,6 @@ static int cuda_open(nsm_device *d, char *why, size_t why_bytes)
 
 /* What open() needs; the rest is filled in then. */
 extern "C" const nsm_backend TABLE = {
-    NAME, cuda_open, cuda_close, cuda_alloc, cuda_release, cuda_to_device, cuda_to_host, cuda_copy, cuda_zero, cuda_sync,
+    NAME,           cuda_open,    cuda_close, cuda_alloc, cuda_release,
+    cuda_to_device, cuda_to_host, cuda_copy,  cuda_zero,  cuda_sync,
 };

@@ -1,9 +1,9 @@
 /* kernels/cuda/conv1d.cu - The causal depthwise convolution of few taps, with bias and SiLU.
  *
- * Backward first leaves the gradient before the activation in memory of its own, from which each row of
- * dx, each weight and each bias gathers what it needs.
- * Letters: B rows of a batch, n tokens, C channels, c taps; row p of the padded sequence is the tail's
- * row p, from c - 1 on x's row p - (c - 1). */
+ * Backward first leaves the gradient before the activation in memory of its own, from which each
+ * row of dx, each weight and each bias gathers what it needs.
+ * Letters: B rows of a batch, n tokens, C channels, c taps; row p of the padded sequence is the
+ * tail's row p, from c - 1 on x's row p - (c - 1). */
 #include "kernels/cuda/functions.h"
 
 typedef struct {
@@ -36,8 +36,9 @@ static __global__ void conv_kernel(int64_t n, conv k, float *y)
     }
 }
 
-static void conv1d(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x, const float *w,
-                   const float *bias, const float *tail, float *y)
+static void conv1d(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels,
+                   int64_t taps, const float *x, const float *w, const float *bias,
+                   const float *tail, float *y)
 {
     conv k = { silu, batch, n, channels, taps, x, w, bias, tail };
     FOR_ITEMS(d, conv_kernel, batch * n * channels, k, y);
@@ -55,22 +56,27 @@ static __global__ void conv_before_kernel(int64_t n, conv k, const float *dy, fl
 static __global__ void conv_rows_kernel(int64_t n, conv k, const float *dz, float *dx, float *dtail)
 {
     EACH_ITEM(i, n) {
-        int64_t rows = k.n + k.taps - 1, ch = i % k.channels, p = i / k.channels % rows, b = i / k.channels / rows, t = p - (k.taps - 1);
+        int64_t rows = k.n + k.taps - 1, ch = i % k.channels, p = i / k.channels % rows,
+                b = i / k.channels / rows, t = p - (k.taps - 1);
         float sum = 0;
         for (int64_t j = 0; j < k.taps; j++)
-            if (p - j >= 0 && p - j < k.n) sum += k.w[ch * k.taps + j] * dz[(b * k.n + p - j) * k.channels + ch];
+            if (p - j >= 0 && p - j < k.n)
+                sum += k.w[ch * k.taps + j] * dz[(b * k.n + p - j) * k.channels + ch];
         if (t >= 0 && dx) dx[(b * k.n + t) * k.channels + ch] += sum;
         if (t < 0 && dtail) dtail[(b * (k.taps - 1) + p) * k.channels + ch] += sum;
     }
 }
 
 /* Part `i / (C c)` of weight i % (C c), channels side by side: partial [C c, parts] */
-static __global__ void conv_weights_kernel(int64_t n, conv k, int64_t part, int64_t parts, const float *dz, float *partial)
+static __global__ void conv_weights_kernel(int64_t n, conv k, int64_t part, int64_t parts,
+                                           const float *dz, float *partial)
 {
     EACH_ITEM(i, n) {
-        int64_t ch = i % k.channels, j = i / k.channels % k.taps, at = i / k.channels / k.taps, lo = at * part, all = k.batch * k.n;
+        int64_t ch = i % k.channels, j = i / k.channels % k.taps, at = i / k.channels / k.taps,
+                lo = at * part, all = k.batch * k.n;
         float sum = 0;
-        for (int64_t r = lo; r < lo + part && r < all; r++) sum += dz[r * k.channels + ch] * padded(k, r / k.n, r % k.n + j, ch);
+        for (int64_t r = lo; r < lo + part && r < all; r++)
+            sum += dz[r * k.channels + ch] * padded(k, r / k.n, r % k.n + j, ch);
         partial[(ch * k.taps + j) * parts + at] = sum;
     }
 }
@@ -87,8 +93,10 @@ static void weights_back(nsm_device *d, const conv &k, const float *dz, float *d
     d->be->sum_to(d, dim, partial, s, 1, dw); /* so few that it needs no scratch memory */
 }
 
-static void conv1d_back(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x, const float *w,
-                        const float *bias, const float *tail, const float *dy, float *dx, float *dw, float *dbias, float *dtail)
+static void conv1d_back(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels,
+                        int64_t taps, const float *x, const float *w, const float *bias,
+                        const float *tail, const float *dy, float *dx, float *dw, float *dbias,
+                        float *dtail)
 {
     conv k = { silu, batch, n, channels, taps, x, w, bias, tail };
     int64_t all = batch * n * channels;
@@ -99,7 +107,8 @@ static void conv1d_back(nsm_device *d, bool silu, int64_t batch, int64_t n, int6
         return;
     }
     FOR_ITEMS(d, conv_before_kernel, all, k, dy, dz);
-    if (dx || dtail) FOR_ITEMS(d, conv_rows_kernel, batch * (n + taps - 1) * channels, k, dz, dx, dtail);
+    if (dx || dtail)
+        FOR_ITEMS(d, conv_rows_kernel, batch * (n + taps - 1) * channels, k, dz, dx, dtail);
     if (dw) weights_back(d, k, dz, dw);
     if (dbias) d->be->column_sum(d, batch * n, channels, dz, 1, dbias);
     d->be->release(d, dz, (size_t)all * sizeof *dz);
@@ -108,14 +117,15 @@ static void conv1d_back(nsm_device *d, bool silu, int64_t batch, int64_t n, int6
 static __global__ void conv_tail_kernel(int64_t n, conv k, const int32_t *length, float *next)
 {
     EACH_ITEM(i, n) {
-        int64_t ch = i % k.channels, row = i / k.channels % (k.taps - 1), b = i / k.channels / (k.taps - 1);
+        int64_t ch = i % k.channels, row = i / k.channels % (k.taps - 1),
+                b = i / k.channels / (k.taps - 1);
         int64_t there = length && length[b] < k.n ? (length[b] < 0 ? 0 : length[b]) : k.n;
         next[i] = padded(k, b, there + row, ch);
     }
 }
 
-static void conv1d_tail(nsm_device *d, int64_t batch, int64_t n, int64_t channels, int64_t taps, const float *x, const float *tail,
-                        const int32_t *length, float *next)
+static void conv1d_tail(nsm_device *d, int64_t batch, int64_t n, int64_t channels, int64_t taps,
+                        const float *x, const float *tail, const int32_t *length, float *next)
 {
     conv k = { false, batch, n, channels, taps, x, NULL, NULL, tail };
     FOR_ITEMS(d, conv_tail_kernel, batch * (taps - 1) * channels, k, length, next);

@@ -1,8 +1,8 @@
 /* kernels/cuda/cuda.h - What the CUDA files share: the device's state, launches, sums over warps.
  *
- * Written in what CUDA C and C++17 have in common, so that the same files compile with nvcc and, with
- * emulate.h, with a C++ compiler.  One stream a device: kernels, copies and memory are ordered by it,
- * and nothing but to_host(), sum_squares() and all_finite() makes the host wait.
+ * Written in what CUDA C and C++17 have in common, so that the same files compile with nvcc and,
+ * with emulate.h, with a C++ compiler.  One stream a device: kernels, copies and memory are ordered
+ * by it, and nothing but to_host(), sum_squares() and all_finite() makes the host wait.
  *
  * Sums are cut by the shape alone and joined in a fixed order: no float atomics, the same bits
  * run after run, whatever the number of multiprocessors. */
@@ -29,9 +29,11 @@ typedef struct {
     cudaStream_t stream;
     int multiprocessors;
     char isa[16];            /* "sm_90" */
-    void *scratch;           /* one kernel's partial results; grows, and is used in the stream's order */
+    /* one kernel's partial results; grows, and is used in the stream's order */
+    void *scratch;
     size_t scratch_bytes;
-    unsigned long long *wrong, *wrong_host; /* the first index out of range, on the device and where it is read */
+    /* the first index out of range, on the device and where it is read */
+    unsigned long long *wrong, *wrong_host;
     bool looks;              /* an index has been checked since `wrong` was read */
     char sentence[160];      /* what d->trouble points to */
     nsmi_cuda_products *products;
@@ -48,7 +50,10 @@ static inline void launched(nsm_device *d) { nsmi_cuda_ok(d, cudaGetLastError())
 
 /* Device memory until the next call of it; NULL, and trouble, when memory is out. */
 NSMI_SHARED void *nsmi_cuda_scratch(nsm_device *d, size_t bytes);
-static inline float *scratch_floats(nsm_device *d, int64_t n) { return (float *)nsmi_cuda_scratch(d, (size_t)n * sizeof(float)); }
+static inline float *scratch_floats(nsm_device *d, int64_t n)
+{
+    return (float *)nsmi_cuda_scratch(d, (size_t)n * sizeof(float));
+}
 
 /* Each fills its part of the table. */
 NSMI_SHARED void nsmi_cuda_gemm(nsm_backend *be);
@@ -68,16 +73,20 @@ NSMI_SHARED void nsmi_cuda_rnn(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_memory(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_slots(nsm_backend *be);
 
-/* y [R, F] = beta y + per row of m the sum (mean) over its entries e of w[place of e] x[at[e]]; at NULL:
- * x[e]; w NULL: 1. */
-NSMI_SHARED void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const int32_t *at, int64_t f, const float *w, bool mean,
-                                    const float *x, float beta, float *y);
+/* y [R, F] = beta y + per row of m the sum (mean) over its entries e of w[place of e] x[at[e]]; at
+ * NULL: x[e]; w NULL: 1. */
+NSMI_SHARED void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const int32_t *at,
+                                    int64_t f, const float *w, bool mean, const float *x,
+                                    float beta, float *y);
 
 NSMI_SHARED bool nsmi_cuda_products_open(nsm_device *d, char *why, size_t why_bytes);
 NSMI_SHARED void nsmi_cuda_products_close(nsm_device *d);
 
 /* ---- launching over n items ---- */
-static inline __host__ __device__ int64_t ceil_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+static inline __host__ __device__ int64_t ceil_of(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size;
+}
 static inline __host__ __device__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline __host__ __device__ int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -90,8 +99,8 @@ static inline unsigned blocks_for(const nsm_device *d, int64_t n)
 /* Blocks for n groups of `size` threads. */
 static inline unsigned groups_of(int64_t n, int size) { return (unsigned)ceil_of(n * size, BLOCK); }
 
-/* How a sum of n numbers, one for each of `results`, is cut: parts of `part` numbers, each a thread's or a
- * warp's.  From the shape alone. */
+/* How a sum of n numbers, one for each of `results`, is cut: parts of `part` numbers, each a
+ * thread's or a warp's.  From the shape alone. */
 static inline void cut_sum(int64_t n, int64_t results, bool warp, int64_t *part, int64_t *parts)
 {
     enum { ENOUGH = 1 << 16, MOST_PARTS = 2048, LEAST = 64 };
@@ -112,12 +121,16 @@ static inline void cut_sum(int64_t n, int64_t results, bool warp, int64_t *part,
 
 /* In such a kernel: every item of this thread. */
 #define EACH_ITEM(i, n) \
-    for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < (n); i += (int64_t)gridDim.x * BLOCK)
+    for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < (n); \
+         i += (int64_t)gridDim.x * BLOCK)
 
 /* ---- in kernels ---- */
 static __device__ __forceinline__ unsigned lane_of(void) { return threadIdx.x % LANES; }
 
-static __device__ __forceinline__ float minus_infinity(void) { return __int_as_float((int)0xff800000u); }
+static __device__ __forceinline__ float minus_infinity(void)
+{
+    return __int_as_float((int)0xff800000u);
+}
 static __device__ __forceinline__ float not_a_number(void) { return __int_as_float(0x7fc00000); }
 
 static __device__ __forceinline__ float warp_sum(float v)
@@ -135,8 +148,9 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* The warp's sums of v[0..N], N a power of two of at most 32: lane l gets that of l % N.  Each step gives half of
- * the sums away, so it costs N + log(32 / N) shuffles where one after another would cost 5 N. */
+/* The warp's sums of v[0..N], N a power of two of at most 32: lane l gets that of l % N.  Each step
+ * gives half of the sums away, so it costs N + log(32 / N) shuffles where one after another would
+ * cost 5 N. */
 template <int N> static __device__ __forceinline__ float warp_sums(float v[N])
 {
     const unsigned lane = lane_of();
@@ -153,7 +167,8 @@ template <int N> static __device__ __forceinline__ float warp_sums(float v[N])
 
 /* The group of threads that shares one row: a thread, a warp or a block.  The sum (the largest) of
  * all threads' v, for each of them. */
-template <int G, typename Join> static __device__ __forceinline__ float group_join(float v, Join join)
+template <int G, typename Join>
+static __device__ __forceinline__ float group_join(float v, Join join)
 {
     if constexpr (G > LANES) {
         __shared__ float part[WARPS];
@@ -177,8 +192,14 @@ template <int G> static __device__ __forceinline__ float group_max(float v)
 }
 
 /* The group's number, and this thread's place in it. */
-template <int G> static __device__ __forceinline__ int64_t group_number(void) { return ((int64_t)blockIdx.x * BLOCK + threadIdx.x) / G; }
-template <int G> static __device__ __forceinline__ int group_place(void) { return (int)(threadIdx.x % G); }
+template <int G> static __device__ __forceinline__ int64_t group_number(void)
+{
+    return ((int64_t)blockIdx.x * BLOCK + threadIdx.x) / G;
+}
+template <int G> static __device__ __forceinline__ int group_place(void)
+{
+    return (int)(threadIdx.x % G);
+}
 
 /* Call launch<G>() with the group that suits rows of n numbers: strided rows are a thread's. */
 #define WITH_GROUP(strided, n, call) \
@@ -189,8 +210,14 @@ template <int G> static __device__ __forceinline__ int group_place(void) { retur
     } while (0)
 
 /* y = beta y + v, y not read where beta is 0 */
-static __device__ __forceinline__ float blend(float beta, float y, float v) { return beta == 0 ? v : beta * y + v; }
-static __device__ __forceinline__ void put(float *y, float beta, float v) { *y = beta == 0 ? v : beta * *y + v; }
+static __device__ __forceinline__ float blend(float beta, float y, float v)
+{
+    return beta == 0 ? v : beta * y + v;
+}
+static __device__ __forceinline__ void put(float *y, float beta, float v)
+{
+    *y = beta == 0 ? v : beta * *y + v;
+}
 
 static inline bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
 

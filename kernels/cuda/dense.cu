@@ -1,12 +1,13 @@
 /* kernels/cuda/dense.cu - Copies of blocks, permutations, sums, and the largest of rows.
  *
- * A sum over some dims is cut into parts by the shape alone; a thread or a warp adds a part, and where
- * there is more than one, a warp adds the parts of each result. */
+ * A sum over some dims is cut into parts by the shape alone; a thread or a warp adds a part, and
+ * where there is more than one, a warp adds the parts of each result. */
 #include "kernels/cuda/cuda.h"
 
 enum { TILE = 32, TILE_ROWS = BLOCK / TILE };
 
-static __global__ void copy_block_kernel(int64_t n, int64_t cols, const float *x, int64_t ldx, float beta, float *y, int64_t ldy)
+static __global__ void copy_block_kernel(int64_t n, int64_t cols, const float *x, int64_t ldx,
+                                         float beta, float *y, int64_t ldy)
 {
     EACH_ITEM(i, n) {
         int64_t r = i / cols, c = i - r * cols;
@@ -14,7 +15,8 @@ static __global__ void copy_block_kernel(int64_t n, int64_t cols, const float *x
     }
 }
 
-static void copy_block(nsm_device *d, int64_t rows, int64_t cols, const float *x, int64_t ldx, float beta, float *y, int64_t ldy)
+static void copy_block(nsm_device *d, int64_t rows, int64_t cols, const float *x, int64_t ldx,
+                       float beta, float *y, int64_t ldy)
 {
     FOR_ITEMS(d, copy_block_kernel, rows * cols, cols, x, ldx, beta, y, ldy);
 }
@@ -60,15 +62,16 @@ static __global__ void permute_kernel(int64_t n, turning t, const float *x, floa
     }
 }
 
-/* Tiles of the plane of y's inner dim and the dim `row` that is x's inner one, through shared memory:
- * both sides are read and written along their own lines. */
-static __global__ void transpose_kernel(int64_t tiles, turning t, int row, int64_t down, int64_t across, const float *x, float beta,
-                                        float *y)
+/* Tiles of the plane of y's inner dim and the dim `row` that is x's inner one, through shared
+ * memory: both sides are read and written along their own lines. */
+static __global__ void transpose_kernel(int64_t tiles, turning t, int row, int64_t down,
+                                        int64_t across, const float *x, float beta, float *y)
 {
     __shared__ float tile[TILE][TILE + 1];
     int column = (int)threadIdx.x % TILE, line = (int)threadIdx.x / TILE;
     for (int64_t at = blockIdx.x; at < tiles; at += gridDim.x) {
-        int64_t j0 = at % across * TILE, i0 = at / across % down * TILE, rest = at / across / down, from = 0, to = 0;
+        int64_t j0 = at % across * TILE, i0 = at / across % down * TILE, rest = at / across / down,
+                from = 0, to = 0;
         for (int k = 1; k < t.rank; k++) {
             if (k == row) continue;
             int64_t next = rest / t.dim[k], here = rest - next * t.dim[k];
@@ -77,7 +80,8 @@ static __global__ void transpose_kernel(int64_t tiles, turning t, int row, int64
             rest = next;
         }
         for (int r = line; r < TILE; r += TILE_ROWS)
-            if (j0 + r < t.dim[0] && i0 + column < t.dim[row]) tile[r][column] = x[from + (j0 + r) * t.xs[0] + i0 + column];
+            if (j0 + r < t.dim[0] && i0 + column < t.dim[row])
+                tile[r][column] = x[from + (j0 + r) * t.xs[0] + i0 + column];
         __syncthreads();
         for (int r = line; r < TILE; r += TILE_ROWS)
             if (i0 + r < t.dim[row] && j0 + column < t.dim[0])
@@ -86,7 +90,8 @@ static __global__ void transpose_kernel(int64_t tiles, turning t, int row, int64
     }
 }
 
-static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS], const float *x, float beta, float *y)
+static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS], const float *x,
+                    float beta, float *y)
 {
     turning t = turning_of(dim, perm);
     int row = 0;
@@ -100,7 +105,8 @@ static void permute(nsm_device *d, const int64_t dim[DIMS], const int perm[DIMS]
     int64_t down = ceil_of(t.dim[row], TILE), across = ceil_of(t.dim[0], TILE);
     int64_t tiles = down * across * (t.n / (t.dim[row] * t.dim[0]));
     unsigned blocks = (unsigned)least(tiles, (int64_t)state_of(d)->multiprocessors * 32);
-    NSM_LAUNCH(transpose_kernel, blocks, BLOCK, stream_of(d), tiles, t, row, down, across, x, beta, y);
+    NSM_LAUNCH(transpose_kernel, blocks, BLOCK, stream_of(d), tiles, t, row, down, across, x, beta,
+               y);
     launched(d);
 }
 
@@ -136,7 +142,9 @@ static __device__ __forceinline__ void dims_at(const dims &d, int64_t i, int64_t
 }
 
 /* Part `t / kept` of result `t % kept`: into partial [kept, parts], or with one part into y. */
-template <int G> static __global__ void fold_kernel(int64_t tasks, folding f, const float *x, float beta, float *y, float *partial)
+template <int G>
+static __global__ void fold_kernel(int64_t tasks, folding f, const float *x, float beta, float *y,
+                                   float *partial)
 {
     int64_t t = group_number<G>(), xs = f.summed.rank == 1 ? f.summed.xs[0] : 0;
     if (t >= tasks) return;
@@ -159,7 +167,8 @@ template <int G> static __global__ void fold_kernel(int64_t tasks, folding f, co
 }
 
 /* y = the sums of the parts. */
-static __global__ void fold_finish_kernel(int64_t tasks, folding f, const float *partial, float beta, float *y)
+static __global__ void fold_finish_kernel(int64_t tasks, folding f, const float *partial,
+                                          float beta, float *y)
 {
     int64_t t = group_number<LANES>(), from, to;
     if (t >= tasks) return;
@@ -170,7 +179,8 @@ static __global__ void fold_finish_kernel(int64_t tasks, folding f, const float 
     if (group_place<LANES>() == 0) put(&y[to], beta, sum);
 }
 
-static void sum_to(nsm_device *d, const int64_t dim[DIMS], const float *x, nsmi_strides s, float beta, float *y)
+static void sum_to(nsm_device *d, const int64_t dim[DIMS], const float *x, nsmi_strides s,
+                   float beta, float *y)
 {
     folding f;
     int64_t xs = 1;
@@ -187,13 +197,20 @@ static void sum_to(nsm_device *d, const int64_t dim[DIMS], const float *x, nsmi_
     int64_t tasks = f.kept.n * f.parts;
     float *partial = f.parts > 1 ? scratch_floats(d, tasks) : NULL;
     if (f.parts > 1 && !partial) return;
-    if (warp) NSM_LAUNCH(fold_kernel<LANES>, groups_of(tasks, LANES), BLOCK, stream_of(d), tasks, f, x, beta, y, partial);
-    else NSM_LAUNCH(fold_kernel<1>, groups_of(tasks, 1), BLOCK, stream_of(d), tasks, f, x, beta, y, partial);
-    if (partial) NSM_LAUNCH(fold_finish_kernel, groups_of(f.kept.n, LANES), BLOCK, stream_of(d), f.kept.n, f, partial, beta, y);
+    if (warp)
+        NSM_LAUNCH(fold_kernel<LANES>, groups_of(tasks, LANES), BLOCK, stream_of(d), tasks, f, x,
+                   beta, y, partial);
+    else
+        NSM_LAUNCH(fold_kernel<1>, groups_of(tasks, 1), BLOCK, stream_of(d), tasks, f, x, beta, y,
+                   partial);
+    if (partial)
+        NSM_LAUNCH(fold_finish_kernel, groups_of(f.kept.n, LANES), BLOCK, stream_of(d), f.kept.n, f,
+                   partial, beta, y);
     launched(d);
 }
 
-static void column_sum(nsm_device *d, int64_t rows, int64_t cols, const float *x, float beta, float *y)
+static void column_sum(nsm_device *d, int64_t rows, int64_t cols, const float *x, float beta,
+                       float *y)
 {
     int64_t dim[DIMS] = { 1, 1, 1, rows, cols };
     nsmi_strides s = { { 0, 0, 0, 0, 1 } };
@@ -233,7 +250,8 @@ static __global__ void squares_finish_kernel(int64_t parts, double *partial)
 static double sum_squares(nsm_device *d, int64_t n, const float *x)
 {
     int64_t part = most(ceil_of(n, 1024), 4096), parts = ceil_of(n, part);
-    double sum = 0, *partial = (double *)nsmi_cuda_scratch(d, (size_t)(1 + parts) * sizeof *partial);
+    double sum = 0,
+           *partial = (double *)nsmi_cuda_scratch(d, (size_t)(1 + parts) * sizeof *partial);
     if (n == 0 || !partial) return 0;
     NSM_LAUNCH(squares_kernel, (unsigned)parts, BLOCK, stream_of(d), n, part, x, partial);
     NSM_LAUNCH(squares_finish_kernel, 1, BLOCK, stream_of(d), parts, partial);
@@ -294,8 +312,9 @@ template <int G> static __device__ __forceinline__ winner group_winner(winner w,
 }
 
 /* Of sign * x [outer, n, inner] over n. */
-template <int G> static __global__ void best_kernel(int64_t rows, int64_t n, int64_t inner, float sign, bool nan, const float *x,
-                                                    float *y, int32_t *arg)
+template <int G>
+static __global__ void best_kernel(int64_t rows, int64_t n, int64_t inner, float sign, bool nan,
+                                   const float *x, float *y, int32_t *arg)
 {
     int64_t r = group_number<G>();
     if (r >= rows) return;
@@ -303,7 +322,9 @@ template <int G> static __global__ void best_kernel(int64_t rows, int64_t n, int
     winner best = { minus_infinity(), 0 };
     for (int64_t j = group_place<G>(); j < n; j += G) {
         winner here = { sign * from[j * inner], (int32_t)j };
-        if (here.value > best.value || (nan && here.value != here.value && best.value == best.value)) best = here;
+        if (here.value > best.value ||
+            (nan && here.value != here.value && best.value == best.value))
+            best = here;
     }
     best = group_winner<G>(best, nan);
     if (group_place<G>() != 0) return;
@@ -311,14 +332,18 @@ template <int G> static __global__ void best_kernel(int64_t rows, int64_t n, int
     if (arg) arg[r] = best.place;
 }
 
-static void best_of(nsm_device *d, int64_t rows, int64_t n, int64_t inner, float sign, bool nan, const float *x, float *y, int32_t *arg)
+static void best_of(nsm_device *d, int64_t rows, int64_t n, int64_t inner, float sign, bool nan,
+                    const float *x, float *y, int32_t *arg)
 {
     if (rows == 0) return;
-    WITH_GROUP(inner > 1, n, NSM_LAUNCH(best_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, n, inner, sign, nan, x, y, arg));
+    WITH_GROUP(inner > 1, n,
+               NSM_LAUNCH(best_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, n, inner,
+                          sign, nan, x, y, arg));
     launched(d);
 }
 
-static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner, const float *x, float *y, int32_t *arg)
+static void reduce(nsm_device *d, nsmi_reduce f, int64_t outer, int64_t n, int64_t inner,
+                   const float *x, float *y, int32_t *arg)
 {
     int64_t dim[DIMS] = { 1, 1, outer, n, inner };
     nsmi_strides s = { { 0, 0, inner, 0, 1 } };
@@ -335,12 +360,14 @@ static void argmax(nsm_device *d, int64_t rows, int64_t cols, const float *x, in
     best_of(d, rows, cols, 1, 1, false, x, NULL, y);
 }
 
-static __global__ void reduce_back_kernel(int64_t items, int64_t n, int64_t inner, const int32_t *arg, const float *dy, float *dx)
+static __global__ void reduce_back_kernel(int64_t items, int64_t n, int64_t inner,
+                                          const int32_t *arg, const float *dy, float *dx)
 {
     EACH_ITEM(i, items) dx[(i / inner * n + arg[i]) * inner + i % inner] += dy[i];
 }
 
-static void reduce_back(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg, const float *dy, float *dx)
+static void reduce_back(nsm_device *d, int64_t outer, int64_t n, int64_t inner, const int32_t *arg,
+                        const float *dy, float *dx)
 {
     FOR_ITEMS(d, reduce_back_kernel, outer * inner, n, inner, arg, dy, dx);
 }

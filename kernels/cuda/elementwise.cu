@@ -1,8 +1,8 @@
 /* kernels/cuda/elementwise.cu - Functions of one and of two numbers over arrays, the fused bias +
  * activation + dropout, passes (fill, axpy, lerp), and random numbers.
  *
- * A thread takes four neighbours at a time, in one 16-byte access where the arrays are aligned to that:
- * the same four that one Philox counter draws for. */
+ * A thread takes four neighbours at a time, in one 16-byte access where the arrays are aligned to
+ * that: the same four that one Philox counter draws for. */
 #include "kernels/cuda/functions.h"
 
 enum { FOUR = 4 };
@@ -11,7 +11,8 @@ enum { FOUR = 4 };
 static inline int64_t fours(int64_t n) { return ceil_of(n, FOUR); }
 
 /* Numbers 4 i .. 4 i + 3 of x, those from n on left as they are. */
-static __device__ __forceinline__ void load_four(const float *x, int64_t i, int64_t n, bool whole, float v[FOUR])
+static __device__ __forceinline__ void load_four(const float *x, int64_t i, int64_t n, bool whole,
+                                                 float v[FOUR])
 {
     if (whole && FOUR * i + FOUR <= n) {
         float4 q = ((const float4 *)x)[i];
@@ -22,7 +23,8 @@ static __device__ __forceinline__ void load_four(const float *x, int64_t i, int6
         if (FOUR * i + j < n) v[j] = x[FOUR * i + j];
 }
 
-static __device__ __forceinline__ void store_four(float *y, int64_t i, int64_t n, bool whole, const float v[FOUR])
+static __device__ __forceinline__ void store_four(float *y, int64_t i, int64_t n, bool whole,
+                                                  const float v[FOUR])
 {
     if (whole && FOUR * i + FOUR <= n) {
         ((float4 *)y)[i] = make_float4(v[0], v[1], v[2], v[3]);
@@ -34,7 +36,8 @@ static __device__ __forceinline__ void store_four(float *y, int64_t i, int64_t n
 
 /* ---- functions of one number ---- */
 
-static __global__ void unary_kernel(int64_t items, nsmi_unary f, float a, float b, int64_t n, bool whole, const float *x, float *y)
+static __global__ void unary_kernel(int64_t items, nsmi_unary f, float a, float b, int64_t n,
+                                    bool whole, const float *x, float *y)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 };
@@ -44,13 +47,15 @@ static __global__ void unary_kernel(int64_t items, nsmi_unary f, float a, float 
     }
 }
 
-static void unary(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x, float *y)
+static void unary(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
+                  float *y)
 {
     FOR_ITEMS(d, unary_kernel, fours(n), f, a, b, n, aligned(x) && aligned(y), x, y);
 }
 
-static __global__ void unary_back_kernel(int64_t items, nsmi_unary f, float a, float b, int64_t n, bool whole, const float *x,
-                                         const float *dy, float beta, float *dx)
+static __global__ void unary_back_kernel(int64_t items, nsmi_unary f, float a, float b, int64_t n,
+                                         bool whole, const float *x, const float *dy, float beta,
+                                         float *dx)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 }, g[FOUR] = { 0 }, to[FOUR] = { 0 };
@@ -62,15 +67,17 @@ static __global__ void unary_back_kernel(int64_t items, nsmi_unary f, float a, f
     }
 }
 
-static void unary_back(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x, const float *dy, float beta,
-                       float *dx)
+static void unary_back(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
+                       const float *dy, float beta, float *dx)
 {
-    FOR_ITEMS(d, unary_back_kernel, fours(n), f, a, b, n, aligned(x) && aligned(dy) && aligned(dx), x, dy, beta, dx);
+    FOR_ITEMS(d, unary_back_kernel, fours(n), f, a, b, n, aligned(x) && aligned(dy) && aligned(dx),
+              x, dy, beta, dx);
 }
 
 /* ---- passes ---- */
 
-static __global__ void axpby_kernel(int64_t items, int64_t n, bool whole, float a, const float *x, float b, float *y)
+static __global__ void axpby_kernel(int64_t items, int64_t n, bool whole, float a, const float *x,
+                                    float b, float *y)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 }, to[FOUR] = { 0 };
@@ -86,15 +93,24 @@ static void axpby(nsm_device *d, int64_t n, float a, const float *x, float b, fl
     FOR_ITEMS(d, axpby_kernel, fours(n), n, aligned(x) && aligned(y), a, x, b, y);
 }
 
-static void axpy(nsm_device *d, int64_t n, float a, const float *x, float *y) { axpby(d, n, a, x, 1, y); }
-static void fill(nsm_device *d, int64_t n, float value, float *y) { axpby(d, n, value, NULL, 0, y); }
+static void axpy(nsm_device *d, int64_t n, float a, const float *x, float *y)
+{
+    axpby(d, n, a, x, 1, y);
+}
+static void fill(nsm_device *d, int64_t n, float value, float *y)
+{
+    axpby(d, n, value, NULL, 0, y);
+}
 
 static __global__ void lerp_kernel(int64_t n, float t, const float *x, float *y)
 {
     EACH_ITEM(i, n) y[i] += t * (x[i] - y[i]);
 }
 
-static void lerp(nsm_device *d, int64_t n, float t, const float *x, float *y) { FOR_ITEMS(d, lerp_kernel, n, t, x, y); }
+static void lerp(nsm_device *d, int64_t n, float t, const float *x, float *y)
+{
+    FOR_ITEMS(d, lerp_kernel, n, t, x, y);
+}
 
 /* ---- functions of two numbers, with broadcasting ---- */
 
@@ -122,12 +138,14 @@ static broadcast broadcast_of(const int64_t dim[DIMS], nsmi_strides as, nsmi_str
 }
 
 /* Where number i of y comes from. */
-static __device__ __forceinline__ void broadcast_at(const broadcast &c, int64_t i, int64_t *a, int64_t *b)
+static __device__ __forceinline__ void broadcast_at(const broadcast &c, int64_t i, int64_t *a,
+                                                    int64_t *b)
 {
     *a = *b = 0;
     for (int k = 0; k < c.rank; k++) {
-        int64_t rest = k + 1 < c.rank ? (i <= INT32_MAX && c.dim[k] <= INT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)c.dim[k])
-                                                                                 : i / c.dim[k])
+        int64_t rest = k + 1 < c.rank ? (i <= INT32_MAX && c.dim[k] <= INT32_MAX
+                                             ? (int64_t)((uint32_t)i / (uint32_t)c.dim[k])
+                                             : i / c.dim[k])
                                       : 0;
         int64_t at = i - rest * c.dim[k];
         *a += at * c.as[k];
@@ -136,7 +154,8 @@ static __device__ __forceinline__ void broadcast_at(const broadcast &c, int64_t 
     }
 }
 
-static __global__ void binary_kernel(int64_t n, nsmi_binary f, broadcast c, const float *a, const float *b, float *y)
+static __global__ void binary_kernel(int64_t n, nsmi_binary f, broadcast c, const float *a,
+                                     const float *b, float *y)
 {
     EACH_ITEM(i, n) {
         int64_t ia, ib;
@@ -146,7 +165,8 @@ static __global__ void binary_kernel(int64_t n, nsmi_binary f, broadcast c, cons
 }
 
 /* Both operands dense: four at a time. */
-static __global__ void binary_dense_kernel(int64_t items, nsmi_binary f, int64_t n, bool whole, const float *a, const float *b, float *y)
+static __global__ void binary_dense_kernel(int64_t items, nsmi_binary f, int64_t n, bool whole,
+                                           const float *a, const float *b, float *y)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 }, w[FOUR] = { 0 };
@@ -157,18 +177,19 @@ static __global__ void binary_dense_kernel(int64_t items, nsmi_binary f, int64_t
     }
 }
 
-static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a, nsmi_strides as, const float *b,
-                   nsmi_strides bs, float *y)
+static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
+                   nsmi_strides as, const float *b, nsmi_strides bs, float *y)
 {
     broadcast c = broadcast_of(dim, as, bs);
     if (c.rank == 1 && c.as[0] == 1 && c.bs[0] == 1)
-        FOR_ITEMS(d, binary_dense_kernel, fours(c.n), f, c.n, aligned(a) && aligned(b) && aligned(y), a, b, y);
+        FOR_ITEMS(d, binary_dense_kernel, fours(c.n), f, c.n,
+                  aligned(a) && aligned(b) && aligned(y), a, b, y);
     else
         FOR_ITEMS(d, binary_kernel, c.n, f, c, a, b, y);
 }
 
-static __global__ void binary_back_kernel(int64_t n, nsmi_binary f, broadcast c, const float *a, const float *b, const float *dy,
-                                          float *da, float *db)
+static __global__ void binary_back_kernel(int64_t n, nsmi_binary f, broadcast c, const float *a,
+                                          const float *b, const float *dy, float *da, float *db)
 {
     EACH_ITEM(i, n) {
         int64_t ia, ib;
@@ -180,8 +201,9 @@ static __global__ void binary_back_kernel(int64_t n, nsmi_binary f, broadcast c,
     }
 }
 
-static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a, nsmi_strides as, const float *b,
-                        nsmi_strides bs, const float *dy, float *da, float *db)
+static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
+                        nsmi_strides as, const float *b, nsmi_strides bs, const float *dy,
+                        float *da, float *db)
 {
     broadcast c = broadcast_of(dim, as, bs);
     FOR_ITEMS(d, binary_back_kernel, c.n, f, c, a, b, dy, da, db);
@@ -197,13 +219,15 @@ typedef struct {
     bool whole;
 } fused;
 
-static fused fused_of(nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols, bool whole)
+static fused fused_of(nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows,
+                      int64_t cols, bool whole)
 {
     fused u = { f, a, b, p, p < 1 ? 1 / (1 - p) : 0, r, rows * cols, cols, whole };
     return u;
 }
 
-static __device__ __forceinline__ void add_bias(const fused &u, int64_t i, const float *bias, float v[FOUR])
+static __device__ __forceinline__ void add_bias(const fused &u, int64_t i, const float *bias,
+                                                float v[FOUR])
 {
     int64_t col = FOUR * i % u.cols;
     for (int j = 0; j < FOUR; j++) {
@@ -219,7 +243,8 @@ static __device__ __forceinline__ void drop(const fused &u, int64_t i, float v[F
     for (int j = 0; j < FOUR; j++) v[j] = draw[j] >= u.p ? u.scale * v[j] : 0;
 }
 
-static __global__ void fused_kernel(int64_t items, fused u, const float *x, const float *bias, float *y)
+static __global__ void fused_kernel(int64_t items, fused u, const float *x, const float *bias,
+                                    float *y)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 };
@@ -231,16 +256,18 @@ static __global__ void fused_kernel(int64_t items, fused u, const float *x, cons
     }
 }
 
-static void bias_act_dropout(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols,
-                             const float *x, const float *bias, float *y)
+static void bias_act_dropout(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r,
+                             int64_t rows, int64_t cols, const float *x, const float *bias,
+                             float *y)
 {
     fused u = fused_of(f, a, b, p, r, rows, cols, aligned(x) && aligned(y));
     FOR_ITEMS(d, fused_kernel, fours(u.n), u, x, bias, y);
 }
 
 /* The gradient at x + bias: g where it may be, into dx with beta. */
-static __global__ void fused_back_kernel(int64_t items, fused u, const float *x, const float *bias, const float *y, const float *dy,
-                                         float beta, float *dx, float *g)
+static __global__ void fused_back_kernel(int64_t items, fused u, const float *x, const float *bias,
+                                         const float *y, const float *dy, float beta, float *dx,
+                                         float *g)
 {
     EACH_ITEM(i, items) {
         float v[FOUR] = { 0 }, grad[FOUR] = { 0 }, to[FOUR] = { 0 };
@@ -261,17 +288,20 @@ static __global__ void fused_back_kernel(int64_t items, fused u, const float *x,
     }
 }
 
-/* dbias is the sum of the gradients' columns; they are kept apart only where dx holds more than them. */
-static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows, int64_t cols,
-                                  const float *x, const float *bias, const float *y, const float *dy, float beta, float *dx,
-                                  float *dbias)
+/* dbias is the sum of the gradients' columns; they are kept apart only where dx holds more than
+ * them. */
+static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b, float p,
+                                  nsm_random r, int64_t rows, int64_t cols, const float *x,
+                                  const float *bias, const float *y, const float *dy, float beta,
+                                  float *dx, float *dbias)
 {
     bool whole = aligned(dy) && aligned(dx) && (!x || aligned(x)) && (x || aligned(y));
     fused u = fused_of(f, a, b, p, r, rows, cols, whole);
     float *g = NULL;
     if (u.n == 0) return;
     if (dbias && beta != 0) {
-        g = (float *)d->be->alloc(d, (size_t)u.n * sizeof *g); /* column_sum uses the scratch memory */
+        /* column_sum uses the scratch memory */
+        g = (float *)d->be->alloc(d, (size_t)u.n * sizeof *g);
         if (!g) {
             nsmi_cuda_trouble(d, NSM_ENOMEM, "out of memory for %s", "gradients of a bias");
             return;
@@ -296,13 +326,15 @@ static __global__ void dropout_kernel(int64_t items, fused u, const float *x, fl
     }
 }
 
-static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta, float *y)
+static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta,
+                    float *y)
 {
     fused u = fused_of(NSMI_IDENTITY, 0, 0, p, r, 1, n, aligned(x) && aligned(y));
     FOR_ITEMS(d, dropout_kernel, fours(n), u, x, beta, y);
 }
 
-static __global__ void uniform_kernel(int64_t items, nsm_random r, float low, float high, int64_t n, bool whole, float *y)
+static __global__ void uniform_kernel(int64_t items, nsm_random r, float low, float high, int64_t n,
+                                      bool whole, float *y)
 {
     EACH_ITEM(i, items) {
         float u[FOUR];
@@ -318,7 +350,8 @@ static void uniform(nsm_device *d, nsm_random r, float low, float high, int64_t 
 }
 
 /* Box-Muller: draws u, v (2 i, 2 i + 1) -> sqrt(-2 log(1 - u)) cos(2 pi v), and with sin. */
-static __global__ void normal_kernel(int64_t items, nsm_random r, float mean, float std, int64_t n, bool whole, float *y)
+static __global__ void normal_kernel(int64_t items, nsm_random r, float mean, float std, int64_t n,
+                                     bool whole, float *y)
 {
     EACH_ITEM(i, items) {
         float u[FOUR];

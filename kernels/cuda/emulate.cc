@@ -30,8 +30,8 @@ enum { MOST_THREADS = 1024, WARP = 32, STACK = 256 << 10 };
 
 [[noreturn]] void fail(const char *what, const char *file, int line)
 {
-    fprintf(stderr, "emulated kernel: %s (%s:%d), block %u, thread %u\n", what, file, line, nsm_emulated_now.block.x,
-            nsm_emulated_now.thread.x);
+    fprintf(stderr, "emulated kernel: %s (%s:%d), block %u, thread %u\n", what, file, line,
+            nsm_emulated_now.block.x, nsm_emulated_now.thread.x);
     abort();
 }
 
@@ -58,7 +58,8 @@ extern "C" void nsm_emulated_enter(void);
 
 #if defined(__x86_64__)
 extern "C" void nsm_emulated_switch(void **from, void *to);
-__asm__(".text\n.globl nsm_emulated_switch\n.hidden nsm_emulated_switch\n.type nsm_emulated_switch,@function\n"
+__asm__(".text\n.globl nsm_emulated_switch\n.hidden nsm_emulated_switch\n.type "
+        "nsm_emulated_switch,@function\n"
         "nsm_emulated_switch:\n"
         "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
         "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
@@ -73,7 +74,8 @@ void go(fibre *from, fibre *to)
     fibre *save = from ? from : &nowhere;
 #if defined(__SANITIZE_ADDRESS__)
     const void *bottom = to == &home ? home_bottom : to->stack;
-    __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, bottom, to == &home ? home_size : (size_t)STACK);
+    __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, bottom,
+                                   to == &home ? home_size : (size_t)STACK);
 #endif
 #if defined(__x86_64__)
     nsm_emulated_switch(&save->sp, to->sp);
@@ -91,7 +93,8 @@ int fresh_stack(void)
     int i = idles ? idle[--idles] : made++;
     fibre *f = &stacks[i];
     if (!f->stack) {
-        f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (f->stack == (char *)MAP_FAILED) fail("out of memory for stacks", __FILE__, __LINE__);
     }
     UNPOISON(f->stack, STACK);
@@ -183,8 +186,10 @@ void open_barrier(void)
         const thread_state *s = &threads[t];
         if (s->now == ENDED) continue;
         set_thread(t);
-        if (s->now == AT_EXCHANGE) fail("a lane waits for others of its warp that never come", s->file, s->line);
-        if (seen && (seen->line != s->line || strcmp(seen->file, s->file))) fail("threads wait at different barriers", s->file, s->line);
+        if (s->now == AT_EXCHANGE)
+            fail("a lane waits for others of its warp that never come", s->file, s->line);
+        if (seen && (seen->line != s->line || strcmp(seen->file, s->file)))
+            fail("threads wait at different barriers", s->file, s->line);
         seen = s;
     }
     int from = (int)below((unsigned)count);
@@ -235,7 +240,8 @@ unsigned turns;
 void open_device(bool open)
 {
     if (open == device_open && opened == used) return;
-    if (used && mprotect(device, used, open ? PROT_READ | PROT_WRITE : PROT_NONE)) fail("mprotect", __FILE__, __LINE__);
+    if (used && mprotect(device, used, open ? PROT_READ | PROT_WRITE : PROT_NONE))
+        fail("mprotect", __FILE__, __LINE__);
     device_open = open;
     opened = used;
 }
@@ -249,7 +255,11 @@ pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* the device serves one call a
 struct turn_of {
     turn_of() { pthread_mutex_lock(&one); open_device(true); }
     /* Shutting costs time by the page: with much memory it is done once in a while. */
-    ~turn_of() { if (used < MUCH || ++turns % 64 == 0) open_device(false); pthread_mutex_unlock(&one); }
+    ~turn_of()
+    {
+        if (used < MUCH || ++turns % 64 == 0) open_device(false);
+        pthread_mutex_unlock(&one);
+    }
 };
 
 /* Sizes are rounded up to a quarter of a power of two. */
@@ -318,7 +328,8 @@ const uint64_t *nsm_emulated_exchange(unsigned mask, uint64_t mine, const char *
     unsigned lane = (unsigned)me % WARP;
     warp_state *w = &warps[me / WARP];
     if (!(mask >> lane & 1)) fail("a lane is not in the mask it gives", file, line);
-    if (w->arrived && (w->mask != mask || w->line != line || (w->file != file && strcmp(w->file, file))))
+    if (w->arrived &&
+        (w->mask != mask || w->line != line || (w->file != file && strcmp(w->file, file))))
         fail("lanes of a warp are at different shuffles", file, line);
     w->mask = mask;
     w->file = file;
@@ -352,7 +363,8 @@ void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *), const
 {
     turn_of now;
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
-    if (!blocks || block.x * block.y * block.z == 0 || block.x * block.y * block.z > MOST_THREADS || grid.y > 65535 || grid.z > 65535)
+    if (!blocks || block.x * block.y * block.z == 0 || block.x * block.y * block.z > MOST_THREADS ||
+        grid.y > 65535 || grid.z > 65535)
         fail("this shape of a launch is not allowed", __FILE__, __LINE__);
     body = thread;
     what = job;
@@ -360,11 +372,21 @@ void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *), const
     nsm_emulated_now.block_dim = { block.x, block.y, block.z };
     nsm_emulated_now.grid_dim = { grid.x, grid.y, grid.z };
     /* A step that shares no factor with the number of blocks visits each once. */
-    uint64_t step = blocks / 2 + 1 + below(7), at = below((unsigned)(blocks > 0xffffffffu ? 0xffffffffu : blocks));
-    auto shares = [&] { uint64_t a = step, b = blocks; while (b) { uint64_t r = a % b; a = b; b = r; } return a != 1; };
+    uint64_t step = blocks / 2 + 1 + below(7),
+             at = below((unsigned)(blocks > 0xffffffffu ? 0xffffffffu : blocks));
+    auto shares = [&] {
+        uint64_t a = step, b = blocks;
+        while (b) {
+            uint64_t r = a % b;
+            a = b;
+            b = r;
+        }
+        return a != 1;
+    };
     while (shares()) step++;
     for (uint64_t i = 0; i < blocks; i++, at = (at + step) % blocks) {
-        nsm_emulated_now.block = { (unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y) };
+        nsm_emulated_now.block = { (unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y),
+                                   (unsigned)(at / grid.x / grid.y) };
         run_block();
     }
 }
@@ -377,7 +399,8 @@ cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t)
     if (bytes > ROOM / 4) return cudaErrorMemoryAllocation;
     turn_of now;
     if (!device) {
-        void *all = mmap(nullptr, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *all = mmap(nullptr, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                         0);
         if (all == MAP_FAILED) return cudaErrorMemoryAllocation;
         device = (char *)all;
     }
@@ -413,11 +436,13 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t)
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t)
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t)
 {
     turn_of now;
     bool wants_from = kind != cudaMemcpyHostToDevice, wants_to = kind != cudaMemcpyDeviceToHost;
-    if (bytes && (on_device(from) != wants_from || on_device(to) != wants_to)) fail("a copy between the wrong sides", __FILE__, __LINE__);
+    if (bytes && (on_device(from) != wants_from || on_device(to) != wants_to))
+        fail("a copy between the wrong sides", __FILE__, __LINE__);
     if (bytes) memmove(to, from, bytes);
     return cudaSuccess;
 }

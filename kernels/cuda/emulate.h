@@ -3,8 +3,8 @@
  * The .cu files compile unchanged against this header with any C++17 compiler, so their kernels run
  * where there is no GPU: for tests, not for speed.  A launch runs its blocks one after another in
  * a shuffled order; the threads of a block are fibres (emulate.cc), run in a shuffled order, each
- * until it waits for others.  Threads that wait for different things - two barriers, a barrier and a
- * shuffle, a shuffle that some lane never reaches - end the program with a message.
+ * until it waits for others.  Threads that wait for different things - two barriers, a barrier and
+ * a shuffle, a shuffle that some lane never reaches - end the program with a message.
  *
  * Device memory is a range of addresses that only kernels and copies may touch: the host that reads
  * it faults, as with a GPU, and a kernel given a host pointer ends the program. */
@@ -28,7 +28,10 @@
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
-static inline float4 make_float4(float x, float y, float z, float w) { return float4{ x, y, z, w }; }
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return float4{ x, y, z, w };
+}
 
 struct dim3 {
     unsigned x, y, z;
@@ -60,18 +63,24 @@ template <class T> static inline uint64_t nsm_emulated_pack(T v)
     return bits;
 }
 
-template <class T> static inline T nsm_emulated_shuffle(unsigned mask, T v, unsigned from, const char *file, int line)
+template <class T>
+static inline T nsm_emulated_shuffle(unsigned mask, T v, unsigned from, const char *file, int line)
 {
     const uint64_t *lanes = nsm_emulated_exchange(mask, nsm_emulated_pack(v), file, line);
     memcpy((void *)&v, &lanes[from & 31], sizeof v);
     return v;
 }
-#define __shfl_sync(mask, v, lane) nsm_emulated_shuffle(mask, v, (unsigned)(lane), __FILE__, __LINE__)
-#define __shfl_xor_sync(mask, v, bits) nsm_emulated_shuffle(mask, v, nsm_emulated_lane() ^ (unsigned)(bits), __FILE__, __LINE__)
+#define __shfl_sync(mask, v, lane) \
+    nsm_emulated_shuffle(mask, v, (unsigned)(lane), __FILE__, __LINE__)
+#define __shfl_xor_sync(mask, v, bits) \
+    nsm_emulated_shuffle(mask, v, nsm_emulated_lane() ^ (unsigned)(bits), __FILE__, __LINE__)
 /* Past the last lane a thread gets its own value back. */
 #define __shfl_down_sync(mask, v, by) \
-    nsm_emulated_shuffle(mask, v, nsm_emulated_lane() + (unsigned)(by) < 32 ? nsm_emulated_lane() + (unsigned)(by) \
-                                                                           : nsm_emulated_lane(), __FILE__, __LINE__)
+    nsm_emulated_shuffle(mask, v, \
+                         nsm_emulated_lane() + (unsigned)(by) < 32 \
+                             ? nsm_emulated_lane() + (unsigned)(by) \
+                             : nsm_emulated_lane(), \
+                         __FILE__, __LINE__)
 
 static inline unsigned nsm_emulated_ballot(unsigned mask, bool yes, const char *file, int line)
 {
@@ -94,7 +103,12 @@ static inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, sizeof
 static inline int __float_as_int(float x) { int bits; memcpy(&bits, &x, sizeof bits); return bits; }
 static inline int atomicMax(int *p, int v) { int old = *p; if (v > old) *p = v; return old; }
 static inline int atomicAdd(int *p, int v) { int old = *p; *p += v; return old; }
-static inline unsigned atomicAdd(unsigned *p, unsigned v) { unsigned old = *p; *p += v; return old; }
+static inline unsigned atomicAdd(unsigned *p, unsigned v)
+{
+    unsigned old = *p;
+    *p += v;
+    return old;
+}
 static inline unsigned long long atomicMin(unsigned long long *p, unsigned long long v)
 {
     unsigned long long old = *p;
@@ -123,7 +137,9 @@ template <class... A> static inline void nsm_emulated_check_all(const char *kern
         (void)(stream); \
         nsm_emulated_check_all(#kernel, __VA_ARGS__); \
         auto nsm_thread = [&] { kernel(__VA_ARGS__); }; \
-        nsm_emulated_run(grid, block, [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, &nsm_thread); \
+        nsm_emulated_run( \
+            grid, block, [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, \
+            &nsm_thread); \
     } while (0)
 
 /* ---- the runtime's calls ---- */
@@ -131,25 +147,47 @@ typedef int cudaError_t;
 typedef struct nsm_emulated_stream *cudaStream_t;
 typedef struct nsm_emulated_pool *cudaMemPool_t;
 enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice
+};
 enum { cudaStreamNonBlocking = 1, cudaMemPoolAttrReleaseThreshold = 4 };
-struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount, memoryPoolsSupported; };
+struct cudaDeviceProp {
+    char name[64];
+    int major, minor, multiProcessorCount, memoryPoolsSupported;
+};
 
 cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t stream);
 cudaError_t cudaFreeAsync(void *p, cudaStream_t stream);
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }
-static inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int) { *pool = nullptr; return cudaSuccess; }
-static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *) { return cudaSuccess; }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = nullptr; return cudaSuccess; }
+static inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int)
+{
+    *pool = nullptr;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *)
+{
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = nullptr;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "out of memory" : "an error"; }
+static inline const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaErrorMemoryAllocation ? "out of memory" : "an error";
+}
 
 #endif

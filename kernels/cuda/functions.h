@@ -8,7 +8,8 @@
 
 static __device__ __forceinline__ float sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
 
-/* The smaller, the larger; b's NaN gives a, as in PyTorch's clamp of a NaN x only x = b may be one. */
+/* The smaller, the larger; b's NaN gives a, as in PyTorch's clamp of a NaN x only x = b may be
+ * one. */
 static __device__ __forceinline__ float low_of(float a, float b) { return a < b ? a : b; }
 static __device__ __forceinline__ float high_of(float a, float b) { return a > b ? a : b; }
 
@@ -25,7 +26,10 @@ static __device__ __forceinline__ float mish_gate(float x)
 #define GELU_CUBIC 0.044715f
 #define ONE_OVER_SQRT_2_PI 0.3989422804f
 
-static __device__ __forceinline__ float gelu_inner(float x) { return SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x); }
+static __device__ __forceinline__ float gelu_inner(float x)
+{
+    return SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x);
+}
 
 static __device__ __forceinline__ float unary_value(nsmi_unary f, float a, float b, float x)
 {
@@ -86,7 +90,8 @@ static __device__ __forceinline__ float gated_slope(float x, float c)
     return s * (1 + c * x * (1 - s));
 }
 
-static __device__ __forceinline__ float unary_slope(nsmi_unary f, float a, float b, float x, float dy)
+static __device__ __forceinline__ float unary_slope(nsmi_unary f, float a, float b, float x,
+                                                    float dy)
 {
     switch (f) {
     case NSMI_RELU: return x > 0 ? dy : 0;
@@ -136,9 +141,13 @@ static __device__ __forceinline__ float binary_value(nsmi_binary f, float a, flo
 }
 
 /* A maximum of equals gives each half of dy. */
-static __device__ __forceinline__ float share(bool mine, bool equal, float dy) { return mine ? dy : equal ? 0.5f * dy : 0; }
+static __device__ __forceinline__ float share(bool mine, bool equal, float dy)
+{
+    return mine ? dy : equal ? 0.5f * dy : 0;
+}
 
-static __device__ __forceinline__ void binary_slopes(nsmi_binary f, float a, float b, float dy, float *da, float *db)
+static __device__ __forceinline__ void binary_slopes(nsmi_binary f, float a, float b, float dy,
+                                                     float *da, float *db)
 {
     switch (f) {
     case NSMI_ADD: *da = dy, *db = dy; break;
@@ -152,7 +161,10 @@ static __device__ __forceinline__ void binary_slopes(nsmi_binary f, float a, flo
 }
 
 /* ---- draws ---- */
-static __device__ __forceinline__ float unit_of(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+static __device__ __forceinline__ float unit_of(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
 
 /* Draws 4 k .. 4 k + 3 of r, in [0, 1). */
 static __device__ __forceinline__ void four_units(nsm_random r, int64_t k, float u[4])

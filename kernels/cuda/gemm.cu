@@ -40,12 +40,16 @@ static __global__ void product_kernel(int64_t items, product p)
         float *c = p.c + batch * p.sc + i * p.ldc + j;
         double sum = 0;
         for (int64_t l = 0; l < p.k; l++)
-            sum += (double)a[p.ta ? l * p.lda + i : i * p.lda + l] * (double)b[p.tb ? j * p.ldb + l : l * p.ldb + j];
+            sum += (double)a[p.ta ? l * p.lda + i : i * p.lda + l] *
+                   (double)b[p.tb ? j * p.ldb + l : l * p.ldb + j];
         put(c, p.beta, (float)((double)p.alpha * sum));
     }
 }
 
-static void multiply(nsm_device *d, const product *p) { FOR_ITEMS(d, product_kernel, p->batch * p->m * p->n, *p); }
+static void multiply(nsm_device *d, const product *p)
+{
+    FOR_ITEMS(d, product_kernel, p->batch * p->m * p->n, *p);
+}
 
 #else /* a GPU */
 
@@ -59,8 +63,10 @@ enum { PLANS = 4096, WORKSPACE = 32 << 20 };
 
 /* The functions used, by their names in the library without "cublasLt". */
 #define FUNCTIONS(X) \
-    X(Create) X(Destroy) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute) \
-    X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatrixLayoutSetAttribute) X(MatmulPreferenceCreate) \
+    X(Create) X(Destroy) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) \
+    X(MatmulDescSetAttribute) \
+    X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatrixLayoutSetAttribute) \
+    X(MatmulPreferenceCreate) \
     X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
 
 /* What decides about the algorithm. */
@@ -114,22 +120,28 @@ bool nsmi_cuda_products_open(nsm_device *d, char *why, size_t why_bytes)
 /* A product as the library sees it: first is our B, second our A. */
 typedef struct { cublasLtMatmulDesc_t op; cublasLtMatrixLayout_t first, second, result; } described;
 
-static cublasLtMatrixLayout_t layout_of(nsmi_cuda_products *s, int64_t rows, int64_t cols, int64_t ld, int64_t batch, int64_t stride)
+static cublasLtMatrixLayout_t layout_of(nsmi_cuda_products *s, int64_t rows, int64_t cols,
+                                        int64_t ld, int64_t batch, int64_t stride)
 {
     cublasLtMatrixLayout_t l = NULL;
     int32_t count = (int32_t)batch;
-    if (s->MatrixLayoutCreate(&l, CUDA_R_32F, (uint64_t)cols, (uint64_t)rows, ld) != CUBLAS_STATUS_SUCCESS) return NULL;
+    if (s->MatrixLayoutCreate(&l, CUDA_R_32F, (uint64_t)cols, (uint64_t)rows, ld) !=
+        CUBLAS_STATUS_SUCCESS)
+        return NULL;
     if (batch > 1) {
         s->MatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
-        s->MatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride);
+        s->MatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                    sizeof stride);
     }
     return l;
 }
 
 static bool describe(nsmi_cuda_products *s, const product *p, described *q)
 {
-    cublasOperation_t first = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N, second = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-    if (s->MatmulDescCreate(&q->op, CUBLAS_COMPUTE_32F, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
+    cublasOperation_t first = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N,
+                      second = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
+    if (s->MatmulDescCreate(&q->op, CUBLAS_COMPUTE_32F, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS)
+        return false;
     s->MatmulDescSetAttribute(q->op, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     s->MatmulDescSetAttribute(q->op, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
     q->first = layout_of(s, p->tb ? p->n : p->k, p->tb ? p->k : p->n, p->ldb, p->batch, p->sb);
@@ -155,27 +167,46 @@ static uint32_t alignment(const float *p, int64_t batch, int64_t stride)
 
 static shape shape_of(const product *p)
 {
-    uint32_t a = alignment(p->a, p->batch, p->sa), b = alignment(p->b, p->batch, p->sb), c = alignment(p->c, p->batch, p->sc);
-    shape s = { p->m, p->n, p->k, p->lda, p->ldb, p->ldc, p->batch, p->batch > 1 ? p->sa : 0, p->batch > 1 ? p->sb : 0,
+    uint32_t a = alignment(p->a, p->batch, p->sa), b = alignment(p->b, p->batch, p->sb),
+             c = alignment(p->c, p->batch, p->sc);
+    shape s = { p->m,
+                p->n,
+                p->k,
+                p->lda,
+                p->ldb,
+                p->ldc,
+                p->batch,
+                p->batch > 1 ? p->sa : 0,
+                p->batch > 1 ? p->sb : 0,
                 p->batch > 1 ? p->sc : 0,
-                (int64_t)a | (int64_t)b << 12 | (int64_t)c << 24 | (int64_t)p->ta << 36 | (int64_t)p->tb << 37 | (int64_t)(p->beta != 0) << 38 };
+                (int64_t)a | (int64_t)b << 12 | (int64_t)c << 24 | (int64_t)p->ta << 36 |
+                    (int64_t)p->tb << 37 | (int64_t)(p->beta != 0) << 38 };
     return s;
 }
 
-static bool ask(nsmi_cuda_products *s, const product *p, const described *q, cublasLtMatmulAlgo_t *algo)
+static bool ask(nsmi_cuda_products *s, const product *p, const described *q,
+                cublasLtMatmulAlgo_t *algo)
 {
     cublasLtMatmulPreference_t prefer = NULL;
     cublasLtMatmulHeuristicResult_t found;
     size_t room = WORKSPACE;
     int count = 0;
-    uint32_t a = alignment(p->b, p->batch, p->sb), b = alignment(p->a, p->batch, p->sa), c = alignment(p->c, p->batch, p->sc);
+    uint32_t a = alignment(p->b, p->batch, p->sb), b = alignment(p->a, p->batch, p->sa),
+             c = alignment(p->c, p->batch, p->sc);
     if (s->MatmulPreferenceCreate(&prefer) != CUBLAS_STATUS_SUCCESS) return false;
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c);
-    cublasStatus_t status = s->MatmulAlgoGetHeuristic(s->handle, q->op, q->first, q->second, q->result, q->result, prefer, 1, &found, &count);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
+                                    sizeof room);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a,
+                                    sizeof a);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b,
+                                    sizeof b);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c,
+                                    sizeof c);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c,
+                                    sizeof c);
+    cublasStatus_t status = s->MatmulAlgoGetHeuristic(s->handle, q->op, q->first, q->second,
+                                                      q->result, q->result, prefer, 1, &found,
+                                                      &count);
     s->MatmulPreferenceDestroy(prefer);
     if (status != CUBLAS_STATUS_SUCCESS || count < 1) return false;
     *algo = found.algo;
@@ -183,12 +214,14 @@ static bool ask(nsmi_cuda_products *s, const product *p, const described *q, cub
 }
 
 /* The kept plan of a shape; asks where there is none. */
-static const cublasLtMatmulAlgo_t *algorithm(nsmi_cuda_products *s, const product *p, const described *q)
+static const cublasLtMatmulAlgo_t *algorithm(nsmi_cuda_products *s, const product *p,
+                                             const described *q)
 {
     shape of = shape_of(p);
     uint64_t hash = 0;
     const uint64_t *word = (const uint64_t *)&of;
-    for (size_t i = 0; i < sizeof of / sizeof *word; i++) hash = (hash ^ word[i]) * 0x9E3779B97F4A7C15ull;
+    for (size_t i = 0; i < sizeof of / sizeof *word; i++)
+        hash = (hash ^ word[i]) * 0x9E3779B97F4A7C15ull;
     plan *at = &s->plans[(hash >> 40) % PLANS];
     if (at->known && !memcmp(&at->of, &of, sizeof of)) return &at->algo;
     at->of = of;
@@ -201,8 +234,9 @@ static void multiply(nsm_device *d, const product *p)
     nsmi_cuda_products *s = state_of(d)->products;
     described q = { NULL, NULL, NULL, NULL };
     const cublasLtMatmulAlgo_t *algo = describe(s, p, &q) ? algorithm(s, p, &q) : NULL;
-    if (!algo || s->Matmul(s->handle, q.op, &p->alpha, p->b, q.first, p->a, q.second, &p->beta, p->c, q.result, p->c, q.result, algo,
-                           s->workspace, WORKSPACE, stream_of(d)) != CUBLAS_STATUS_SUCCESS)
+    if (!algo || s->Matmul(s->handle, q.op, &p->alpha, p->b, q.first, p->a, q.second, &p->beta,
+                           p->c, q.result, p->c, q.result, algo, s->workspace, WORKSPACE,
+                           stream_of(d)) != CUBLAS_STATUS_SUCCESS)
         nsmi_cuda_trouble(d, NSM_EDEVICE, "%s refuses a matrix product", LIBRARY);
     forget(s, &q);
 }
@@ -218,8 +252,10 @@ static __global__ void scale_kernel(int64_t items, product p)
         put(p.c + t / (p.m * p.n) * p.sc + t / p.n % p.m * p.ldc + t % p.n, p.beta, 0);
 }
 
-static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
-                       int64_t lda, int64_t sa, const float *b, int64_t ldb, int64_t sb, float beta, float *c, int64_t ldc, int64_t sc)
+static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n,
+                       int64_t k, float alpha, const float *a, int64_t lda, int64_t sa,
+                       const float *b, int64_t ldb, int64_t sb, float beta, float *c, int64_t ldc,
+                       int64_t sc)
 {
     product p = { ta, tb, batch, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc, sa, sb, sc };
     if (batch == 0 || m == 0 || n == 0) return;
@@ -227,8 +263,9 @@ static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m
     else multiply(d, &p);
 }
 
-static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
+                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                 int64_t ldc)
 {
     gemm_batch(d, ta, tb, 1, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0);
 }

@@ -1,7 +1,7 @@
 /* kernels/cuda/loss.cu - Cross entropy and its gradient; kernels/cpu/loss.c has the formulas.
  *
- * A row of logits is a thread's, a warp's or a block's.  -log p[c] = lse - x[c], so all terms are sums
- * of x, weighted. */
+ * A row of logits is a thread's, a warp's or a block's.  -log p[c] = lse - x[c], so all terms are
+ * sums of x, weighted. */
 #include "kernels/cuda/cuda.h"
 
 typedef struct {
@@ -32,12 +32,22 @@ static __device__ __forceinline__ float spread(const losses &l, int64_t at, int6
     return l.o.class_weight ? q * l.o.class_weight[c] : q;
 }
 
-static __device__ __forceinline__ bool spreads(const losses &l) { return l.prob || l.o.label_smoothing != 0; }
+static __device__ __forceinline__ bool spreads(const losses &l)
+{
+    return l.prob || l.o.label_smoothing != 0;
+}
 /* A label out of range is read by nobody: the loss is NaN, and the check of indices tells. */
-static __device__ __forceinline__ bool is_class(const losses &l, int32_t y) { return y >= 0 && y < l.c; }
-static __device__ __forceinline__ float weight_of_label(const losses &l, int32_t y) { return l.o.class_weight ? l.o.class_weight[y] : 1; }
+static __device__ __forceinline__ bool is_class(const losses &l, int32_t y)
+{
+    return y >= 0 && y < l.c;
+}
+static __device__ __forceinline__ float weight_of_label(const losses &l, int32_t y)
+{
+    return l.o.class_weight ? l.o.class_weight[y] : 1;
+}
 
-template <int G> static __global__ void cross_entropy_kernel(losses l, float *loss, float *weight, float *lse)
+template <int G>
+static __global__ void cross_entropy_kernel(losses l, float *loss, float *weight, float *lse)
 {
     int64_t r = group_number<G>();
     if (r >= l.rows) return;
@@ -65,7 +75,9 @@ template <int G> static __global__ void cross_entropy_kernel(losses l, float *lo
     if (!l.prob) {
         int32_t y = l.target[r];
         float label = is_class(l, y) ? weight_of_label(l, y) : 0;
-        terms += is_class(l, y) ? (1 - l.o.label_smoothing) * label * (log_sum - l.x[logit_at(l, r, y)]) : not_a_number();
+        terms += is_class(l, y)
+                     ? (1 - l.o.label_smoothing) * label * (log_sum - l.x[logit_at(l, r, y)])
+                     : not_a_number();
         weight[r] = w * label;
     }
     loss[r] = w * terms;
@@ -73,7 +85,9 @@ template <int G> static __global__ void cross_entropy_kernel(losses l, float *lo
 }
 
 /* dx = g (A p - coefficients), A their sum. */
-template <int G> static __global__ void cross_entropy_back_kernel(losses l, const float *lse, const float *dloss, float beta, float *dx)
+template <int G>
+static __global__ void cross_entropy_back_kernel(losses l, const float *lse, const float *dloss,
+                                                 float beta, float *dx)
 {
     int64_t r = group_number<G>();
     if (r >= l.rows) return;
@@ -96,28 +110,34 @@ template <int G> static __global__ void cross_entropy_back_kernel(losses l, cons
     }
 }
 
-static losses losses_of(nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits, const int32_t *target, const float *prob)
+static losses losses_of(nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
+                        const int32_t *target, const float *prob)
 {
     losses l = { o, outer * inner, c, inner, logits, prob, target };
     return l;
 }
 
-static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits, const int32_t *target,
-                          const float *prob, float *loss, float *weight, float *lse)
-{
-    losses l = losses_of(o, outer, c, inner, logits, target, prob);
-    if (l.rows == 0) return;
-    WITH_GROUP(inner > 1, c, NSM_LAUNCH(cross_entropy_kernel<G>, groups_of(l.rows, G), BLOCK, stream_of(d), l, loss, weight, lse));
-    launched(d);
-}
-
-static void cross_entropy_back(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner, const float *logits,
-                               const int32_t *target, const float *prob, const float *lse, const float *dloss, float beta, float *dlogits)
+static void cross_entropy(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
+                          const float *logits, const int32_t *target, const float *prob,
+                          float *loss, float *weight, float *lse)
 {
     losses l = losses_of(o, outer, c, inner, logits, target, prob);
     if (l.rows == 0) return;
     WITH_GROUP(inner > 1, c,
-               NSM_LAUNCH(cross_entropy_back_kernel<G>, groups_of(l.rows, G), BLOCK, stream_of(d), l, lse, dloss, beta, dlogits));
+               NSM_LAUNCH(cross_entropy_kernel<G>, groups_of(l.rows, G), BLOCK, stream_of(d), l,
+                          loss, weight, lse));
+    launched(d);
+}
+
+static void cross_entropy_back(nsm_device *d, nsmi_ce o, int64_t outer, int64_t c, int64_t inner,
+                               const float *logits, const int32_t *target, const float *prob,
+                               const float *lse, const float *dloss, float beta, float *dlogits)
+{
+    losses l = losses_of(o, outer, c, inner, logits, target, prob);
+    if (l.rows == 0) return;
+    WITH_GROUP(inner > 1, c,
+               NSM_LAUNCH(cross_entropy_back_kernel<G>, groups_of(l.rows, G), BLOCK, stream_of(d),
+                          l, lse, dloss, beta, dlogits));
     launched(d);
 }
 

@@ -1,8 +1,10 @@
-/* kernels/cuda/memory.cu - What stands around the slots of the state memory: clocks, the exact window, the mix.
+/* kernels/cuda/memory.cu - What stands around the slots of the state memory: clocks, the exact
+ * window, the mix.
  *
- * Phases are sums over the tokens of a head in double, by a block: each thread a run of tokens, the runs joined by
- * a scan.  In the window a warp takes a query, its lanes the keys; backward leaves p and the gradient of each
- * score in scratch memory, from which a key gathers what its queries give it.
+ * Phases are sums over the tokens of a head in double, by a block: each thread a run of tokens, the
+ * runs joined by a scan.  In the window a warp takes a query, its lanes the keys; backward leaves p
+ * and the gradient of each score in scratch memory, from which a key gathers what its queries give
+ * it.
  * Letters: B batch, n tokens, H heads, D, E sizes of keys and values, w window. */
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/rows.h"
@@ -14,15 +16,20 @@ typedef struct { double omega[NSMI_CLOCK_PAIRS]; } clock_speeds;
 static clock_speeds speeds_of(int64_t pairs)
 {
     clock_speeds s;
-    for (int64_t m = 0; m < pairs; m++) s.omega[m] = acos(-1.0) / 2 * pow(10, -1.5 * (double)m / (double)(pairs > 1 ? pairs - 1 : 1));
+    for (int64_t m = 0; m < pairs; m++)
+        s.omega[m] = acos(-1.0) / 2 *
+                     pow(10, -1.5 * (double)m / (double)(pairs > 1 ? pairs - 1 : 1));
     return s;
 }
 
-/* Sums of a head's numbers up to each token, or from each on: put(i, sum).  The sum of all runs before this thread's first. */
-template <class X, class Put> static __device__ void sum_along(const nsmi_clock &c, bool back, double start, X x, Put put)
+/* Sums of a head's numbers up to each token, or from each on: put(i, sum).  The sum of all runs
+ * before this thread's first. */
+template <class X, class Put>
+static __device__ void sum_along(const nsmi_clock &c, bool back, double start, X x, Put put)
 {
     __shared__ double part[BLOCK];
-    const int64_t run = ceil_of(c.tokens, BLOCK), first = least(threadIdx.x * run, c.tokens), last = least(first + run, c.tokens);
+    const int64_t run = ceil_of(c.tokens, BLOCK), first = least(threadIdx.x * run, c.tokens),
+                  last = least(first + run, c.tokens);
     const int me = (int)threadIdx.x;
     double sum = 0;
     auto place = [&](int64_t t) {
@@ -45,16 +52,21 @@ template <class X, class Put> static __device__ void sum_along(const nsmi_clock 
 /* Phases of all tokens of a head; where the last one is left, if start is in double. */
 static __global__ void phases_kernel(nsmi_clock c, const float *rate, double *phase)
 {
-    const int64_t b = blockIdx.x / c.heads, at = (b * c.rows + c.row) * c.heads + blockIdx.x % c.heads, there = nsmi_length(c.length, b, c.tokens);
+    const int64_t b = blockIdx.x / c.heads,
+                  at = (b * c.rows + c.row) * c.heads + blockIdx.x % c.heads,
+                  there = nsmi_length(c.length, b, c.tokens);
     double start = c.start ? c.start[at] : c.start_float ? (double)c.start_float[at] : 0;
-    sum_along(c, false, start, [&](int64_t i) { return rate[i]; }, [&](int64_t i, int64_t t, double sum) {
-        phase[i] = sum;
-        if (c.start && t == there - 1) c.start[at] = sum;
-    });
+    sum_along(
+        c, false, start, [&](int64_t i) { return rate[i]; },
+        [&](int64_t i, int64_t t, double sum) {
+            phase[i] = sum;
+            if (c.start && t == there - 1) c.start[at] = sum;
+        });
 }
 
 /* The sine and cosine of pair m's angle, reduced in double. */
-static __device__ __forceinline__ void pair_turn(const clock_speeds &s, int64_t m, double phase, float *sine, float *cosine)
+static __device__ __forceinline__ void pair_turn(const clock_speeds &s, int64_t m, double phase,
+                                                 float *sine, float *cosine)
 {
     const double whole = 6.283185307179586476925;
     double a = phase * s.omega[m] / whole;
@@ -64,7 +76,8 @@ static __device__ __forceinline__ void pair_turn(const clock_speeds &s, int64_t 
 }
 
 /* A warp a row. */
-static __global__ void clock_kernel(int64_t rows, nsmi_clock c, clock_speeds s, const float *x, const double *phase, float *by, float *y)
+static __global__ void clock_kernel(int64_t rows, nsmi_clock c, clock_speeds s, const float *x,
+                                    const double *phase, float *by, float *y)
 {
     int64_t i = group_number<LANES>(), pairs = c.pairs;
     if (i >= rows) return;
@@ -81,17 +94,22 @@ static __global__ void clock_kernel(int64_t rows, nsmi_clock c, clock_speeds s, 
     for (int64_t m = 2 * pairs + lane_of(); m < c.size; m += LANES) y[m] = unit * x[m];
 }
 
-static void clock_turn(nsm_device *d, const nsmi_clock *c, const float *x, const float *rate, double *phase, float *by, float *y)
+static void clock_turn(nsm_device *d, const nsmi_clock *c, const float *x, const float *rate,
+                       double *phase, float *by, float *y)
 {
     const int64_t rows = c->batch * c->tokens * c->heads;
     if (rows == 0) return;
-    if (c->pairs) NSM_LAUNCH(phases_kernel, (unsigned)(c->batch * c->heads), BLOCK, stream_of(d), *c, rate, phase);
-    NSM_LAUNCH(clock_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, *c, speeds_of(c->pairs), x, phase, by, y);
+    if (c->pairs)
+        NSM_LAUNCH(phases_kernel, (unsigned)(c->batch * c->heads), BLOCK, stream_of(d), *c, rate,
+                   phase);
+    NSM_LAUNCH(clock_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, *c,
+               speeds_of(c->pairs), x, phase, by, y);
     launched(d);
 }
 
 /* With u the unit vector before it was turned and g its gradient: dx = (g - u (u . g)) / |x|. */
-static __global__ void clock_back_kernel(int64_t rows, nsmi_clock c, clock_speeds s, const double *phase, const float *by, const float *y,
+static __global__ void clock_back_kernel(int64_t rows, nsmi_clock c, clock_speeds s,
+                                         const double *phase, const float *by, const float *y,
                                          const float *dy, float *dphase, float beta, float *dx)
 {
     int64_t i = group_number<LANES>(), pairs = c.pairs;
@@ -105,36 +123,46 @@ static __global__ void clock_back_kernel(int64_t rows, nsmi_clock c, clock_speed
         pair_turn(s, m, phase[i], &sine, &cosine);
         sum += (float)s.omega[m] * (a * db - b * da);
         put(&dx[m], beta, by[i] * (da * cosine + db * sine - (a * cosine + b * sine) * along));
-        put(&dx[pairs + m], beta, by[i] * (db * cosine - da * sine - (b * cosine - a * sine) * along));
+        put(&dx[pairs + m], beta,
+            by[i] * (db * cosine - da * sine - (b * cosine - a * sine) * along));
     }
-    for (int64_t m = 2 * pairs + lane_of(); m < c.size; m += LANES) put(&dx[m], beta, by[i] * (dy[m] - y[m] * along));
+    for (int64_t m = 2 * pairs + lane_of(); m < c.size; m += LANES)
+        put(&dx[m], beta, by[i] * (dy[m] - y[m] * along));
     sum = warp_sum(sum);
     if (lane_of() == 0) dphase[i] = sum;
 }
 
 /* A rate moves its own phase and all later ones. */
-static __global__ void phases_back_kernel(nsmi_clock c, const float *dphase, float *drate, float *dstart)
+static __global__ void phases_back_kernel(nsmi_clock c, const float *dphase, float *drate,
+                                          float *dstart)
 {
     const int64_t at = ((blockIdx.x / c.heads) * c.rows + c.row) * c.heads + blockIdx.x % c.heads;
-    sum_along(c, true, 0, [&](int64_t i) { return dphase[i]; }, [&](int64_t i, int64_t t, double sum) {
-        if (drate) drate[i] += (float)sum;
-        if (dstart && t == c.tokens - 1) dstart[at] += (float)sum;
-    });
+    sum_along(
+        c, true, 0, [&](int64_t i) { return dphase[i]; },
+        [&](int64_t i, int64_t t, double sum) {
+            if (drate) drate[i] += (float)sum;
+            if (dstart && t == c.tokens - 1) dstart[at] += (float)sum;
+        });
 }
 
-static void clock_back(nsm_device *d, const nsmi_clock *c, const double *phase, const float *by, const float *y, const float *dy,
-                       float *scratch, float beta, float *dx, float *drate, float *dstart)
+static void clock_back(nsm_device *d, const nsmi_clock *c, const double *phase, const float *by,
+                       const float *y, const float *dy, float *scratch, float beta, float *dx,
+                       float *drate, float *dstart)
 {
     const int64_t rows = c->batch * c->tokens * c->heads;
     if (rows == 0) return;
-    NSM_LAUNCH(clock_back_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, *c, speeds_of(c->pairs), phase, by, y, dy, scratch, beta, dx);
-    if (drate || dstart) NSM_LAUNCH(phases_back_kernel, (unsigned)(c->batch * c->heads), BLOCK, stream_of(d), *c, scratch, drate, dstart);
+    NSM_LAUNCH(clock_back_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, *c,
+               speeds_of(c->pairs), phase, by, y, dy, scratch, beta, dx);
+    if (drate || dstart)
+        NSM_LAUNCH(phases_back_kernel, (unsigned)(c->batch * c->heads), BLOCK, stream_of(d), *c,
+                   scratch, drate, dstart);
     launched(d);
 }
 
 /* ---- window ---- */
 typedef struct { nsmi_window c; nsmi_window_in in; } windowed;
-typedef struct { int64_t b, t, h, keys; const float *q; } window_query; /* keys: how many it sees, itself first */
+/* keys: how many it sees, itself first */
+typedef struct { int64_t b, t, h, keys; const float *q; } window_query;
 
 static __device__ __forceinline__ int64_t window_past(const windowed &k, int64_t b)
 {
@@ -144,19 +172,23 @@ static __device__ __forceinline__ int64_t window_past(const windowed &k, int64_t
 
 static __device__ __forceinline__ window_query window_query_of(const windowed &k, int64_t i)
 {
-    window_query r = { i / k.c.heads / k.c.tokens, i / k.c.heads % k.c.tokens, i % k.c.heads, 0, k.in.q + i * k.c.keys };
+    window_query r = { i / k.c.heads / k.c.tokens, i / k.c.heads % k.c.tokens, i % k.c.heads, 0,
+                       k.in.q + i * k.c.keys };
     r.keys = least(k.c.window, r.t + 1 + window_past(k, r.b));
     return r;
 }
 
 /* Row j of x [B, n, H, size], or of those before it. */
-static __device__ __forceinline__ const float *window_row(const windowed &k, const float *x, const float *past, int64_t b, int64_t j, int64_t h, int64_t size)
+static __device__ __forceinline__ const float *window_row(const windowed &k, const float *x,
+                                                          const float *past, int64_t b, int64_t j,
+                                                          int64_t h, int64_t size)
 {
     if (j >= 0) return x + ((b * k.c.tokens + j) * k.c.heads + h) * size;
     return past + ((b * (k.c.window - 1) + k.c.window - 1 + j) * k.c.heads + h) * size;
 }
 
-static __device__ __forceinline__ float window_product(const windowed &k, const window_query &r, int64_t off)
+static __device__ __forceinline__ float window_product(const windowed &k, const window_query &r,
+                                                       int64_t off)
 {
     return dot_of(r.q, window_row(k, k.in.k, k.in.past_k, r.b, r.t - off, r.h, k.c.keys), k.c.keys);
 }
@@ -172,7 +204,10 @@ static __global__ void window_kernel(int64_t queries, windowed k, float *y, floa
         clear(held);
         for (int64_t o0 = 0; o0 < r.keys; o0 += LANES) {
             int64_t off = o0 + lane_of();
-            float s = off < r.keys ? gamma * window_product(k, r, off) + k.in.bias[r.h * k.c.window + off] : minus_infinity(), best = warp_max(s);
+            float s = off < r.keys
+                          ? gamma * window_product(k, r, off) + k.in.bias[r.h * k.c.window + off]
+                          : minus_infinity(),
+                  best = warp_max(s);
             if (best > top) {
                 float scale = expf(top - best);
                 sum *= scale;
@@ -182,7 +217,9 @@ static __global__ void window_kernel(int64_t queries, windowed k, float *y, floa
             float p = expf(s - top);
             sum += p;
             for (int64_t o = o0; o < o0 + LANES && o < r.keys; o++)
-                add_row(held, __shfl_sync(0xffffffffu, p, (int)(o - o0)), window_row(k, k.in.v, k.in.past_v, r.b, r.t - o, r.h, k.c.values), first, k.c.values);
+                add_row(held, __shfl_sync(0xffffffffu, p, (int)(o - o0)),
+                        window_row(k, k.in.v, k.in.past_v, r.b, r.t - o, r.h, k.c.values), first,
+                        k.c.values);
         }
         sum = warp_sum(sum);
         put_row(held, 1 / sum, 0, y + i * k.c.values, first, k.c.values);
@@ -196,7 +233,8 @@ static int64_t window_room(nsm_device *d, const nsmi_window *c, bool back)
     return back ? c->batch * c->tokens * c->heads * (2 * c->window + 1) : 1;
 }
 
-static void window(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in, float *scratch, float *y, float *lse)
+static void window(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in, float *scratch,
+                   float *y, float *lse)
 {
     const int64_t queries = c->batch * c->tokens * c->heads;
     windowed k = { *c, *in };
@@ -207,7 +245,11 @@ static void window(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in
 }
 
 /* p and ds [B, n, H, w], and gamma's [B, n, H]: of each query. */
-typedef struct { const float *lse, *dy; float *p, *ds, *dgamma; nsmi_window_grad to; } window_backing;
+typedef struct {
+    const float *lse, *dy;
+    float *p, *ds, *dgamma;
+    nsmi_window_grad to;
+} window_backing;
 
 /* A query: p and ds of its keys, 0 where it sees none, and dq. */
 static __global__ void window_query_kernel(int64_t queries, windowed k, window_backing f)
@@ -222,7 +264,9 @@ static __global__ void window_query_kernel(int64_t queries, windowed k, window_b
         if (off < r.keys) {
             float s = window_product(k, r, off);
             p = expf(gamma * s + k.in.bias[r.h * w + off] - f.lse[i]);
-            dp = p * dot_of(f.dy + i * k.c.values, window_row(k, k.in.v, k.in.past_v, r.b, r.t - off, r.h, k.c.values), k.c.values);
+            dp = p * dot_of(f.dy + i * k.c.values,
+                            window_row(k, k.in.v, k.in.past_v, r.b, r.t - off, r.h, k.c.values),
+                            k.c.values);
             delta += dp;
             with_score += dp * s;
             score += p * s;
@@ -234,13 +278,16 @@ static __global__ void window_query_kernel(int64_t queries, windowed k, window_b
     with_score = warp_sum(with_score);
     score = warp_sum(score);
     if (lane_of() == 0) f.dgamma[i] = with_score - delta * score;
-    for (int64_t off = lane_of(); off < w; off += LANES) f.ds[i * w + off] -= f.p[i * w + off] * delta;
+    for (int64_t off = lane_of(); off < w; off += LANES)
+        f.ds[i * w + off] -= f.p[i * w + off] * delta;
     __syncwarp();
     for (int64_t first = 0; first < k.c.keys; first += WIDE) {
         float held[HELD];
         clear(held);
         for (int64_t o = 0; o < r.keys; o++)
-            add_row(held, f.ds[i * w + o], window_row(k, k.in.k, k.in.past_k, r.b, r.t - o, r.h, k.c.keys), first, k.c.keys);
+            add_row(held, f.ds[i * w + o],
+                    window_row(k, k.in.k, k.in.past_k, r.b, r.t - o, r.h, k.c.keys), first,
+                    k.c.keys);
         put_row(held, gamma, 1, f.to.dq + i * k.c.keys, first, k.c.keys);
     }
 }
@@ -248,10 +295,14 @@ static __global__ void window_query_kernel(int64_t queries, windowed k, window_b
 /* A key, those before the tokens too: what the queries that see it give it. */
 static __global__ void window_key_kernel(int64_t keys, windowed k, window_backing f)
 {
-    int64_t i = group_number<LANES>(), h = i % k.c.heads, before = k.c.window - 1, rows = k.c.tokens + before, w = k.c.window;
+    int64_t i = group_number<LANES>(), h = i % k.c.heads, before = k.c.window - 1,
+            rows = k.c.tokens + before, w = k.c.window;
     if (i >= keys) return;
-    int64_t j = i / k.c.heads % rows - before, b = i / k.c.heads / rows, size = most(k.c.keys, k.c.values);
-    int64_t t0 = most(j, 0), t1 = least(k.c.tokens, j + w), at = j >= 0 ? (b * k.c.tokens + j) * k.c.heads + h : (b * before + before + j) * k.c.heads + h;
+    int64_t j = i / k.c.heads % rows - before, b = i / k.c.heads / rows,
+            size = most(k.c.keys, k.c.values);
+    int64_t t0 = most(j, 0), t1 = least(k.c.tokens, j + w),
+            at = j >= 0 ? (b * k.c.tokens + j) * k.c.heads + h
+                        : (b * before + before + j) * k.c.heads + h;
     float *dk = j >= 0 ? f.to.dk : f.to.dpast_k, *dv = j >= 0 ? f.to.dv : f.to.dpast_v;
     if (!dk && !dv) return;
     for (int64_t first = 0; first < size; first += WIDE) {
@@ -268,12 +319,16 @@ static __global__ void window_key_kernel(int64_t keys, windowed k, window_backin
     }
 }
 
-static void window_back(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in, const float *lse, const float *dy,
-                        float *scratch, const nsmi_window_grad *g)
+static void window_back(nsm_device *d, const nsmi_window *c, const nsmi_window_in *in,
+                        const float *lse, const float *dy, float *scratch,
+                        const nsmi_window_grad *g)
 {
-    const int64_t rows = c->batch * c->tokens, queries = rows * c->heads, keys = c->batch * (c->tokens + c->window - 1) * c->heads;
+    const int64_t rows = c->batch * c->tokens, queries = rows * c->heads,
+                  keys = c->batch * (c->tokens + c->window - 1) * c->heads;
     windowed k = { *c, *in };
-    window_backing f = { lse, dy, scratch, scratch + queries * c->window, scratch + 2 * queries * c->window, *g };
+    window_backing f = {
+        lse, dy, scratch, scratch + queries * c->window, scratch + 2 * queries * c->window, *g
+    };
     if (queries == 0) return;
     NSM_LAUNCH(window_query_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, k, f);
     NSM_LAUNCH(window_key_kernel, groups_of(keys, LANES), BLOCK, stream_of(d), keys, k, f);
@@ -282,10 +337,15 @@ static void window_back(nsm_device *d, const nsmi_window *c, const nsmi_window_i
     d->be->column_sum(d, rows, c->heads, f.dgamma, 1, g->dgamma);
 }
 
-/* ---- mix: y = g m rms(o) w + (1 - g) near, g = sigmoid(gate); rows are tokens of a head, a warp each ---- */
-static __device__ __forceinline__ float rms_of(const float *o, int64_t size) { return 1 / sqrtf(dot_warp(o, o, size) / (float)size + 1e-5f); }
+/* ---- mix: y = g m rms(o) w + (1 - g) near, g = sigmoid(gate); rows are tokens of a head, a warp
+ * each ---- */
+static __device__ __forceinline__ float rms_of(const float *o, int64_t size)
+{
+    return 1 / sqrtf(dot_warp(o, o, size) / (float)size + 1e-5f);
+}
 
-static __global__ void mix_kernel(int64_t rows, int64_t heads, int64_t size, nsmi_mix x, const float *w, float *y)
+static __global__ void mix_kernel(int64_t rows, int64_t heads, int64_t size, nsmi_mix x,
+                                  const float *w, float *y)
 {
     int64_t i = group_number<LANES>(), at = i * size;
     if (i >= rows) return;
@@ -296,17 +356,21 @@ static __global__ void mix_kernel(int64_t rows, int64_t heads, int64_t size, nsm
     }
 }
 
-static void memory_mix(nsm_device *d, int64_t tokens, int64_t heads, int64_t size, const float *o, const float *mass, const float *near,
-                       const float *gate, const float *w, float *y)
+static void memory_mix(nsm_device *d, int64_t tokens, int64_t heads, int64_t size, const float *o,
+                       const float *mass, const float *near, const float *gate, const float *w,
+                       float *y)
 {
     nsmi_mix x = { o, mass, near, gate };
     if (tokens * heads == 0) return;
-    NSM_LAUNCH(mix_kernel, groups_of(tokens * heads, LANES), BLOCK, stream_of(d), tokens * heads, heads, size, x, w, y);
+    NSM_LAUNCH(mix_kernel, groups_of(tokens * heads, LANES), BLOCK, stream_of(d), tokens * heads,
+               heads, size, x, w, y);
     launched(d);
 }
 
-/* One row: a = dy g m w is the gradient of x = o r; do = r (a - x mean(x a)).  unit [rows]: r, for w's gradient. */
-static __global__ void mix_back_kernel(int64_t rows, int64_t heads, int64_t size, nsmi_mix x, const float *w, const float *dy, nsmi_mix_grad g,
+/* One row: a = dy g m w is the gradient of x = o r; do = r (a - x mean(x a)).  unit [rows]: r, for
+ * w's gradient. */
+static __global__ void mix_back_kernel(int64_t rows, int64_t heads, int64_t size, nsmi_mix x,
+                                       const float *w, const float *dy, nsmi_mix_grad g,
                                        float *unit)
 {
     int64_t i = group_number<LANES>(), at = i * size;
@@ -316,7 +380,8 @@ static __global__ void mix_back_kernel(int64_t rows, int64_t heads, int64_t size
     if (lane_of() == 0) unit[i] = r;
     for (int64_t e = lane_of(); e < size; e += LANES) {
         float gate = sigmoid_of(x.gate[at + e]), far = r * o[e] * by[e], d = dy[at + e];
-        if (g.gate) put(&g.gate[at + e], g.beta[3], d * gate * (1 - gate) * (m * far - x.near[at + e]));
+        if (g.gate)
+            put(&g.gate[at + e], g.beta[3], d * gate * (1 - gate) * (m * far - x.near[at + e]));
         if (g.near) put(&g.near[at + e], g.beta[2], d * (1 - gate));
         along += d * gate * far;
     }
@@ -330,7 +395,8 @@ static __global__ void mix_back_kernel(int64_t rows, int64_t heads, int64_t size
 }
 
 /* Part `i / (H E)` of the tokens' sum for weight i % (H E): partial [H E, parts] */
-static __global__ void mix_weights_kernel(int64_t items, int64_t tokens, int64_t heads, int64_t size, int64_t part, int64_t parts, nsmi_mix x,
+static __global__ void mix_weights_kernel(int64_t items, int64_t tokens, int64_t heads,
+                                          int64_t size, int64_t part, int64_t parts, nsmi_mix x,
                                           const float *dy, const float *unit, float *partial)
 {
     EACH_ITEM(i, items) {
@@ -344,8 +410,9 @@ static __global__ void mix_weights_kernel(int64_t items, int64_t tokens, int64_t
     }
 }
 
-static void memory_mix_back(nsm_device *d, int64_t tokens, int64_t heads, int64_t size, const nsmi_mix *x, const float *w,
-                            const float *dy, const nsmi_mix_grad *g)
+static void memory_mix_back(nsm_device *d, int64_t tokens, int64_t heads, int64_t size,
+                            const nsmi_mix *x, const float *w, const float *dy,
+                            const nsmi_mix_grad *g)
 {
     const int64_t rows = tokens * heads, wide = heads * size;
     int64_t part, parts;
@@ -354,10 +421,12 @@ static void memory_mix_back(nsm_device *d, int64_t tokens, int64_t heads, int64_
     const nsmi_strides s = { { 0, 0, 0, 1, 0 } };
     float *unit = rows ? scratch_floats(d, rows + wide * parts) : NULL;
     if (!unit) return;
-    NSM_LAUNCH(mix_back_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, heads, size, *x, w, dy, *g, unit);
+    NSM_LAUNCH(mix_back_kernel, groups_of(rows, LANES), BLOCK, stream_of(d), rows, heads, size, *x,
+               w, dy, *g, unit);
     launched(d);
     if (!g->w) return;
-    FOR_ITEMS(d, mix_weights_kernel, wide * parts, tokens, heads, size, part, parts, *x, dy, unit, unit + rows);
+    FOR_ITEMS(d, mix_weights_kernel, wide * parts, tokens, heads, size, part, parts, *x, dy, unit,
+              unit + rows);
     d->be->sum_to(d, dim, unit + rows, s, 1, g->w); /* so few that it needs no scratch memory */
 }
 

@@ -1,21 +1,27 @@
 /* kernels/cuda/norm.cu - Softmax, layer, RMS and batch norm.
  *
- * A row is a thread's, a warp's or a block's, by its length; numbers `inner` apart are a thread's, so
- * that neighbours read neighbours.  Sums over all rows (dw, db, a channel's moments) are cut into
- * parts by the shape alone, and the parts are added in order. */
+ * A row is a thread's, a warp's or a block's, by its length; numbers `inner` apart are a thread's,
+ * so that neighbours read neighbours.  Sums over all rows (dw, db, a channel's moments) are cut
+ * into parts by the shape alone, and the parts are added in order. */
 #include "kernels/cuda/cuda.h"
 
 /* ---- softmax of x [outer, n, inner] over n ---- */
 
-static __device__ __forceinline__ int64_t row_start(int64_t r, int64_t n, int64_t inner) { return r / inner * n * inner + r % inner; }
+static __device__ __forceinline__ int64_t row_start(int64_t r, int64_t n, int64_t inner)
+{
+    return r / inner * n * inner + r % inner;
+}
 
-template <int G> static __global__ void softmax_kernel(int64_t rows, bool log, int64_t n, int64_t inner, const float *x, float *y)
+template <int G>
+static __global__ void softmax_kernel(int64_t rows, bool log, int64_t n, int64_t inner,
+                                      const float *x, float *y)
 {
     int64_t r = group_number<G>();
     if (r >= rows) return;
     int64_t at = row_start(r, n, inner);
     float top = minus_infinity(), sum = 0;
-    for (int64_t j = group_place<G>(); j < n; j += G) top = x[at + j * inner] > top ? x[at + j * inner] : top;
+    for (int64_t j = group_place<G>(); j < n; j += G)
+        top = x[at + j * inner] > top ? x[at + j * inner] : top;
     top = group_max<G>(top);
     for (int64_t j = group_place<G>(); j < n; j += G) sum += expf(x[at + j * inner] - top);
     sum = group_sum<G>(sum);
@@ -26,22 +32,27 @@ template <int G> static __global__ void softmax_kernel(int64_t rows, bool log, i
     }
 }
 
-static void softmax(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *x, float *y)
+static void softmax(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner,
+                    const float *x, float *y)
 {
     int64_t rows = outer * inner;
     if (rows == 0) return;
-    WITH_GROUP(inner > 1, n, NSM_LAUNCH(softmax_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, log, n, inner, x, y));
+    WITH_GROUP(inner > 1, n,
+               NSM_LAUNCH(softmax_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, log, n,
+                          inner, x, y));
     launched(d);
 }
 
-template <int G> static __global__ void softmax_back_kernel(int64_t rows, bool log, int64_t n, int64_t inner, const float *y,
-                                                            const float *dy, float beta, float *dx)
+template <int G>
+static __global__ void softmax_back_kernel(int64_t rows, bool log, int64_t n, int64_t inner,
+                                           const float *y, const float *dy, float beta, float *dx)
 {
     int64_t r = group_number<G>();
     if (r >= rows) return;
     int64_t at = row_start(r, n, inner);
     float sum = 0;
-    for (int64_t j = group_place<G>(); j < n; j += G) sum += log ? dy[at + j * inner] : dy[at + j * inner] * y[at + j * inner];
+    for (int64_t j = group_place<G>(); j < n; j += G)
+        sum += log ? dy[at + j * inner] : dy[at + j * inner] * y[at + j * inner];
     sum = group_sum<G>(sum);
     for (int64_t j = group_place<G>(); j < n; j += G) {
         float v = y[at + j * inner], g = dy[at + j * inner];
@@ -49,13 +60,14 @@ template <int G> static __global__ void softmax_back_kernel(int64_t rows, bool l
     }
 }
 
-static void softmax_back(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner, const float *y, const float *dy, float beta,
-                         float *dx)
+static void softmax_back(nsm_device *d, bool log, int64_t outer, int64_t n, int64_t inner,
+                         const float *y, const float *dy, float beta, float *dx)
 {
     int64_t rows = outer * inner;
     if (rows == 0) return;
     WITH_GROUP(inner > 1, n,
-               NSM_LAUNCH(softmax_back_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, log, n, inner, y, dy, beta, dx));
+               NSM_LAUNCH(softmax_back_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows,
+                          log, n, inner, y, dy, beta, dx));
     launched(d);
 }
 
@@ -67,7 +79,8 @@ typedef enum {
     SUM_GRADIENT   /* dy, and dy times x normed */
 } channel_pass;
 
-/* x [outer, C, inner].  stats [.., 2] = mean, rstd of a channel, or (by_row) of a row, then inner is 1. */
+/* x [outer, C, inner].  stats [.., 2] = mean, rstd of a channel, or (by_row) of a row, then inner
+ * is 1. */
 typedef struct {
     channel_pass pass;
     int64_t outer, c, inner, part, parts;
@@ -79,10 +92,12 @@ template <int G> static __global__ void channel_kernel(int64_t tasks, channel_jo
 {
     int64_t t = group_number<G>();
     if (t >= tasks) return;
-    int64_t c = t % s.c, part = t / s.c, n = s.outer * s.inner, lo = part * s.part, hi = lo + s.part < n ? lo + s.part : n;
+    int64_t c = t % s.c, part = t / s.c, n = s.outer * s.inner, lo = part * s.part,
+            hi = lo + s.part < n ? lo + s.part : n;
     float f = 0, g = 0;
     for (int64_t i = lo + group_place<G>(); i < hi; i += G) {
-        int64_t o = i / s.inner, at = (o * s.c + c) * s.inner + (i - o * s.inner), who = s.by_row ? o : c;
+        int64_t o = i / s.inner, at = (o * s.c + c) * s.inner + (i - o * s.inner),
+                who = s.by_row ? o : c;
         float x = s.x[at], mean = s.stats ? s.stats[2 * who] : 0;
         if (s.pass == SUM_X) f += x;
         else if (s.pass == SUM_DEVIATION) f += (x - mean) * (x - mean);
@@ -99,7 +114,8 @@ template <int G> static __global__ void channel_kernel(int64_t tasks, channel_jo
 }
 
 /* sum [C, 2] = the parts' sums */
-static __global__ void channel_finish_kernel(int64_t tasks, int64_t parts, const float *partial, float *sum)
+static __global__ void channel_finish_kernel(int64_t tasks, int64_t parts, const float *partial,
+                                             float *sum)
 {
     int64_t t = group_number<LANES>();
     if (t >= tasks) return;
@@ -117,9 +133,12 @@ static const float *channel_sums(nsm_device *d, channel_job s)
     int64_t tasks = s.c * s.parts;
     float *sum = scratch_floats(d, 2 * s.c + 2 * tasks), *partial = sum + 2 * s.c;
     if (!sum) return NULL;
-    if (warp) NSM_LAUNCH(channel_kernel<LANES>, groups_of(tasks, LANES), BLOCK, stream_of(d), tasks, s, partial);
+    if (warp)
+        NSM_LAUNCH(channel_kernel<LANES>, groups_of(tasks, LANES), BLOCK, stream_of(d), tasks, s,
+                   partial);
     else NSM_LAUNCH(channel_kernel<1>, groups_of(tasks, 1), BLOCK, stream_of(d), tasks, s, partial);
-    NSM_LAUNCH(channel_finish_kernel, groups_of(2 * s.c, LANES), BLOCK, stream_of(d), 2 * s.c, s.parts, partial, sum);
+    NSM_LAUNCH(channel_finish_kernel, groups_of(2 * s.c, LANES), BLOCK, stream_of(d), 2 * s.c,
+               s.parts, partial, sum);
     launched(d);
     return sum;
 }
@@ -135,8 +154,10 @@ static __global__ void weights_back_kernel(int64_t n, const float *sum, float *d
 
 /* ---- norms along rows ---- */
 
-template <int G> static __global__ void row_norm_kernel(int64_t rows, bool rms, int64_t cols, float eps, const float *x, const float *w,
-                                                        const float *b, float *y, float *stats)
+template <int G>
+static __global__ void row_norm_kernel(int64_t rows, bool rms, int64_t cols, float eps,
+                                       const float *x, const float *w, const float *b, float *y,
+                                       float *stats)
 {
     int64_t r = group_number<G>();
     if (r >= rows) return;
@@ -160,17 +181,20 @@ template <int G> static __global__ void row_norm_kernel(int64_t rows, bool rms, 
     stats[2 * r + 1] = rstd;
 }
 
-static void row_norm(nsm_device *d, bool rms, int64_t rows, int64_t cols, float eps, const float *x, const float *w, const float *b,
-                     float *y, float *stats)
+static void row_norm(nsm_device *d, bool rms, int64_t rows, int64_t cols, float eps, const float *x,
+                     const float *w, const float *b, float *y, float *stats)
 {
     if (rows == 0) return;
     WITH_GROUP(false, cols,
-               NSM_LAUNCH(row_norm_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, rms, cols, eps, x, w, b, y, stats));
+               NSM_LAUNCH(row_norm_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, rms,
+                          cols, eps, x, w, b, y, stats));
     launched(d);
 }
 
-template <int G> static __global__ void row_norm_back_kernel(int64_t rows, bool rms, int64_t cols, const float *x, const float *w,
-                                                             const float *stats, const float *dy, float beta, float *dx)
+template <int G>
+static __global__ void row_norm_back_kernel(int64_t rows, bool rms, int64_t cols, const float *x,
+                                            const float *w, const float *stats, const float *dy,
+                                            float beta, float *dx)
 {
     int64_t r = group_number<G>();
     if (r >= rows) return;
@@ -180,15 +204,18 @@ template <int G> static __global__ void row_norm_back_kernel(int64_t rows, bool 
         sum += g;
         sum_x += g * ((x[r * cols + j] - mean) * rstd);
     }
-    float mean_g = rms ? 0 : group_sum<G>(sum) / (float)cols, mean_gx = group_sum<G>(sum_x) / (float)cols;
+    float mean_g = rms ? 0 : group_sum<G>(sum) / (float)cols,
+          mean_gx = group_sum<G>(sum_x) / (float)cols;
     for (int64_t j = group_place<G>(); j < cols; j += G) {
         float g = w ? dy[r * cols + j] * w[j] : dy[r * cols + j];
-        put(&dx[r * cols + j], beta, rstd * (g - mean_g - (x[r * cols + j] - mean) * rstd * mean_gx));
+        put(&dx[r * cols + j], beta,
+            rstd * (g - mean_g - (x[r * cols + j] - mean) * rstd * mean_gx));
     }
 }
 
-static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, const float *x, const float *w, const float *stats,
-                          const float *dy, float beta, float *dx, float *dw, float *db)
+static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, const float *x,
+                          const float *w, const float *stats, const float *dy, float beta,
+                          float *dx, float *dw, float *db)
 {
     if (rows == 0 || cols == 0) return;
     if (dw || db) { /* first: dx may be dy */
@@ -198,7 +225,8 @@ static void row_norm_back(nsm_device *d, bool rms, int64_t rows, int64_t cols, c
     }
     if (!dx) return;
     WITH_GROUP(false, cols,
-               NSM_LAUNCH(row_norm_back_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows, rms, cols, x, w, stats, dy, beta, dx));
+               NSM_LAUNCH(row_norm_back_kernel<G>, groups_of(rows, G), BLOCK, stream_of(d), rows,
+                          rms, cols, x, w, stats, dy, beta, dx));
     launched(d);
 }
 
@@ -212,7 +240,8 @@ static __global__ void mean_kernel(int64_t n, float count, const float *sum, flo
     }
 }
 
-static __global__ void variance_kernel(int64_t n, float count, float eps, const float *sum, float *stats, float *var)
+static __global__ void variance_kernel(int64_t n, float count, float eps, const float *sum,
+                                       float *stats, float *var)
 {
     EACH_ITEM(c, n) {
         stats[2 * c + 1] = 1 / sqrtf(sum[2 * c] / count + eps);
@@ -220,8 +249,9 @@ static __global__ void variance_kernel(int64_t n, float count, float eps, const 
     }
 }
 
-static __global__ void batch_norm_kernel(int64_t n, int64_t c, int64_t inner, const float *x, const float *w, const float *b,
-                                         const float *stats, float *y)
+static __global__ void batch_norm_kernel(int64_t n, int64_t c, int64_t inner, const float *x,
+                                         const float *w, const float *b, const float *stats,
+                                         float *y)
 {
     EACH_ITEM(i, n) {
         int64_t k = i / inner % c;
@@ -230,8 +260,9 @@ static __global__ void batch_norm_kernel(int64_t n, int64_t c, int64_t inner, co
     }
 }
 
-static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, float eps, const float *x, const float *w,
-                       const float *b, float *y, float *stats, float *var)
+static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner,
+                       float eps, const float *x, const float *w, const float *b, float *y,
+                       float *stats, float *var)
 {
     float count = (float)(outer * inner);
     if (training) {
@@ -248,27 +279,31 @@ static void batch_norm(nsm_device *d, bool training, int64_t outer, int64_t c, i
 }
 
 /* Training: dx = w rstd (dy - mean(dy) - xhat mean(dy xhat)); else dx = w rstd dy. */
-static __global__ void batch_norm_back_kernel(int64_t n, bool training, int64_t c, int64_t inner, float count, const float *x,
-                                              const float *w, const float *stats, const float *sum, const float *dy, float beta,
-                                              float *dx)
+static __global__ void batch_norm_back_kernel(int64_t n, bool training, int64_t c, int64_t inner,
+                                              float count, const float *x, const float *w,
+                                              const float *stats, const float *sum, const float *dy,
+                                              float beta, float *dx)
 {
     EACH_ITEM(i, n) {
         int64_t k = i / inner % c;
         float rstd = stats[2 * k + 1], scale = rstd * (w ? w[k] : 1), v = dy[i];
-        if (training) v -= sum[2 * k] / count + (x[i] - stats[2 * k]) * rstd * (sum[2 * k + 1] / count);
+        if (training)
+            v -= sum[2 * k] / count + (x[i] - stats[2 * k]) * rstd * (sum[2 * k + 1] / count);
         put(&dx[i], beta, scale * v);
     }
 }
 
-static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner, const float *x, const float *w,
-                            const float *stats, const float *dy, float beta, float *dx, float *dw, float *db)
+static void batch_norm_back(nsm_device *d, bool training, int64_t outer, int64_t c, int64_t inner,
+                            const float *x, const float *w, const float *stats, const float *dy,
+                            float beta, float *dx, float *dw, float *db)
 {
     channel_job s = { SUM_GRADIENT, outer, c, inner, 0, 0, x, dy, stats, false };
     const float *sum = outer * c * inner > 0 ? channel_sums(d, s) : NULL;
     if (!sum) return;
     FOR_ITEMS(d, weights_back_kernel, c, sum, dw, db);
     if (dx)
-        FOR_ITEMS(d, batch_norm_back_kernel, outer * c * inner, training, c, inner, (float)(outer * inner), x, w, stats, sum, dy, beta, dx);
+        FOR_ITEMS(d, batch_norm_back_kernel, outer * c * inner, training, c, inner,
+                  (float)(outer * inner), x, w, stats, sum, dy, beta, dx);
 }
 
 void nsmi_cuda_norm(nsm_backend *be)

@@ -1,7 +1,7 @@
 /* kernels/cuda/optimizer.cu - One step of every optimizer: the rules of kernels/update.h.
  *
- * Tensors go to the kernel as its arguments, up to SLOTS a launch: nothing is copied before, and a small
- * model's step is one launch.  A block takes CHUNK numbers of one tensor. */
+ * Tensors go to the kernel as its arguments, up to SLOTS a launch: nothing is copied before, and a
+ * small model's step is one launch.  A block takes CHUNK numbers of one tensor. */
 #include "kernels/cuda/cuda.h"
 #define NSMI_UPDATE_DEVICE __host__ __device__
 #include "kernels/update.h"
@@ -18,7 +18,8 @@ typedef struct {
 typedef struct { nsmi_rule rule; int count; bool momentum; entry slot[SLOTS]; } slots;
 static_assert(sizeof(slots) <= 4000, "more than a launch takes as arguments");
 
-static __device__ __forceinline__ void update_one(nsmi_rule rule, const entry &e, bool momentum, int64_t i)
+static __device__ __forceinline__ void update_one(nsmi_rule rule, const entry &e, bool momentum,
+                                                  int64_t i)
 {
     const nsmi_constants *k = &e.k;
     float w = e.w[i], g = e.g[i], s[3] = { 0, 0, 0 };
@@ -46,7 +47,8 @@ static __global__ void update_kernel(const slots b)
     while (at + 1 < b.count && b.slot[at + 1].first <= (int64_t)blockIdx.x) at++;
     const entry &e = b.slot[at];
     int64_t first = ((int64_t)blockIdx.x - e.first) * CHUNK;
-    for (int64_t i = first + threadIdx.x; i < e.n && i < first + CHUNK; i += BLOCK) update_one(b.rule, e, b.momentum, i);
+    for (int64_t i = first + threadIdx.x; i < e.n && i < first + CHUNK; i += BLOCK)
+        update_one(b.rule, e, b.momentum, i);
 }
 
 static void update(nsm_device *d, const nsmi_step *s, int64_t count, const nsmi_slot *slot)

@@ -1,16 +1,19 @@
-/* kernels/cuda/recurrence.cu - Linear recurrences over heads, chunk by chunk (formulas in backend.h, the sums
- * and their letters in chunk.h, the derivation beside the CPU's twin in kernels/cpu/recurrence.c).
+/* kernels/cuda/recurrence.cu - Linear recurrences over heads, chunk by chunk (formulas in
+ * backend.h, the sums and their letters in chunk.h, the derivation beside the CPU's twin in
+ * kernels/cpu/recurrence.c).
  *
  * Every chunk of every head is a block's, but for what has to go in order:
  *   fade    q from its chunk's start, k to its end, ...: P(0, i) x_i and P(j, m) y_j
- *   carry   S' = P(0, m) S + K^' V + B^' W, W = X^ S + Y^, chunk after chunk: a block takes 16 columns of
- *           a state, which go their way alone, and without W 64 rows of them
+ *   carry   S' = P(0, m) S + K^' V + B^' W, W = X^ S + Y^, chunk after chunk: a block takes 16
+ *           columns of a state, which go their way alone, and without W 64 rows of them
  *   read    O = Q~ S + A V, A the scores of q and k
- * Where a token reads the state before it writes (delta rule, a and b), what the tokens of a chunk write
+ * Where a token reads the state before it writes (delta rule, a and b), what the tokens of a chunk
+ * write
  * is W = T (A~ S + Y), T = (1 - A_ab)^-1: invert gives T of every chunk, and X^ = T A~, Y^ = T Y.
  * Backward is the same three: the gradients of states are carried from the end,
- * dE = T' (K^ dS + A' dO), dS' = P(0, m) dS + A~' dE + Q~' dO; pairs of arrays that met in scores give each
- * other their gradients chunk by chunk; and those of decays are sums from the chunk's end.
+ * dE = T' (K^ dS + A' dO), dS' = P(0, m) dS + A~' dE + Q~' dO; pairs of arrays that met in scores
+ * give each other their gradients chunk by chunk; and those of decays are sums from the chunk's
+ * end.
  *
  * A few tokens without gradients (a step) take the state itself along, a warp 32 columns of it. */
 #include "kernels/cuda/chunk.h"
@@ -24,7 +27,8 @@ static inline bool by_value(const nsmi_recurrence *r) { return r->fade == NSMI_F
 typedef struct { heads_view x; float *to; bool early; } faded; /* to NULL: nothing */
 typedef struct { sequences s; decay_view w; int64_t size; faded in[2], out[2]; float *all; } fader;
 
-static __device__ void fade_in(const sequences &s, const faded &f, const chunk_place &p, const fading &w, int64_t size, int d)
+static __device__ void fade_in(const sequences &s, const faded &f, const chunk_place &p,
+                               const fading &w, int64_t size, int d)
 {
     float by = 1;
     strip x = strip_of(s, f.x, p);
@@ -51,7 +55,9 @@ static __global__ void fade_kernel(int64_t items, fader f)
         float by = 1;
         for (int t = p.m - 1; t >= 0; t--) {
             for (int k = 0; k < 2; k++)
-                if (f.out[k].to) f.out[k].to[((p.b * f.s.n + p.t0 + t) * f.s.heads + p.h) * f.size + d] = by * strip_at(x[k], t, d);
+                if (f.out[k].to)
+                    f.out[k].to[((p.b * f.s.n + p.t0 + t) * f.s.heads + p.h) * f.size + d] =
+                        by * strip_at(x[k], t, d);
             by *= decay_at(w, t, d);
         }
         f.all[i] = by;
@@ -68,15 +74,20 @@ typedef struct {
     const float *all;          /* [B, H, chunks, D or E]: P */
     const float *start;        /* [B, H, D, E]; NULL: 0 */
     float *w;                  /* [B, n, H, E] */
-    float *states;             /* [B, H, chunks + 1, D, E]: S before each chunk, and last; back: behind each, and first */
+    /* [B, H, chunks + 1, D, E]: S before each chunk, and last; back: behind each, and first */
+    float *states;
     float *end;                /* [B, H, D, E], or NULL */
     bool adds;                 /* end += */
 } carrying;
 
-typedef struct { alignas(16) float l[DEPTH][PITCH], r[TOKENS][COLUMNS], w[TOKENS][COLUMNS]; } carry_room;
+typedef struct {
+    alignas(16) float l[DEPTH][PITCH], r[TOKENS][COLUMNS], w[TOKENS][COLUMNS];
+} carry_room;
 
 /* W of this block's columns: a thread has one row and four of them. */
-template <int ROWS> static __device__ void carry_write(const carrying &k, const chunk_place &p, carry_room &m, float (*state)[COLUMNS], int e0)
+template <int ROWS>
+static __device__ void carry_write(const carrying &k, const chunk_place &p, carry_room &m,
+                                   float (*state)[COLUMNS], int e0)
 {
     const int row = (int)threadIdx.x / QUAD, col = (int)threadIdx.x % QUAD * QUAD;
     strip x = strip_of(k.s, k.x, p), y = strip_of(k.s, k.y, p);
@@ -94,12 +105,13 @@ template <int ROWS> static __device__ void carry_write(const carrying &k, const 
     }
     set<QUAD>(&m.w[row][col], 0, acc);
     for (int c = 0; c < QUAD; c++)
-        if (row < p.m && e0 + col + c < k.dv) k.w[((p.b * k.s.n + p.t0 + row) * k.s.heads + p.h) * k.dv + e0 + col + c] = acc[c];
+        if (row < p.m && e0 + col + c < k.dv)
+            k.w[((p.b * k.s.n + p.t0 + row) * k.s.heads + p.h) * k.dv + e0 + col + c] = acc[c];
 }
 
 /* The rows d0.. of the state += those of l' r. */
-static __device__ void carry_add(const carrying &k, const chunk_place &p, const heads_view &l, carry_room &m, float (*r)[COLUMNS], int d0,
-                                 float acc[QUAD])
+static __device__ void carry_add(const carrying &k, const chunk_place &p, const heads_view &l,
+                                 carry_room &m, float (*r)[COLUMNS], int d0, float acc[QUAD])
 {
     const int row = (int)threadIdx.x / QUAD, col = (int)threadIdx.x % QUAD * QUAD;
     strip x = strip_of(k.s, l, p);
@@ -116,14 +128,16 @@ static __device__ void carry_add(const carrying &k, const chunk_place &p, const 
 }
 
 /* One chunk; row0: the first of the rows that this block has. */
-template <int ROWS> static __device__ void carry_chunk(const carrying &k, const chunk_place &p, carry_room &m, float (*state)[COLUMNS],
-                                                       int row0, int e0)
+template <int ROWS>
+static __device__ void carry_chunk(const carrying &k, const chunk_place &p, carry_room &m,
+                                   float (*state)[COLUMNS], int row0, int e0)
 {
     const int row = (int)threadIdx.x / QUAD, col = (int)threadIdx.x % QUAD * QUAD;
     if (k.l[1].p) carry_write<ROWS>(k, p, m, state, e0);
     if (k.r[0].p) {
         strip r = strip_of(k.s, k.r[0], p);
-        for (int s = (int)threadIdx.x; s < TOKENS * COLUMNS; s += BLOCK) m.r[s / COLUMNS][s % COLUMNS] = strip_at(r, s / COLUMNS, e0 + s % COLUMNS);
+        for (int s = (int)threadIdx.x; s < TOKENS * COLUMNS; s += BLOCK)
+            m.r[s / COLUMNS][s % COLUMNS] = strip_at(r, s / COLUMNS, e0 + s % COLUMNS);
     }
     const float *all = k.all + (p.head * k.s.chunks + p.c) * (k.by_value ? k.dv : k.dk);
     for (int d0 = 0; d0 < ROWS && row0 + d0 < k.dk; d0 += TOKENS) {
@@ -145,8 +159,10 @@ template <int ROWS> static __global__ void carry_kernel(carrying k)
 {
     __shared__ carry_room m;
     __align__(16) __shared__ float state[ROWS][COLUMNS];
-    const int64_t wide = ceil_of(k.dv, COLUMNS), size = k.dk * k.dv, head = (int64_t)blockIdx.x / (wide * k.slabs);
-    const int e0 = (int)(blockIdx.x / k.slabs % wide) * COLUMNS, row0 = (int)(blockIdx.x % k.slabs) * ROWS;
+    const int64_t wide = ceil_of(k.dv, COLUMNS), size = k.dk * k.dv,
+                  head = (int64_t)blockIdx.x / (wide * k.slabs);
+    const int e0 = (int)(blockIdx.x / k.slabs % wide) * COLUMNS,
+              row0 = (int)(blockIdx.x % k.slabs) * ROWS;
     auto each_number = [&](auto job) {
         for (int s = (int)threadIdx.x; s < ROWS * COLUMNS; s += BLOCK) {
             int64_t d = row0 + s / COLUMNS, e = e0 + s % COLUMNS;
@@ -159,7 +175,9 @@ template <int ROWS> static __global__ void carry_kernel(carrying k)
         int64_t c = k.back ? k.s.chunks - 1 - i : i;
         chunk_place p = place_of(k.s, head * k.s.chunks + c);
         __syncthreads();
-        each_number([&](float *x, int64_t at) { k.states[(head * (k.s.chunks + 1) + c + k.back) * size + at] = *x; });
+        each_number([&](float *x, int64_t at) {
+            k.states[(head * (k.s.chunks + 1) + c + k.back) * size + at] = *x;
+        });
         if (p.m) carry_chunk<ROWS>(k, p, m, state, row0, e0);
     }
     __syncthreads();
@@ -175,8 +193,10 @@ static void carry(nsm_device *d, carrying k)
     bool together = k.l[1].p != NULL; /* all rows of a state in one block */
     k.slabs = together ? 1 : ceil_of(k.dk, TOKENS);
     unsigned blocks = (unsigned)(heads * wide * k.slabs);
-    if (!together || k.dk <= TOKENS) NSM_LAUNCH(carry_kernel<TOKENS>, blocks, BLOCK, stream_of(d), k);
-    else if (k.dk <= 2 * TOKENS) NSM_LAUNCH(carry_kernel<2 * TOKENS>, blocks, BLOCK, stream_of(d), k);
+    if (!together || k.dk <= TOKENS)
+        NSM_LAUNCH(carry_kernel<TOKENS>, blocks, BLOCK, stream_of(d), k);
+    else if (k.dk <= 2 * TOKENS)
+        NSM_LAUNCH(carry_kernel<2 * TOKENS>, blocks, BLOCK, stream_of(d), k);
     else NSM_LAUNCH(carry_kernel<MOST_ROWS>, blocks, BLOCK, stream_of(d), k);
     launched(d);
 }
@@ -199,17 +219,22 @@ typedef struct {
 
 typedef union { scores_room scores; square other; } second_room;
 
-static __device__ state_view state_of_chunk(const float *states, const sequences &s, const chunk_place &p, int64_t behind, int64_t dk, int64_t dv)
+static __device__ state_view state_of_chunk(const float *states, const sequences &s,
+                                            const chunk_place &p, int64_t behind, int64_t dk,
+                                            int64_t dv)
 {
-    state_view v = { states + (p.head * (s.chunks + 1) + p.c + behind) * dk * dv, (int)dk, (int)dv };
+    state_view v = { states + (p.head * (s.chunks + 1) + p.c + behind) * dk * dv, (int)dk,
+                     (int)dv };
     return v;
 }
 
-static __device__ void own_scores(const reading &k, const chunk_place &p, const strip &x, const strip &y, square a)
+static __device__ void own_scores(const reading &k, const chunk_place &p, const strip &x,
+                                  const strip &y, square a)
 {
     for (int t = (int)threadIdx.x / LANES; t < TOKENS; t += WARPS) {
         float sum = 0;
-        for (int d = (int)lane_of(); d < k.dk; d += LANES) sum += strip_at(x, t, d) * k.bonus[p.h * k.dk + d] * strip_at(y, t, d);
+        for (int d = (int)lane_of(); d < k.dk; d += LANES)
+            sum += strip_at(x, t, d) * k.bonus[p.h * k.dk + d] * strip_at(y, t, d);
         sum = warp_sum(sum);
         if (lane_of() == 0) a[t][t] = sum;
     }
@@ -224,8 +249,10 @@ static __global__ void __launch_bounds__(BLOCK, 2) read_kernel(reading k)
     chunk_place p = place_of(k.s, blockIdx.x);
     strip x = strip_of(k.s, k.x, p), y = strip_of(k.s, k.y, p), value = strip_of(k.s, k.value, p);
     fading w = fading_of(k.s, k.w, p);
-    tile_scores(m, room.scores, (int)k.dk, [&](int t, int d) { return strip_at(x, t, d); }, [&](int t, int d) { return strip_at(y, t, d); },
-                [&](int t, int d) { return k.by_value ? 1 : decay_at(w, t, d); }, k.early, k.strict, a);
+    tile_scores(
+        m, room.scores, (int)k.dk, [&](int t, int d) { return strip_at(x, t, d); },
+        [&](int t, int d) { return strip_at(y, t, d); },
+        [&](int t, int d) { return k.by_value ? 1 : decay_at(w, t, d); }, k.early, k.strict, a);
     if (k.bonus) own_scores(k, p, x, y, a);
     for (int e0 = 0; e0 < k.dv; e0 += TOKENS) {
         float z[QUAD][QUAD];
@@ -233,15 +260,18 @@ static __global__ void __launch_bounds__(BLOCK, 2) read_kernel(reading k)
         if (k.base.p) {
             strip base = strip_of(k.s, k.base, p);
             state_view s = state_of_chunk(k.states, k.s, p, k.behind, k.dk, k.dv);
-            tile_product<true, false>(m, (int)k.dk, [&](int t, int d) { return strip_at(base, t, d); },
-                                      [&](int e, int d) { return state_at(s, d, e0 + e); }, z);
+            tile_product<true, false>(
+                m, (int)k.dk, [&](int t, int d) { return strip_at(base, t, d); },
+                [&](int e, int d) { return state_at(s, d, e0 + e); }, z);
         }
         auto values = [&](int t, int e) { return strip_at(value, t, e0 + e); };
         auto decays = [&](int t, int e) { return decay_at(w, t, e0 + e); };
         if (k.by_value && k.turned) tile_by_col(m, a, values, decays, k.early, z);
         else if (k.by_value) tile_by_row(m, a, values, decays, k.early, z);
-        else tile_product<true, false>(m, TOKENS, [&](int i, int t) { return k.turned ? a[t][i] : a[i][t]; },
-                                       [&](int e, int t) { return values(t, e); }, z);
+        else
+            tile_product<true, false>(
+                m, TOKENS, [&](int i, int t) { return k.turned ? a[t][i] : a[i][t]; },
+                [&](int e, int t) { return values(t, e); }, z);
         tile_put(k.s, p, k.out, k.dv, e0, k.beta, z);
     }
 }
@@ -255,11 +285,13 @@ static void read(nsm_device *d, const reading &k)
 
 /* ---- invert: T = (1 - A)^-1, A the strict scores of a and b; [B, H, chunks, 64, 64] ---- */
 
-/* In fours of 16 rows: first those on the diagonal, a thread a column; then what stands left of them. */
+/* In fours of 16 rows: first those on the diagonal, a thread a column; then what stands left of
+ * them. */
 static __device__ void invert_lower(square a, square t)
 {
     const int tid = (int)threadIdx.x;
-    for (int s = tid; s < TOKENS * TOKENS; s += BLOCK) t[s / TOKENS][s % TOKENS] = s / TOKENS == s % TOKENS;
+    for (int s = tid; s < TOKENS * TOKENS; s += BLOCK)
+        t[s / TOKENS][s % TOKENS] = s / TOKENS == s % TOKENS;
     __syncthreads();
     if (tid < TOKENS)
         for (int i = tid + 1; i < tid / DEPTH * DEPTH + DEPTH; i++) {
@@ -285,7 +317,14 @@ static __device__ void invert_lower(square a, square t)
     }
 }
 
-typedef struct { sequences s; int64_t dk; heads_view a, b; decay_view w; bool early; float *t; } inverting;
+typedef struct {
+    sequences s;
+    int64_t dk;
+    heads_view a, b;
+    decay_view w;
+    bool early;
+    float *t;
+} inverting;
 
 static __global__ void invert_kernel(inverting k)
 {
@@ -295,14 +334,18 @@ static __global__ void invert_kernel(inverting k)
     chunk_place p = place_of(k.s, blockIdx.x);
     strip x = strip_of(k.s, k.a, p), y = strip_of(k.s, k.b, p);
     fading w = fading_of(k.s, k.w, p);
-    tile_scores(m, room.scores, (int)k.dk, [&](int t, int d) { return strip_at(x, t, d); }, [&](int t, int d) { return strip_at(y, t, d); },
-                [&](int t, int d) { return decay_at(w, t, d); }, k.early, true, a);
+    tile_scores(
+        m, room.scores, (int)k.dk, [&](int t, int d) { return strip_at(x, t, d); },
+        [&](int t, int d) { return strip_at(y, t, d); },
+        [&](int t, int d) { return decay_at(w, t, d); }, k.early, true, a);
     invert_lower(a, room.other);
-    for (int s = (int)threadIdx.x; s < TOKENS * TOKENS; s += BLOCK) k.t[(int64_t)blockIdx.x * TOKENS * TOKENS + s] = room.other[s / TOKENS][s % TOKENS];
+    for (int s = (int)threadIdx.x; s < TOKENS * TOKENS; s += BLOCK)
+        k.t[(int64_t)blockIdx.x * TOKENS * TOKENS + s] = room.other[s / TOKENS][s % TOKENS];
 }
 
 /* out = T x, or T' x; x and out [B, n, H, size] */
-static __global__ void solve_kernel(sequences s, const float *t, bool turned, heads_view x, float *out)
+static __global__ void solve_kernel(sequences s, const float *t, bool turned, heads_view x,
+                                    float *out)
 {
     __shared__ tile_room m;
     chunk_place p = place_of(s, blockIdx.x);
@@ -311,13 +354,15 @@ static __global__ void solve_kernel(sequences s, const float *t, bool turned, he
     for (int c0 = 0; c0 < x.size; c0 += TOKENS) {
         float z[QUAD][QUAD];
         tile_clear(z);
-        tile_product<true, false>(m, TOKENS, [&](int i, int k) { return turned ? t[k * TOKENS + i] : t[i * TOKENS + k]; },
-                                  [&](int c, int k) { return strip_at(from, k, c0 + c); }, z);
+        tile_product<true, false>(
+            m, TOKENS, [&](int i, int k) { return turned ? t[k * TOKENS + i] : t[i * TOKENS + k]; },
+            [&](int c, int k) { return strip_at(from, k, c0 + c); }, z);
         tile_put(s, p, out, x.size, c0, 0, z);
     }
 }
 
-static void solve(nsm_device *d, const sequences &s, const float *t, bool turned, heads_view x, float *out)
+static void solve(nsm_device *d, const sequences &s, const float *t, bool turned, heads_view x,
+                  float *out)
 {
     int64_t tasks = s.batch * s.heads * s.chunks;
     NSM_LAUNCH(solve_kernel, (unsigned)tasks, BLOCK, stream_of(d), s, t, turned, x, out);
@@ -325,7 +370,8 @@ static void solve(nsm_device *d, const sequences &s, const float *t, bool turned
 }
 
 /* W = x S + y of every chunk, from states that are kept */
-static __global__ void written_kernel(sequences s, heads_view x, const float *states, int64_t dk, int64_t dv, float *y)
+static __global__ void written_kernel(sequences s, heads_view x, const float *states, int64_t dk,
+                                      int64_t dv, float *y)
 {
     __shared__ tile_room m;
     chunk_place p = place_of(s, blockIdx.x);
@@ -334,22 +380,31 @@ static __global__ void written_kernel(sequences s, heads_view x, const float *st
     for (int e0 = 0; e0 < dv; e0 += TOKENS) {
         float z[QUAD][QUAD];
         tile_clear(z);
-        tile_product<true, false>(m, (int)dk, [&](int t, int d) { return strip_at(from, t, d); }, [&](int e, int d) { return state_at(before, d, e0 + e); }, z);
+        tile_product<true, false>(
+            m, (int)dk, [&](int t, int d) { return strip_at(from, t, d); },
+            [&](int e, int d) { return state_at(before, d, e0 + e); }, z);
         tile_put(s, p, y, dv, e0, 1, z);
     }
 }
 
 /* The delta rule's a = -beta k and beta v. */
-static __global__ void delta_kernel(int64_t items, sequences s, heads_view x, const float *beta, float sign, float *to)
+static __global__ void delta_kernel(int64_t items, sequences s, heads_view x, const float *beta,
+                                    float sign, float *to)
 {
     EACH_ITEM(i, items) {
         int64_t c = i % x.size, h = i / x.size % s.heads, row = i / x.size / s.heads;
-        to[i] = sign * beta[row * s.heads + h] * x.p[(row * x.heads + h * x.heads / s.heads) * x.size + c];
+        to[i] = sign * beta[row * s.heads + h] *
+                x.p[(row * x.heads + h * x.heads / s.heads) * x.size + c];
     }
 }
 
 /* ---- a few tokens: the state itself goes along ---- */
-typedef struct { nsmi_recurrence r; nsmi_recurrence_values in; sequences s; decay_view w; } stepping;
+typedef struct {
+    nsmi_recurrence r;
+    nsmi_recurrence_values in;
+    sequences s;
+    decay_view w;
+} stepping;
 
 /* The sum over the block's warps, lane by lane. */
 static __device__ float warps_sum(float v)
@@ -363,7 +418,8 @@ static __device__ float warps_sum(float v)
     return v;
 }
 
-static __device__ const float *step_row(const sequences &s, const float *p, int64_t row, int64_t h, int64_t heads, int64_t size)
+static __device__ const float *step_row(const sequences &s, const float *p, int64_t row, int64_t h,
+                                        int64_t heads, int64_t size)
 {
     return p + (row * heads + h * heads / s.heads) * size;
 }
@@ -372,19 +428,25 @@ static __device__ const float *step_row(const sequences &s, const float *p, int6
 static __global__ void step_kernel(stepping k, float *o, float *s1)
 {
     const nsmi_recurrence &r = k.r;
-    const int64_t wide = ceil_of(r.dv, LANES), head = (int64_t)blockIdx.x / wide, b = head / r.heads, h = head % r.heads, size = r.dk * r.dv;
-    const int64_t e = (int64_t)blockIdx.x % wide * LANES + lane_of(), there = nsmi_length(r.length, b, r.n), first = threadIdx.x / LANES;
+    const int64_t wide = ceil_of(r.dv, LANES), head = (int64_t)blockIdx.x / wide,
+                  b = head / r.heads, h = head % r.heads, size = r.dk * r.dv;
+    const int64_t e = (int64_t)blockIdx.x % wide * LANES + lane_of(),
+                  there = nsmi_length(r.length, b, r.n), first = threadIdx.x / LANES;
     const bool mine = e < r.dv, pairs = k.in.a != NULL, column = r.fade == NSMI_FADE_VALUES;
     const float *from = k.in.s0 ? k.in.s0 + head * size : NULL;
     float *to = s1 + head * size;
-    for (int64_t d = first; there == 0 && mine && d < r.dk; d += WARPS) to[d * r.dv + e] = from ? from[d * r.dv + e] : 0;
+    for (int64_t d = first; there == 0 && mine && d < r.dk; d += WARPS)
+        to[d * r.dv + e] = from ? from[d * r.dv + e] : 0;
     for (int64_t t = 0; t < r.n; t++) {
         const int64_t row = b * r.n + t;
-        const float *q = step_row(k.s, k.in.q, row, h, r.q_heads, r.dk), *key = step_row(k.s, k.in.k, row, h, r.k_heads, r.dk);
-        const float *a = pairs ? step_row(k.s, k.in.a, row, h, r.heads, r.dk) : key, *w2 = pairs ? step_row(k.s, k.in.b, row, h, r.heads, r.dk) : NULL;
+        const float *q = step_row(k.s, k.in.q, row, h, r.q_heads, r.dk),
+                    *key = step_row(k.s, k.in.k, row, h, r.k_heads, r.dk);
+        const float *a = pairs ? step_row(k.s, k.in.a, row, h, r.heads, r.dk) : key,
+                    *w2 = pairs ? step_row(k.s, k.in.b, row, h, r.heads, r.dk) : NULL;
         chunk_place p = { b, h, head, 0, t, 1 };
         fading w = fading_of(k.s, k.w, p);
-        float v = mine && t < there ? step_row(k.s, k.in.v, row, h, r.v_heads, r.dv)[e] : 0, found = 0, sum = 0, own = 0;
+        float v = mine && t < there ? step_row(k.s, k.in.v, row, h, r.v_heads, r.dv)[e] : 0,
+              found = 0, sum = 0, own = 0;
         if (t >= there) {
             if (mine && first == 0) o[(row * r.heads + h) * r.dv + e] = 0;
             continue;
@@ -396,7 +458,8 @@ static __global__ void step_kernel(stepping k, float *o, float *s1)
             if (k.in.beta) v = k.in.beta[row * r.heads + h] * (v - found);
         }
         for (int64_t d = first; mine && d < r.dk; d += WARPS) {
-            float was = from ? from[d * r.dv + e] : 0, now = was * decay_at(w, 0, (int)(column ? e : d)) + key[d] * v;
+            float was = from ? from[d * r.dv + e] : 0,
+                  now = was * decay_at(w, 0, (int)(column ? e : d)) + key[d] * v;
             if (pairs) now += w2[d] * found;
             if (k.in.bonus) own += q[d] * k.in.bonus[h * r.dk + d] * key[d];
             sum += q[d] * (r.before ? was : now);
@@ -416,9 +479,11 @@ typedef struct {
     nsmi_recurrence_values in;
     sequences s;
     decay_view w;
-    heads_view q, k, v, a, b;       /* q with scale; of the delta rule a is in scratch memory, v with beta */
+    /* q with scale; of the delta rule a is in scratch memory, v with beta */
+    heads_view q, k, v, a, b;
     bool pairs, solves, by_value;
-    float *q_in, *k_out, *a_in, *b_out, *v_out, *all; /* faded; v_out where decays are the values' */
+    /* faded; v_out where decays are the values' */
+    float *q_in, *k_out, *a_in, *b_out, *v_out, *all;
     float *t, *x, *y;               /* T; X^; Y^, which becomes W */
     float *base;
     int64_t used;
@@ -439,13 +504,19 @@ static heads_view view_of(const float *p, int64_t heads, int64_t size, float sca
 
 static decay_view decays_of(const nsmi_recurrence *r, const nsmi_recurrence_values *in)
 {
-    decay_view w = { r->fade ? in->g : NULL, r->g_heads, r->fade == NSMI_FADE_KEYS ? r->dk : r->fade == NSMI_FADE_VALUES ? r->dv : 1, r->g_constant };
+    decay_view w = { r->fade ? in->g : NULL, r->g_heads,
+                     r->fade == NSMI_FADE_KEYS     ? r->dk
+                     : r->fade == NSMI_FADE_VALUES ? r->dv
+                                                   : 1,
+                     r->g_constant };
     return w;
 }
 
-static void recurrence_rooms(recurrence_work *w, const nsmi_recurrence *r, const nsmi_recurrence_values *in, float *base)
+static void recurrence_rooms(recurrence_work *w, const nsmi_recurrence *r,
+                             const nsmi_recurrence_values *in, float *base)
 {
-    const int64_t keys = r->batch * r->n * r->heads * r->dk, values = r->batch * r->n * r->heads * r->dv, chunks = ceil_of(r->n, TOKENS);
+    const int64_t keys = r->batch * r->n * r->heads * r->dk,
+                  values = r->batch * r->n * r->heads * r->dv, chunks = ceil_of(r->n, TOKENS);
     w->base = base;
     w->used = 0;
     w->s = sequences{ r->batch, r->n, r->heads, chunks, r->length };
@@ -464,7 +535,8 @@ static void recurrence_rooms(recurrence_work *w, const nsmi_recurrence *r, const
     w->q_in = take_floats(w, keys);
     w->k_out = take_floats(w, keys);
     if (!w->solves) return;
-    w->a = w->pairs ? view_of(in->a, r->heads, r->dk, 1) : view_of(take_floats(w, keys), r->heads, r->dk, 1);
+    w->a = w->pairs ? view_of(in->a, r->heads, r->dk, 1)
+                    : view_of(take_floats(w, keys), r->heads, r->dk, 1);
     w->b = w->pairs ? view_of(in->b, r->heads, r->dk, 1) : w->k;
     if (!w->pairs) w->v = view_of(take_floats(w, values), r->heads, r->dv, 1);
     w->a_in = take_floats(w, keys);
@@ -474,7 +546,10 @@ static void recurrence_rooms(recurrence_work *w, const nsmi_recurrence *r, const
     w->y = take_floats(w, values);
 }
 
-static heads_view own_view(const recurrence_work *w, const float *p, int64_t size) { return view_of(p, w->r.heads, size, 1); }
+static heads_view own_view(const recurrence_work *w, const float *p, int64_t size)
+{
+    return view_of(p, w->r.heads, size, 1);
+}
 
 static void fade(nsm_device *d, const recurrence_work *w, const float *dout, float *dout_in)
 {
@@ -504,7 +579,23 @@ static void prepare_solving(nsm_device *d, const recurrence_work *w)
         solve(d, w->s, w->t, false, w->v, w->y);
         return;
     }
-    read(d, reading{ w->s, r->dk, r->dv, w->a, w->k, w->w, false, true, true, false, NULL, {}, NULL, 0, w->v, 0, w->y });
+    read(d, reading{ w->s,
+                     r->dk,
+                     r->dv,
+                     w->a,
+                     w->k,
+                     w->w,
+                     false,
+                     true,
+                     true,
+                     false,
+                     NULL,
+                     {},
+                     NULL,
+                     0,
+                     w->v,
+                     0,
+                     w->y });
     solve(d, w->s, w->t, false, own_view(w, w->y, r->dv), w->y);
 }
 
@@ -515,29 +606,50 @@ static void prepare(nsm_device *d, const recurrence_work *w, const float *dout, 
     const int64_t rows = r->batch * r->n * r->heads;
     if (w->solves && !w->pairs) {
         FOR_ITEMS(d, delta_kernel, rows * r->dk, w->s, w->k, w->in.beta, -1.0f, (float *)w->a.p);
-        FOR_ITEMS(d, delta_kernel, rows * r->dv, w->s, view_of(w->in.v, r->v_heads, r->dv, 1), w->in.beta, 1.0f, (float *)w->v.p);
+        FOR_ITEMS(d, delta_kernel, rows * r->dv, w->s, view_of(w->in.v, r->v_heads, r->dv, 1),
+                  w->in.beta, 1.0f, (float *)w->v.p);
     }
     fade(d, w, dout, dout_in);
     if (w->solves) prepare_solving(d, w);
 }
 
 /* What the keys write: v, or W. */
-static heads_view written_by_keys(const recurrence_work *w) { return w->solves && !w->pairs ? own_view(w, w->y, w->r.dv) : w->v; }
+static heads_view written_by_keys(const recurrence_work *w)
+{
+    return w->solves && !w->pairs ? own_view(w, w->y, w->r.dv) : w->v;
+}
 
 static void read_out(nsm_device *d, const recurrence_work *w, const float *states, float *o)
 {
     const nsmi_recurrence *r = &w->r;
     heads_view base = w->by_value ? w->q : own_view(w, w->q_in, r->dk);
-    read(d, reading{ w->s, r->dk, r->dv, w->q, w->k, w->w, w->by_value, r->before, r->before, false, w->in.bonus, base, states, 0,
-                     written_by_keys(w), 0, o });
+    read(d, reading{ w->s, r->dk, r->dv, w->q, w->k, w->w, w->by_value, r->before, r->before, false,
+                     w->in.bonus, base, states, 0, written_by_keys(w), 0, o });
     if (w->pairs)
-        read(d, reading{ w->s, r->dk, r->dv, w->q, w->b, w->w, false, false, false, false, NULL, {}, NULL, 0, own_view(w, w->y, r->dv), 1, o });
+        read(d, reading{ w->s,
+                         r->dk,
+                         r->dv,
+                         w->q,
+                         w->b,
+                         w->w,
+                         false,
+                         false,
+                         false,
+                         false,
+                         NULL,
+                         {},
+                         NULL,
+                         0,
+                         own_view(w, w->y, r->dv),
+                         1,
+                         o });
 }
 
 static void carry_forward(nsm_device *d, const recurrence_work *w, float *states, float *s1)
 {
     const nsmi_recurrence *r = &w->r;
-    carrying k = { w->s, false, w->by_value, r->dk, r->dv, 0, {}, {}, {}, {}, w->all, w->in.s0, w->y, states, s1, false };
+    carrying k = { w->s, false, w->by_value, r->dk,    r->dv, 0,      {}, {},
+                   {},   {},    w->all,      w->in.s0, w->y,  states, s1, false };
     k.l[0] = w->by_value ? w->k : own_view(w, w->k_out, r->dk);
     k.r[0] = w->by_value ? own_view(w, w->v_out, r->dv) : w->v;
     if (w->solves) {
@@ -549,7 +661,8 @@ static void carry_forward(nsm_device *d, const recurrence_work *w, float *states
     carry(d, k);
 }
 
-static void recurrence(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, float *o, float *s1, float *states)
+static void recurrence(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in,
+                       float *o, float *s1, float *states)
 {
     recurrence_work w = {};
     const int64_t heads = r->batch * r->heads;
@@ -557,7 +670,8 @@ static void recurrence(nsm_device *d, const nsmi_recurrence *r, const nsmi_recur
     recurrence_rooms(&w, r, in, NULL);
     if (!states && r->n <= FEW_TOKENS) {
         int64_t tasks = heads * ceil_of(r->dv, LANES);
-        NSM_LAUNCH(step_kernel, (unsigned)tasks, BLOCK, stream_of(d), stepping{ *r, *in, w.s, w.w }, o, s1);
+        NSM_LAUNCH(step_kernel, (unsigned)tasks, BLOCK, stream_of(d), stepping{ *r, *in, w.s, w.w },
+                   o, s1);
         launched(d);
         return;
     }
@@ -577,7 +691,8 @@ typedef struct {
     int64_t dk, dv;
     heads_view x, y;           /* [D] */
     heads_view left, right;    /* [E]: of what scores gave, the gradient; of what they took */
-    heads_view reads, writes;  /* [E]: dx_i also = P(0, i) (reads_i S'), dy_j = P(j, m) (writes_j dS'); p NULL: not */
+    /* [E]: dx_i also = P(0, i) (reads_i S'), dy_j = P(j, m) (writes_j dS'); p NULL: not */
+    heads_view reads, writes;
     decay_view w;
     bool by_value, early, strict;
     const float *states, *dstates;
@@ -586,14 +701,18 @@ typedef struct {
 } meeting;
 
 /* a = left right' below the diagonal */
-static __device__ void gradient_of_scores(const meeting &k, const strip &left, const strip &right, tile_room &m, square a)
+static __device__ void gradient_of_scores(const meeting &k, const strip &left, const strip &right,
+                                          tile_room &m, square a)
 {
     const int row = tile_row(), col = tile_col();
     float z[QUAD][QUAD];
     tile_clear(z);
-    tile_product<true, true>(m, (int)k.dv, [&](int i, int e) { return strip_at(left, i, e); }, [&](int j, int e) { return strip_at(right, j, e); }, z);
+    tile_product<true, true>(
+        m, (int)k.dv, [&](int i, int e) { return strip_at(left, i, e); },
+        [&](int j, int e) { return strip_at(right, j, e); }, z);
     for (int r = 0; r < QUAD; r++)
-        for (int c = 0; c < QUAD; c++) a[row + r][col + c] = col + c + k.strict <= row + r ? z[r][c] : 0;
+        for (int c = 0; c < QUAD; c++)
+            a[row + r][col + c] = col + c + k.strict <= row + r ? z[r][c] : 0;
     __syncthreads();
 }
 
@@ -603,25 +722,34 @@ static __global__ void __launch_bounds__(BLOCK, 2) meet_kernel(meeting k)
     __shared__ square a;
     __shared__ second_room room;
     chunk_place p = place_of(k.s, blockIdx.x);
-    strip x = strip_of(k.s, k.x, p), y = strip_of(k.s, k.y, p), left = strip_of(k.s, k.left, p), right = strip_of(k.s, k.right, p);
-    strip reads = strip_of(k.s, k.reads.p ? k.reads : k.left, p), writes = strip_of(k.s, k.writes.p ? k.writes : k.right, p);
-    state_view s = state_of_chunk(k.states, k.s, p, 0, k.dk, k.dv), ds = state_of_chunk(k.dstates, k.s, p, 1, k.dk, k.dv);
+    strip x = strip_of(k.s, k.x, p), y = strip_of(k.s, k.y, p), left = strip_of(k.s, k.left, p),
+          right = strip_of(k.s, k.right, p);
+    strip reads = strip_of(k.s, k.reads.p ? k.reads : k.left, p),
+          writes = strip_of(k.s, k.writes.p ? k.writes : k.right, p);
+    state_view s = state_of_chunk(k.states, k.s, p, 0, k.dk, k.dv),
+               ds = state_of_chunk(k.dstates, k.s, p, 1, k.dk, k.dv);
     fading w = fading_of(k.s, k.w, p);
     if (k.by_value)
-        tile_scores(m, room.scores, (int)k.dv, [&](int t, int e) { return strip_at(left, t, e); }, [&](int t, int e) { return strip_at(right, t, e); },
-                    [&](int t, int e) { return decay_at(w, t, e); }, k.early, k.strict, a);
+        tile_scores(
+            m, room.scores, (int)k.dv, [&](int t, int e) { return strip_at(left, t, e); },
+            [&](int t, int e) { return strip_at(right, t, e); },
+            [&](int t, int e) { return decay_at(w, t, e); }, k.early, k.strict, a);
     else gradient_of_scores(k, left, right, m, a);
     for (int d0 = 0; d0 < k.dk; d0 += TOKENS) {
         float z[QUAD][QUAD];
         auto decays = [&](int t, int d) { return k.by_value ? 1 : decay_at(w, t, d0 + d); };
         tile_clear(z);
         if (k.reads.p)
-            tile_product<true, true>(m, (int)k.dv, [&](int i, int e) { return strip_at(reads, i, e); }, [&](int d, int e) { return state_at(s, d0 + d, e); }, z);
+            tile_product<true, true>(
+                m, (int)k.dv, [&](int i, int e) { return strip_at(reads, i, e); },
+                [&](int d, int e) { return state_at(s, d0 + d, e); }, z);
         tile_by_row(m, a, [&](int t, int d) { return strip_at(y, t, d0 + d); }, decays, k.early, z);
         tile_put(k.s, p, k.dx, k.dk, d0, k.beta_x, z);
         tile_clear(z);
         if (k.writes.p)
-            tile_product<true, true>(m, (int)k.dv, [&](int j, int e) { return strip_at(writes, j, e); }, [&](int d, int e) { return state_at(ds, d0 + d, e); }, z);
+            tile_product<true, true>(
+                m, (int)k.dv, [&](int j, int e) { return strip_at(writes, j, e); },
+                [&](int d, int e) { return state_at(ds, d0 + d, e); }, z);
         tile_by_col(m, a, [&](int t, int d) { return strip_at(x, t, d0 + d); }, decays, k.early, z);
         tile_put(k.s, p, k.dy, k.dk, d0, k.beta_y, z);
     }
@@ -634,10 +762,11 @@ static void meet(nsm_device *d, const meeting &k)
     launched(d);
 }
 
-/* ---- gradients of decays: every x that reads adds x dx, every y that is written takes y dy; all later tokens of
- * the chunk, and S' dS' at its end ---- */
+/* ---- gradients of decays: every x that reads adds x dx, every y that is written takes y dy; all
+ * later tokens of the chunk, and S' dS' at its end ---- */
 enum { TERMS = 4 };
-typedef struct { heads_view x; const float *dx; float sign; bool early; } decay_term; /* early: read before the token's own decay */
+/* early: read before the token's own decay */
+typedef struct { heads_view x; const float *dx; float sign; bool early; } decay_term;
 typedef struct {
     sequences s;
     int64_t dk, dv, size;      /* size: of the terms' rows */
@@ -649,18 +778,21 @@ typedef struct {
 } decay_gradient;
 
 /* What token t of column c adds to its own decay (late), and to those before it alone. */
-static __device__ void decay_terms(const decay_gradient &k, const chunk_place &p, int t, int c, float *late, float *early)
+static __device__ void decay_terms(const decay_gradient &k, const chunk_place &p, int t, int c,
+                                   float *late, float *early)
 {
     *late = *early = 0;
     for (int i = 0; i < k.terms; i++) {
         strip x = strip_of(k.s, k.term[i].x, p);
-        float v = k.term[i].sign * strip_at(x, t, c) * k.term[i].dx[((p.b * k.s.n + p.t0 + t) * k.s.heads + p.h) * k.size + c];
+        float v = k.term[i].sign * strip_at(x, t, c) *
+                  k.term[i].dx[((p.b * k.s.n + p.t0 + t) * k.s.heads + p.h) * k.size + c];
         *(k.term[i].early ? early : late) += v;
     }
 }
 
 /* The sum over the rest of its row (or column) of S' dS' */
-static __device__ float end_term(const decay_gradient &k, const float *s, const float *ds, int64_t c)
+static __device__ float end_term(const decay_gradient &k, const float *s, const float *ds,
+                                 int64_t c)
 {
     float sum = 0;
     if (k.by_value)
@@ -717,11 +849,15 @@ typedef struct {
     recurrence_work w;
     const float *dout;
     float *dq, *dk, *da, *db, *dv; /* in scratch memory */
-    float *own;                    /* [B, n, H]: with a bonus, the gradient of a token's score with itself */
+    /* [B, n, H]: with a bonus, the gradient of a token's score with itself */
+    float *own;
     nsmi_recurrence_grads to;
 } finishing;
 
-static __device__ __forceinline__ void add_to(float *to, int64_t at, float v) { if (to) to[at] += v; }
+static __device__ __forceinline__ void add_to(float *to, int64_t at, float v)
+{
+    if (to) to[at] += v;
+}
 
 /* A warp a token and head. */
 static __global__ void finish_kernel(int64_t rows, finishing f)
@@ -730,7 +866,8 @@ static __global__ void finish_kernel(int64_t rows, finishing f)
     const nsmi_recurrence &r = w.r;
     int64_t i = group_number<LANES>(), h = i % r.heads, row = i / r.heads;
     if (i >= rows || row % r.n >= nsmi_length(r.length, row / r.n, r.n)) return;
-    const float *q = step_row(w.s, w.q.p, row, h, w.q.heads, r.dk), *k = step_row(w.s, w.k.p, row, h, w.k.heads, r.dk);
+    const float *q = step_row(w.s, w.q.p, row, h, w.q.heads, r.dk),
+                *k = step_row(w.s, w.k.p, row, h, w.k.heads, r.dk);
     const bool delta = w.solves && !w.pairs;
     float beta = delta ? w.in.beta[i] : 1, sum = 0, own = 0;
     if (delta) {
@@ -750,7 +887,8 @@ static __global__ void finish_kernel(int64_t rows, finishing f)
         if (w.pairs) add_to(f.to.a, at, f.da[at]);
         if (w.pairs) add_to(f.to.b, at, f.db[at]);
     }
-    for (int64_t e = lane_of(); e < r.dv; e += LANES) add_to(f.to.v, i * r.dv + e, beta * f.dv[i * r.dv + e]);
+    for (int64_t e = lane_of(); e < r.dv; e += LANES)
+        add_to(f.to.v, i * r.dv + e, beta * f.dv[i * r.dv + e]);
 }
 
 /* The bonus [B, H, D] += sum over tokens of own q k: a part for each chunk, then these. */
@@ -762,12 +900,15 @@ static __global__ void bonus_kernel(int64_t items, finishing f, float *part)
         strip q = strip_of(f.w.s, f.w.q, p), k = strip_of(f.w.s, f.w.k, p);
         int d = (int)(i % r.dk);
         float sum = 0;
-        for (int t = 0; t < p.m; t++) sum += f.own[(p.b * r.n + p.t0 + t) * r.heads + p.h] * strip_at(q, t, d) * strip_at(k, t, d);
+        for (int t = 0; t < p.m; t++)
+            sum += f.own[(p.b * r.n + p.t0 + t) * r.heads + p.h] * strip_at(q, t, d) *
+                   strip_at(k, t, d);
         part[i] = sum;
     }
 }
 
-static __global__ void bonus_join_kernel(int64_t items, int64_t chunks, int64_t dk, const float *part, float *bonus)
+static __global__ void bonus_join_kernel(int64_t items, int64_t chunks, int64_t dk,
+                                         const float *part, float *bonus)
 {
     EACH_ITEM(i, items) {
         float sum = 0;
@@ -778,12 +919,13 @@ static __global__ void bonus_join_kernel(int64_t items, int64_t chunks, int64_t 
 
 typedef struct {
     finishing f;
-    float *dstates, *de, *back_x; /* gradients of the states behind chunks, and first; dE; T' of what W was written by */
+    /* gradients of the states behind chunks, and first; dE; T' of what W was written by */
+    float *dstates, *de, *back_x;
     float *dout_in, *o, *part;
 } backing;
 
-static void backing_rooms(backing *k, const nsmi_recurrence *r, const nsmi_recurrence_values *in, const float *dout,
-                          const nsmi_recurrence_grads *to, float *base)
+static void backing_rooms(backing *k, const nsmi_recurrence *r, const nsmi_recurrence_values *in,
+                          const float *dout, const nsmi_recurrence_grads *to, float *base)
 {
     recurrence_work *w = &k->f.w;
     const int64_t rows = r->batch * r->n * r->heads, keys = rows * r->dk, values = rows * r->dv;
@@ -797,7 +939,8 @@ static void backing_rooms(backing *k, const nsmi_recurrence *r, const nsmi_recur
     if (w->solves) k->f.da = take_floats(w, keys);
     if (w->solves) k->back_x = take_floats(w, keys);
     if (w->pairs) k->f.db = take_floats(w, keys);
-    k->de = w->pairs ? take_floats(w, values) : k->f.dv; /* of the delta rule dE is the gradient of beta v */
+    /* of the delta rule dE is the gradient of beta v */
+    k->de = w->pairs ? take_floats(w, values) : k->f.dv;
     if (w->by_value) k->dout_in = take_floats(w, values);
     if (w->by_value && to->g) k->o = take_floats(w, values);
     if (in->bonus) k->f.own = take_floats(w, rows);
@@ -805,14 +948,32 @@ static void backing_rooms(backing *k, const nsmi_recurrence *r, const nsmi_recur
 }
 
 /* W; T' K^ and T' A' dO, from which dE is carried. */
-static void prepare_solving_back(nsm_device *d, const backing *k, const float *states, heads_view dout)
+static void prepare_solving_back(nsm_device *d, const backing *k, const float *states,
+                                 heads_view dout)
 {
     const recurrence_work *w = &k->f.w;
     const nsmi_recurrence *r = &w->r;
     const int64_t tasks = r->batch * r->heads * w->s.chunks;
-    NSM_LAUNCH(written_kernel, (unsigned)tasks, BLOCK, stream_of(d), w->s, own_view(w, w->x, r->dk), states, r->dk, r->dv, w->y);
+    NSM_LAUNCH(written_kernel, (unsigned)tasks, BLOCK, stream_of(d), w->s, own_view(w, w->x, r->dk),
+               states, r->dk, r->dv, w->y);
     solve(d, w->s, w->t, true, own_view(w, w->pairs ? w->b_out : w->k_out, r->dk), k->back_x);
-    read(d, reading{ w->s, r->dk, r->dv, w->q, w->b, w->w, false, false, false, true, NULL, {}, NULL, 0, dout, 0, k->de });
+    read(d, reading{ w->s,
+                     r->dk,
+                     r->dv,
+                     w->q,
+                     w->b,
+                     w->w,
+                     false,
+                     false,
+                     false,
+                     true,
+                     NULL,
+                     {},
+                     NULL,
+                     0,
+                     dout,
+                     0,
+                     k->de });
     solve(d, w->s, w->t, true, own_view(w, k->de, r->dv), k->de);
 }
 
@@ -820,7 +981,8 @@ static void carry_back(nsm_device *d, const backing *k, const float *ds1, heads_
 {
     const recurrence_work *w = &k->f.w;
     const nsmi_recurrence *r = &w->r;
-    carrying c = { w->s, true, w->by_value, r->dk, r->dv, 0, {}, {}, {}, {}, w->all, ds1, k->de, k->dstates, k->f.to.s0, true };
+    carrying c = { w->s, true, w->by_value, r->dk, r->dv, 0,          {},         {},
+                   {},   {},   w->all,      ds1,   k->de, k->dstates, k->f.to.s0, true };
     c.l[0] = w->by_value ? w->q : own_view(w, w->q_in, r->dk);
     c.r[0] = w->by_value ? own_view(w, k->dout_in, r->dv) : dout;
     if (w->solves) {
@@ -836,9 +998,11 @@ static void meet_all(nsm_device *d, const backing *k, const float *states, heads
 {
     const recurrence_work *w = &k->f.w;
     const nsmi_recurrence *r = &w->r;
-    const heads_view none = {}, mine = written_by_keys(w), written = own_view(w, w->y, r->dv), de = own_view(w, k->de, r->dv);
-    const meeting first = { w->s, r->dk, r->dv, w->q, w->k, dout, mine, dout, mine, w->w, w->by_value, r->before, r->before, states, k->dstates,
-                            0, 0, k->f.dq, k->f.dk };
+    const heads_view none = {}, mine = written_by_keys(w), written = own_view(w, w->y, r->dv),
+                     de = own_view(w, k->de, r->dv);
+    const meeting first = { w->s,       r->dk, r->dv, w->q,        w->k,      dout,      mine,
+                            dout,       mine,  w->w,  w->by_value, r->before, r->before, states,
+                            k->dstates, 0,     0,     k->f.dq,     k->f.dk };
     meeting m = first;
     if (w->by_value) {
         m.reads = own_view(w, k->dout_in, r->dv);
@@ -846,13 +1010,15 @@ static void meet_all(nsm_device *d, const backing *k, const float *states, heads
     }
     meet(d, m);
     if (w->pairs)
-        meet(d, meeting{ w->s, r->dk, r->dv, w->q, w->b, dout, written, none, written, w->w, false, false, false, states, k->dstates, 1, 0,
-                         k->f.dq, k->f.db });
+        meet(d, meeting{ w->s, r->dk, r->dv, w->q, w->b, dout, written, none, written, w->w, false,
+                         false, false, states, k->dstates, 1, 0, k->f.dq, k->f.db });
     if (w->solves)
-        meet(d, meeting{ w->s, r->dk, r->dv, w->a, w->b, de, written, de, none, w->w, false, w->pairs, true, states, k->dstates, 0, 1, k->f.da,
-                         w->pairs ? k->f.db : k->f.dk });
+        meet(d,
+             meeting{ w->s, r->dk, r->dv, w->a, w->b, de, written, de, none, w->w, false, w->pairs,
+                      true, states, k->dstates, 0, 1, k->f.da, w->pairs ? k->f.db : k->f.dk });
     if (w->pairs)
-        meet(d, meeting{ w->s, r->dk, r->dv, w->a, w->k, de, w->v, none, none, w->w, false, true, true, states, k->dstates, 1, 1, k->f.da, k->f.dk });
+        meet(d, meeting{ w->s, r->dk, r->dv, w->a, w->k, de, w->v, none, none, w->w, false, true,
+                         true, states, k->dstates, 1, 1, k->f.da, k->f.dk });
 }
 
 /* dv, where it is not dE. */
@@ -862,9 +1028,26 @@ static void values_back(nsm_device *d, const backing *k, heads_view dout)
     const nsmi_recurrence *r = &w->r;
     if (w->solves && !w->pairs) return;
     heads_view base = w->by_value ? w->k : own_view(w, w->k_out, r->dk);
-    read(d, reading{ w->s, r->dk, r->dv, w->q, w->k, w->w, w->by_value, r->before, r->before, true, w->in.bonus, base, k->dstates, 1, dout, 0, k->f.dv });
+    read(d, reading{ w->s, r->dk, r->dv, w->q, w->k, w->w, w->by_value, r->before, r->before, true,
+                     w->in.bonus, base, k->dstates, 1, dout, 0, k->f.dv });
     if (w->pairs)
-        read(d, reading{ w->s, r->dk, r->dv, w->a, w->k, w->w, false, true, true, true, NULL, {}, NULL, 0, own_view(w, k->de, r->dv), 1, k->f.dv });
+        read(d, reading{ w->s,
+                         r->dk,
+                         r->dv,
+                         w->a,
+                         w->k,
+                         w->w,
+                         false,
+                         true,
+                         true,
+                         true,
+                         NULL,
+                         {},
+                         NULL,
+                         0,
+                         own_view(w, k->de, r->dv),
+                         1,
+                         k->f.dv });
 }
 
 static void decays_back(nsm_device *d, const backing *k, const float *states)
@@ -872,7 +1055,17 @@ static void decays_back(nsm_device *d, const backing *k, const float *states)
     const recurrence_work *w = &k->f.w;
     const nsmi_recurrence *r = &w->r;
     const int64_t tasks = r->batch * r->heads * w->s.chunks;
-    decay_gradient g = { w->s, r->dk, r->dv, w->by_value ? r->dv : r->dk, r->fade != NSMI_FADE_SCALAR, w->by_value, 0, {}, states, k->dstates, k->f.to.g };
+    decay_gradient g = { w->s,
+                         r->dk,
+                         r->dv,
+                         w->by_value ? r->dv : r->dk,
+                         r->fade != NSMI_FADE_SCALAR,
+                         w->by_value,
+                         0,
+                         {},
+                         states,
+                         k->dstates,
+                         k->f.to.g };
     if (w->by_value) {
         read_out(d, w, states, k->o);
         g.term[g.terms++] = decay_term{ own_view(w, k->o, r->dv), k->f.dout, 1, false };
@@ -887,8 +1080,9 @@ static void decays_back(nsm_device *d, const backing *k, const float *states)
     launched(d);
 }
 
-static void recurrence_back(nsm_device *d, const nsmi_recurrence *r, const nsmi_recurrence_values *in, const float *states, const float *dout,
-                            const float *ds1, const nsmi_recurrence_grads *to)
+static void recurrence_back(nsm_device *d, const nsmi_recurrence *r,
+                            const nsmi_recurrence_values *in, const float *states,
+                            const float *dout, const float *ds1, const nsmi_recurrence_grads *to)
 {
     backing k = {};
     const int64_t rows = r->batch * r->n * r->heads, heads = r->batch * r->heads;

@@ -1,20 +1,28 @@
-/* kernels/cuda/scan.cu - Scans by channel: the selective scan of Mamba and the weighted sum of RWKV-4.
+/* kernels/cuda/scan.cu - Scans by channel: the selective scan of Mamba and the weighted sum of
+ * RWKV-4.
  *
- * Chunks of NSMI_CHUNK tokens are computed side by side, in three passes: what a chunk makes of a state of
- * nothing; from these, one after another, the states before the chunks; the chunks from these.  Backward
- * the same with the gradients of states, from the end.  A thread is a channel, so that neighbours read and
- * write neighbours, with GROUP of its states in registers; channels of more states go over the chunk once for
- * each group and add.  Nothing of size B n D N is made: backward keeps the state every STRIDE tokens of a
- * chunk, and computes those between anew.
+ * Chunks of NSMI_CHUNK tokens are computed side by side, in three passes: what a chunk makes of a
+ * state of nothing; from these, one after another, the states before the chunks; the chunks from
+ * these.  Backward the same with the gradients of states, from the end.  A thread is a channel, so
+ * that neighbours read and write neighbours, with GROUP of its states in registers; channels of
+ * more states go over the chunk once for each group and add.  Nothing of size B n D N is made:
+ * backward keeps the state every STRIDE tokens of a chunk, and computes those between anew.
  *
- * Gradients of what channels share (B, C of a token) are summed over a warp; a block of 128 channels leaves one
- * part, and these are added in order.
+ * Gradients of what channels share (B, C of a token) are summed over a warp; a block of 128
+ * channels leaves one part, and these are added in order.
  * Letters: B batch, n tokens, D channels, N states. */
 #include "kernels/cuda/functions.h"
 
-enum { SCAN_GROUP = 8, SCAN_STRIDE = 8, SCAN_CHANNELS = 128, SCAN_PARTS = NSMI_CHUNK / SCAN_STRIDE, SCAN_WARPS = SCAN_CHANNELS / LANES };
+enum {
+    SCAN_GROUP = 8,
+    SCAN_STRIDE = 8,
+    SCAN_CHANNELS = 128,
+    SCAN_PARTS = NSMI_CHUNK / SCAN_STRIDE,
+    SCAN_WARPS = SCAN_CHANNELS / LANES
+};
 
-typedef struct { nsmi_scan s; nsmi_scan_values in; int64_t chunks, blocks; } scanning; /* blocks: of channels, of a group */
+/* blocks: of channels, of a group */
+typedef struct { nsmi_scan s; nsmi_scan_values in; int64_t chunks, blocks; } scanning;
 
 /* A thread: a channel of a row, in one chunk; ch < 0: none. */
 typedef struct { int64_t b, g, c, ch, block, t0, t1; } scan_spot;
@@ -22,8 +30,13 @@ typedef struct { int64_t b, g, c, ch, block, t0, t1; } scan_spot;
 static __device__ __forceinline__ scan_spot scan_place(const scanning &k)
 {
     const int64_t own = k.s.channels / k.s.groups, task = blockIdx.x;
-    scan_spot p = { task / k.blocks / k.s.groups / k.chunks, task / k.blocks % k.s.groups, task / k.blocks / k.s.groups % k.chunks, 0,
-                    task % k.blocks, 0, 0 };
+    scan_spot p = { task / k.blocks / k.s.groups / k.chunks,
+                    task / k.blocks % k.s.groups,
+                    task / k.blocks / k.s.groups % k.chunks,
+                    0,
+                    task % k.blocks,
+                    0,
+                    0 };
     int64_t at = p.block * SCAN_CHANNELS + threadIdx.x, there = nsmi_length(k.s.length, p.b, k.s.n);
     p.ch = at < own ? p.g * own + at : -1;
     p.t0 = p.c * NSMI_CHUNK;
@@ -34,9 +47,13 @@ static __device__ __forceinline__ scan_spot scan_place(const scanning &k)
 /* What a token brings. */
 typedef struct { float raw, dt, u; } scan_token;
 
-static __device__ __forceinline__ float softplus_of(float x) { return high_of(x, 0) + log1pf(expf(-fabsf(x))); }
+static __device__ __forceinline__ float softplus_of(float x)
+{
+    return high_of(x, 0) + log1pf(expf(-fabsf(x)));
+}
 
-static __device__ __forceinline__ scan_token token_of(const scanning &k, const scan_spot &p, int64_t t)
+static __device__ __forceinline__ scan_token token_of(const scanning &k, const scan_spot &p,
+                                                      int64_t t)
 {
     int64_t at = (p.b * k.s.n + t) * k.s.channels + p.ch;
     scan_token x = { k.in.dt[at] + (k.in.bias ? k.in.bias[p.ch] : 0), 0, k.in.u[at] };
@@ -45,26 +62,32 @@ static __device__ __forceinline__ scan_token token_of(const scanning &k, const s
 }
 
 /* States n0 .. n0 + GROUP of x [D, N]: 0 behind the last. */
-static __device__ __forceinline__ void own_states(const scanning &k, const scan_spot &p, const float *x, int64_t n0, float v[SCAN_GROUP])
+static __device__ __forceinline__ void own_states(const scanning &k, const scan_spot &p,
+                                                  const float *x, int64_t n0, float v[SCAN_GROUP])
 {
-    for (int i = 0; i < SCAN_GROUP; i++) v[i] = p.ch >= 0 && n0 + i < k.s.states ? x[p.ch * k.s.states + n0 + i] : 0;
+    for (int i = 0; i < SCAN_GROUP; i++)
+        v[i] = p.ch >= 0 && n0 + i < k.s.states ? x[p.ch * k.s.states + n0 + i] : 0;
 }
 
 /* B or C of a token. */
-static __device__ __forceinline__ void factors(const scanning &k, const scan_spot &p, const float *x, const float fixed[SCAN_GROUP], int64_t t,
-                                               int64_t n0, float v[SCAN_GROUP])
+static __device__ __forceinline__ void factors(const scanning &k, const scan_spot &p,
+                                               const float *x, const float fixed[SCAN_GROUP],
+                                               int64_t t, int64_t n0, float v[SCAN_GROUP])
 {
     const float *row = k.s.fixed ? x : x + ((p.b * k.s.n + t) * k.s.groups + p.g) * k.s.states + n0;
-    for (int i = 0; i < SCAN_GROUP; i++) v[i] = k.s.fixed ? fixed[i] : n0 + i < k.s.states ? row[i] : 0;
+    for (int i = 0; i < SCAN_GROUP; i++)
+        v[i] = k.s.fixed ? fixed[i] : n0 + i < k.s.states ? row[i] : 0;
 }
 
 /* Where state n of this channel stands in an array [B, chunks, N, D]. */
-static __device__ __forceinline__ int64_t kept_place(const scanning &k, const scan_spot &p, int64_t c, int64_t n)
+static __device__ __forceinline__ int64_t kept_place(const scanning &k, const scan_spot &p,
+                                                     int64_t c, int64_t n)
 {
     return ((p.b * k.chunks + c) * k.s.states + n) * k.s.channels + p.ch;
 }
 
-static __device__ __forceinline__ void scan_on(const scan_token &x, const float a[SCAN_GROUP], const float b[SCAN_GROUP], float s[SCAN_GROUP])
+static __device__ __forceinline__ void scan_on(const scan_token &x, const float a[SCAN_GROUP],
+                                               const float b[SCAN_GROUP], float s[SCAN_GROUP])
 {
     for (int i = 0; i < SCAN_GROUP; i++) s[i] = s[i] * expf(x.dt * a[i]) + x.dt * x.u * b[i];
 }
@@ -92,12 +115,14 @@ static __global__ void scan_local_kernel(scanning k, float *local, float *sum)
     }
 }
 
-/* From what chunks make of nothing: the state before each (back: the gradient behind each), in their place; the last in
- * end [B, D, N]. */
-static __global__ void scan_join_kernel(int64_t items, scanning k, bool back, const float *sum, const float *start, float *states, float *end)
+/* From what chunks make of nothing: the state before each (back: the gradient behind each), in
+ * their place; the last in end [B, D, N]. */
+static __global__ void scan_join_kernel(int64_t items, scanning k, bool back, const float *sum,
+                                        const float *start, float *states, float *end)
 {
     EACH_ITEM(i, items) {
-        int64_t ch = i % k.s.channels, n = i / k.s.channels % k.s.states, b = i / k.s.channels / k.s.states;
+        int64_t ch = i % k.s.channels, n = i / k.s.channels % k.s.states,
+                b = i / k.s.channels / k.s.states;
         int64_t at = (b * k.s.channels + ch) * k.s.states + n;
         float now = start ? start[at] : 0, a = k.in.a[ch * k.s.states + n];
         for (int64_t c = 0; c < k.chunks; c++) {
@@ -110,7 +135,8 @@ static __global__ void scan_join_kernel(int64_t items, scanning k, bool back, co
     }
 }
 
-/* start: before the chunks, [B, chunks, N, D]; NULL: there is one chunk, which goes from s0 to s1. */
+/* start: before the chunks, [B, chunks, N, D]; NULL: there is one chunk, which goes from s0 to
+ * s1. */
 static __global__ void scan_kernel(scanning k, const float *start, float *y, float *s1)
 {
     scan_spot p = scan_place(k);
@@ -119,12 +145,14 @@ static __global__ void scan_kernel(scanning k, const float *start, float *y, flo
     for (int64_t n0 = 0; n0 < k.s.states; n0 += SCAN_GROUP) {
         const bool last = n0 + SCAN_GROUP >= k.s.states;
         const int64_t size = k.s.channels * k.s.states;
-        float a[SCAN_GROUP], fb[SCAN_GROUP], fc[SCAN_GROUP], b[SCAN_GROUP], c[SCAN_GROUP], s[SCAN_GROUP] = { 0 };
+        float a[SCAN_GROUP], fb[SCAN_GROUP], fc[SCAN_GROUP], b[SCAN_GROUP], c[SCAN_GROUP],
+            s[SCAN_GROUP] = { 0 };
         own_states(k, p, k.in.a, n0, a);
         if (k.s.fixed) own_states(k, p, k.in.b, n0, fb);
         if (k.s.fixed) own_states(k, p, k.in.c, n0, fc);
         if (!start && k.in.s0) own_states(k, p, k.in.s0 + p.b * size, n0, s);
-        for (int i = 0; start && i < SCAN_GROUP && n0 + i < k.s.states; i++) s[i] = start[kept_place(k, p, p.c, n0 + i)];
+        for (int i = 0; start && i < SCAN_GROUP && n0 + i < k.s.states; i++)
+            s[i] = start[kept_place(k, p, p.c, n0 + i)];
         for (int64_t t = p.t0; t < p.t1; t++) {
             int64_t at = (p.b * k.s.n + t) * k.s.channels + p.ch;
             scan_token x = token_of(k, p, t);
@@ -135,21 +163,26 @@ static __global__ void scan_kernel(scanning k, const float *start, float *y, flo
             for (int i = 0; i < SCAN_GROUP; i++) sum += s[i] * c[i];
             y[at] = last && k.in.z ? sum * k.in.z[at] * sigmoid_of(k.in.z[at]) : sum;
         }
-        for (int i = 0; !start && i < SCAN_GROUP && n0 + i < k.s.states; i++) s1[p.b * size + p.ch * k.s.states + n0 + i] = s[i];
+        for (int i = 0; !start && i < SCAN_GROUP && n0 + i < k.s.states; i++)
+            s1[p.b * size + p.ch * k.s.states + n0 + i] = s[i];
     }
-    for (int64_t t = p.t1; t < least(p.t0 + NSMI_CHUNK, k.s.n); t++) y[(p.b * k.s.n + t) * k.s.channels + p.ch] = 0;
+    for (int64_t t = p.t1; t < least(p.t0 + NSMI_CHUNK, k.s.n); t++)
+        y[(p.b * k.s.n + t) * k.s.channels + p.ch] = 0;
 }
 
 static scanning scanning_of(const nsmi_scan *s, const nsmi_scan_values *in)
 {
-    scanning k = { *s, *in, ceil_of(s->n, NSMI_CHUNK), ceil_of(s->channels / s->groups, SCAN_CHANNELS) };
+    scanning k = { *s, *in, ceil_of(s->n, NSMI_CHUNK),
+                   ceil_of(s->channels / s->groups, SCAN_CHANNELS) };
     return k;
 }
 
 #define SCAN_LAUNCH(d, kernel, k, ...) \
-    NSM_LAUNCH(kernel, (unsigned)((k).s.batch * (k).chunks * (k).s.groups * (k).blocks), SCAN_CHANNELS, stream_of(d), __VA_ARGS__)
+    NSM_LAUNCH(kernel, (unsigned)((k).s.batch * (k).chunks * (k).s.groups * (k).blocks), \
+               SCAN_CHANNELS, stream_of(d), __VA_ARGS__)
 
-static void scan(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, float *y, float *s1, float *states)
+static void scan(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, float *y, float *s1,
+                 float *states)
 {
     scanning k = scanning_of(s, in);
     const int64_t rows = s->batch * k.chunks * s->channels, kept = rows * s->states;
@@ -163,7 +196,8 @@ static void scan(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, 
     if (!sum) return;
     if (!states) states = sum + rows;
     SCAN_LAUNCH(d, scan_local_kernel, k, k, states, sum);
-    FOR_ITEMS(d, scan_join_kernel, s->batch * s->channels * s->states, k, false, sum, in->s0, states, s1);
+    FOR_ITEMS(d, scan_join_kernel, s->batch * s->channels * s->states, k, false, sum, in->s0,
+              states, s1);
     SCAN_LAUNCH(d, scan_kernel, k, k, states, y, s1);
     launched(d);
 }
@@ -172,8 +206,10 @@ static void scan(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, 
 typedef struct {
     const float *states, *dout;
     nsmi_scan_grads to;
-    float *ds, *sum;             /* [B, chunks, N, D] gradients behind the chunks; [B, chunks, D] sums of dt */
-    float *da, *db, *dc;         /* [B, chunks, N, D] of a, and of fixed b, c: a part for each chunk */
+    /* [B, chunks, N, D] gradients behind the chunks; [B, chunks, D] sums of dt */
+    float *ds, *sum;
+    /* [B, chunks, N, D] of a, and of fixed b, c: a part for each chunk */
+    float *da, *db, *dc;
     float *dskip, *dbias;        /* [B, chunks, D] */
     float *part;                 /* [B, G, blocks, n, 2, N] of B and C; NULL: fixed */
 } scan_backing;
@@ -216,8 +252,11 @@ typedef struct {
 typedef float scan_shared[SCAN_WARPS][NSMI_CHUNK][2 * SCAN_GROUP];
 
 /* Token t of a channel, whose state was `was` and became s; there: it is a token at all. */
-static __device__ __forceinline__ void scan_token_back(const scanning &k, const scan_backing &f, const scan_spot &p, int64_t t, bool there, int64_t n0,
-                                                       const float was[SCAN_GROUP], const float s[SCAN_GROUP], scan_sums &g, scan_shared shared)
+static __device__ __forceinline__ void scan_token_back(const scanning &k, const scan_backing &f,
+                                                       const scan_spot &p, int64_t t, bool there,
+                                                       int64_t n0, const float was[SCAN_GROUP],
+                                                       const float s[SCAN_GROUP], scan_sums &g,
+                                                       scan_shared shared)
 {
     float b[SCAN_GROUP], c[SCAN_GROUP], to_b[SCAN_GROUP], to_c[SCAN_GROUP], dt = 0, sum = 0, y = 0;
     const int64_t at = (p.b * k.s.n + t) * k.s.channels + p.ch;
@@ -239,12 +278,14 @@ static __device__ __forceinline__ void scan_token_back(const scanning &k, const 
             g.da[i] += fade * x.dt;
             g.ds[i] = ds * w;
         }
-        float draw = (dt + sum * x.u) * (k.s.softplus ? sigmoid_of(x.raw) : 1), first = n0 == 0 ? 1 : 0;
+        float draw = (dt + sum * x.u) * (k.s.softplus ? sigmoid_of(x.raw) : 1),
+              first = n0 == 0 ? 1 : 0;
         g.dskip += first * dy * x.u;
         g.dbias += draw;
         if (f.to.u) f.to.u[at] += sum * x.dt + first * dy * g.skip;
         if (f.to.dt) f.to.dt[at] += draw;
-        if (f.to.z) f.to.z[at] += f.dout[at] * (y + first * g.skip * x.u) * gated_slope(k.in.z[at], 1);
+        if (f.to.z)
+            f.to.z[at] += f.dout[at] * (y + first * g.skip * x.u) * gated_slope(k.in.z[at], 1);
     }
     if (k.s.fixed) {
         for (int i = 0; i < SCAN_GROUP; i++) {
@@ -260,11 +301,13 @@ static __device__ __forceinline__ void scan_token_back(const scanning &k, const 
 }
 
 /* The chunk of one channel and group of states, from its end. */
-static __device__ void scan_chunk_back(const scanning &k, const scan_backing &f, const scan_spot &p, int64_t n0, scan_sums &g, scan_shared shared)
+static __device__ void scan_chunk_back(const scanning &k, const scan_backing &f, const scan_spot &p,
+                                       int64_t n0, scan_sums &g, scan_shared shared)
 {
     float kept[SCAN_PARTS][SCAN_GROUP], s[SCAN_GROUP] = { 0 }, b[SCAN_GROUP];
     const bool mine = p.ch >= 0;
-    for (int i = 0; mine && i < SCAN_GROUP && n0 + i < k.s.states; i++) s[i] = f.states[kept_place(k, p, p.c, n0 + i)];
+    for (int i = 0; mine && i < SCAN_GROUP && n0 + i < k.s.states; i++)
+        s[i] = f.states[kept_place(k, p, p.c, n0 + i)];
     for (int64_t t = p.t0; mine && t < p.t1; t++) {
         if ((t - p.t0) % SCAN_STRIDE == 0)
             for (int i = 0; i < SCAN_GROUP; i++) kept[(t - p.t0) / SCAN_STRIDE][i] = s[i];
@@ -282,11 +325,13 @@ static __device__ void scan_chunk_back(const scanning &k, const scan_backing &f,
             scan_on(token_of(k, p, first + j), g.a, b, was[j + 1]);
         }
         for (int j = SCAN_STRIDE - 1; j >= 0; j--)
-            if (first + j < p.t1) scan_token_back(k, f, p, first + j, mine, n0, was[j], was[j + 1], g, shared);
+            if (first + j < p.t1)
+                scan_token_back(k, f, p, first + j, mine, n0, was[j], was[j + 1], g, shared);
     }
 }
 
-static __device__ void put_scan_sums(const scanning &k, const scan_backing &f, const scan_spot &p, int64_t n0, const scan_sums &g)
+static __device__ void put_scan_sums(const scanning &k, const scan_backing &f, const scan_spot &p,
+                                     int64_t n0, const scan_sums &g)
 {
     for (int i = 0; i < SCAN_GROUP && n0 + i < k.s.states; i++) {
         int64_t at = kept_place(k, p, p.c, n0 + i);
@@ -315,7 +360,8 @@ static __global__ void scan_back_kernel(scanning k, scan_backing f)
         if (p.ch >= 0) put_scan_sums(k, f, p, n0, g);
         if (k.s.fixed) continue;
         __syncthreads();
-        float *part = f.part + ((p.b * k.s.groups + p.g) * k.blocks + p.block) * k.s.n * 2 * k.s.states;
+        float *part = f.part +
+                      ((p.b * k.s.groups + p.g) * k.blocks + p.block) * k.s.n * 2 * k.s.states;
         for (int64_t i = threadIdx.x; i < (p.t1 - p.t0) * 2 * SCAN_GROUP; i += SCAN_CHANNELS) {
             int64_t t = i / (2 * SCAN_GROUP), which = i / SCAN_GROUP % 2, n = n0 + i % SCAN_GROUP;
             float sum = 0;
@@ -330,26 +376,34 @@ static __global__ void scan_back_kernel(scanning k, scan_backing f)
 }
 
 /* to [B, D, size] = (adds: +=) the sum over chunks of from [B, chunks, size, D] */
-static __global__ void scan_chunks_kernel(int64_t items, int64_t chunks, int64_t channels, int64_t size, bool adds, const float *from, float *to)
+static __global__ void scan_chunks_kernel(int64_t items, int64_t chunks, int64_t channels,
+                                          int64_t size, bool adds, const float *from, float *to)
 {
     EACH_ITEM(i, items) {
-        int64_t ch = i % channels, n = i / channels % size, b = i / channels / size, at = (b * channels + ch) * size + n;
+        int64_t ch = i % channels, n = i / channels % size, b = i / channels / size,
+                at = (b * channels + ch) * size + n;
         float sum = 0;
-        for (int64_t c = 0; c < chunks; c++) sum += from[((b * chunks + c) * size + n) * channels + ch];
+        for (int64_t c = 0; c < chunks; c++)
+            sum += from[((b * chunks + c) * size + n) * channels + ch];
         to[at] = sum + (adds ? to[at] : 0);
     }
 }
 
 /* dB and dC [B, n, G, N] += the parts of a group's blocks. */
-static __global__ void scan_parts_kernel(int64_t items, scanning k, const float *part, float *db, float *dc)
+static __global__ void scan_parts_kernel(int64_t items, scanning k, const float *part, float *db,
+                                         float *dc)
 {
     EACH_ITEM(i, items) {
-        int64_t n = i % k.s.states, g = i / k.s.states % k.s.groups, row = i / k.s.states / k.s.groups, b = row / k.s.n, t = row % k.s.n;
+        int64_t n = i % k.s.states, g = i / k.s.states % k.s.groups,
+                row = i / k.s.states / k.s.groups, b = row / k.s.n, t = row % k.s.n;
         float sum[2] = { 0, 0 };
         if (t >= nsmi_length(k.s.length, b, k.s.n)) continue;
         for (int64_t block = 0; block < k.blocks; block++)
             for (int which = 0; which < 2; which++)
-                sum[which] += part[((((b * k.s.groups + g) * k.blocks + block) * k.s.n + t) * 2 + which) * k.s.states + n];
+                sum[which] +=
+                    part[((((b * k.s.groups + g) * k.blocks + block) * k.s.n + t) * 2 + which) *
+                             k.s.states +
+                         n];
         if (db) db[i] += sum[0];
         if (dc) dc[i] += sum[1];
     }
@@ -359,34 +413,58 @@ static __global__ void scan_parts_kernel(int64_t items, scanning k, const float 
 static void join_scan_chunks(nsm_device *d, const scanning &k, const scan_backing &f)
 {
     const int64_t channels = k.s.batch * k.s.channels, states = channels * k.s.states;
-    if (f.to.a) FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.da, f.to.a);
-    if (k.s.fixed && f.to.b) FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.db, f.to.b);
-    if (k.s.fixed && f.to.c) FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.dc, f.to.c);
-    if (f.to.skip) FOR_ITEMS(d, scan_chunks_kernel, channels, k.chunks, k.s.channels, (int64_t)1, false, f.dskip, f.to.skip);
-    if (f.to.bias) FOR_ITEMS(d, scan_chunks_kernel, channels, k.chunks, k.s.channels, (int64_t)1, false, f.dbias, f.to.bias);
+    if (f.to.a)
+        FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.da,
+                  f.to.a);
+    if (k.s.fixed && f.to.b)
+        FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.db,
+                  f.to.b);
+    if (k.s.fixed && f.to.c)
+        FOR_ITEMS(d, scan_chunks_kernel, states, k.chunks, k.s.channels, k.s.states, false, f.dc,
+                  f.to.c);
+    if (f.to.skip)
+        FOR_ITEMS(d, scan_chunks_kernel, channels, k.chunks, k.s.channels, (int64_t)1, false,
+                  f.dskip, f.to.skip);
+    if (f.to.bias)
+        FOR_ITEMS(d, scan_chunks_kernel, channels, k.chunks, k.s.channels, (int64_t)1, false,
+                  f.dbias, f.to.bias);
     if (!k.s.fixed && (f.to.b || f.to.c))
-        FOR_ITEMS(d, scan_parts_kernel, k.s.batch * k.s.n * k.s.groups * k.s.states, k, f.part, f.to.b, f.to.c);
+        FOR_ITEMS(d, scan_parts_kernel, k.s.batch * k.s.n * k.s.groups * k.s.states, k, f.part,
+                  f.to.b, f.to.c);
 }
 
-static void scan_back(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in, const float *states, const float *dout, const float *ds1,
-                      float *scratch, const nsmi_scan_grads *to)
+static void scan_back(nsm_device *d, const nsmi_scan *s, const nsmi_scan_values *in,
+                      const float *states, const float *dout, const float *ds1, float *scratch,
+                      const nsmi_scan_grads *to)
 {
     scanning k = scanning_of(s, in);
     const int64_t rows = s->batch * k.chunks * s->channels, kept = rows * s->states;
     if (rows == 0) return;
     float *at = scratch_floats(d, 3 * rows + (s->fixed ? 4 : 2) * kept);
     if (!at) return;
-    scan_backing f = { states, dout, *to, at, at + kept, at + kept + 3 * rows, NULL, NULL, at + kept + rows, at + kept + 2 * rows, scratch };
+    scan_backing f = { states,
+                       dout,
+                       *to,
+                       at,
+                       at + kept,
+                       at + kept + 3 * rows,
+                       NULL,
+                       NULL,
+                       at + kept + rows,
+                       at + kept + 2 * rows,
+                       scratch };
     if (s->fixed) f.db = f.da + kept;
     if (s->fixed) f.dc = f.db + kept;
     SCAN_LAUNCH(d, scan_local_back_kernel, k, k, f);
-    FOR_ITEMS(d, scan_join_kernel, s->batch * s->channels * s->states, k, true, f.sum, ds1, f.ds, to->s0);
+    FOR_ITEMS(d, scan_join_kernel, s->batch * s->channels * s->states, k, true, f.sum, ds1, f.ds,
+              to->s0);
     SCAN_LAUNCH(d, scan_back_kernel, k, k, f);
     join_scan_chunks(d, k, f);
     launched(d);
 }
 
-/* ---- RWKV-4: y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same without v) ---- */
+/* ---- RWKV-4: y_t = (sum over i < t of e^((t-1-i) w + k_i) v_i + e^(u + k_t) v_t) / (the same
+ * without v) ---- */
 typedef struct { float num, den, top; } wkv_state; /* the true sums are num e^top, den e^top */
 typedef struct {
     int64_t batch, n, channels, chunks;
@@ -394,7 +472,8 @@ typedef struct {
     const float *w, *u, *k, *v;
 } wkv_scan;
 
-static __device__ __forceinline__ float wkv_read(const wkv_state &s, float u, float k, float v, float *past, float *own, float *den)
+static __device__ __forceinline__ float wkv_read(const wkv_state &s, float u, float k, float v,
+                                                 float *past, float *own, float *den)
 {
     float p = high_of(s.top, u + k);
     *past = expf(s.top - p);
@@ -403,7 +482,8 @@ static __device__ __forceinline__ float wkv_read(const wkv_state &s, float u, fl
     return (*past * s.num + *own * v) / *den;
 }
 
-static __device__ __forceinline__ void wkv_write(wkv_state &s, float w, float k, float v, float *past, float *own)
+static __device__ __forceinline__ void wkv_write(wkv_state &s, float w, float k, float v,
+                                                 float *past, float *own)
 {
     float q = high_of(s.top + w, k);
     *past = expf(s.top + w - q);
@@ -423,13 +503,16 @@ static __device__ __forceinline__ wkv_spot wkv_place(const wkv_scan &f, int64_t 
     return p;
 }
 
-static __device__ __forceinline__ wkv_state wkv_load(const wkv_scan &f, const float *s, int64_t row, int64_t ch) /* s [rows, 3, C] */
+/* s [rows, 3, C] */
+static __device__ __forceinline__ wkv_state wkv_load(const wkv_scan &f, const float *s, int64_t row,
+                                                     int64_t ch)
 {
     const float *at = s + row * 3 * f.channels + ch;
     wkv_state r = { at[0], at[f.channels], at[2 * f.channels] };
     return r;
 }
-static __device__ __forceinline__ void wkv_store(const wkv_scan &f, const wkv_state &s, float *to, int64_t row, int64_t ch)
+static __device__ __forceinline__ void wkv_store(const wkv_scan &f, const wkv_state &s, float *to,
+                                                 int64_t row, int64_t ch)
 {
     float *at = to + row * 3 * f.channels + ch;
     at[0] = s.num, at[f.channels] = s.den, at[2 * f.channels] = s.top;
@@ -441,13 +524,17 @@ static __global__ void wkv_local_kernel(int64_t items, wkv_scan f, float *states
         wkv_spot p = wkv_place(f, i);
         wkv_state s = { 0, 0, minus_infinity() };
         float w = f.w[p.ch], past, own;
-        for (int64_t t = p.t0, at = (p.b * f.n + t) * f.channels + p.ch; t < p.t1; t++, at += f.channels) wkv_write(s, w, f.k[at], f.v[at], &past, &own);
+        for (int64_t t = p.t0, at = (p.b * f.n + t) * f.channels + p.ch; t < p.t1;
+             t++, at += f.channels)
+            wkv_write(s, w, f.k[at], f.v[at], &past, &own);
         wkv_store(f, s, states, p.b * f.chunks + p.c, p.ch);
     }
 }
 
-/* The states before the chunks, from what chunks make of nothing: what stood before fades by as many tokens. */
-static __global__ void wkv_join_kernel(int64_t items, wkv_scan f, const float *s0, float *states, float *s1)
+/* The states before the chunks, from what chunks make of nothing: what stood before fades by as
+ * many tokens. */
+static __global__ void wkv_join_kernel(int64_t items, wkv_scan f, const float *s0, float *states,
+                                       float *s1)
 {
     EACH_ITEM(i, items) {
         int64_t b = i / f.channels, ch = i % f.channels, there = nsmi_length(f.length, b, f.n);
@@ -456,7 +543,8 @@ static __global__ void wkv_join_kernel(int64_t items, wkv_scan f, const float *s
             wkv_state made = wkv_load(f, states, b * f.chunks + c, ch);
             wkv_store(f, s, states, b * f.chunks + c, ch);
             if (there <= c * NSMI_CHUNK) continue;
-            float fallen = s.top + (float)least(there - c * NSMI_CHUNK, NSMI_CHUNK) * f.w[ch], top = high_of(fallen, made.top);
+            float fallen = s.top + (float)least(there - c * NSMI_CHUNK, NSMI_CHUNK) * f.w[ch],
+                  top = high_of(fallen, made.top);
             float past = expf(fallen - top), own = expf(made.top - top);
             s.num = past * s.num + own * made.num;
             s.den = past * s.den + own * made.den;
@@ -480,8 +568,9 @@ static __global__ void wkv_kernel(int64_t items, wkv_scan f, const float *states
     }
 }
 
-static void wkv(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
-                const float *k, const float *v, const float *s0, float *y, float *s1, float *states)
+static void wkv(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length,
+                const float *w, const float *u, const float *k, const float *v, const float *s0,
+                float *y, float *s1, float *states)
 {
     wkv_scan f = { batch, n, channels, ceil_of(n, NSMI_CHUNK), length, w, u, k, v };
     const int64_t items = batch * f.chunks * channels;
@@ -492,18 +581,20 @@ static void wkv(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const
     FOR_ITEMS(d, wkv_kernel, items, f, states, y);
 }
 
-/* The scale of the sums is free: gradients are of num and den at the scale that stands, and none passes through it
- * but to the first. */
+/* The scale of the sums is free: gradients are of num and den at the scale that stands, and none
+ * passes through it but to the first. */
 typedef struct { float num, den, w, u; } wkv_sums;
 
-static __device__ __forceinline__ void wkv_token_back(const wkv_state &was, float w, float u, float k, float v, float dy, wkv_sums &g, float *dk,
-                                                      float *dv)
+static __device__ __forceinline__ void wkv_token_back(const wkv_state &was, float w, float u,
+                                                      float k, float v, float dy, wkv_sums &g,
+                                                      float *dk, float *dv)
 {
     float past, own, den, ahead, mine;
     wkv_state s = was;
     float y = wkv_read(was, u, k, v, &past, &own, &den);
     wkv_write(s, w, k, v, &ahead, &mine);
-    float gn = dy / den, gd = -gn * y, through = mine * (g.num * v + g.den), at = own * (gn * v + gd);
+    float gn = dy / den, gd = -gn * y, through = mine * (g.num * v + g.den),
+          at = own * (gn * v + gd);
     *dv = mine * g.num + own * gn;
     *dk = through + at;
     g.u += at;
@@ -512,18 +603,23 @@ static __device__ __forceinline__ void wkv_token_back(const wkv_state &was, floa
     g.den = ahead * g.den + past * gd;
 }
 
-typedef struct { const float *states, *dout; float *dw, *du, *dk, *dv, *ds0, *ds; } wkv_backing; /* ds [B, chunks, 3, C]: behind chunks; dw, du by chunk */
+/* ds [B, chunks, 3, C]: behind chunks; dw, du by chunk */
+typedef struct { const float *states, *dout; float *dw, *du, *dk, *dv, *ds0, *ds; } wkv_backing;
 
-/* A chunk from its end; known: the gradient behind it is known, and what it gives is kept, else what it gives the state before it. */
-static __device__ void wkv_chunk_back(const wkv_scan &f, const wkv_backing &k, const wkv_spot &p, bool known)
+/* A chunk from its end; known: the gradient behind it is known, and what it gives is kept, else
+ * what it gives the state before it. */
+static __device__ void wkv_chunk_back(const wkv_scan &f, const wkv_backing &k, const wkv_spot &p,
+                                      bool known)
 {
     const int64_t row = p.b * f.chunks + p.c;
-    wkv_state was[SCAN_STRIDE + 1], kept[SCAN_PARTS], s = wkv_load(f, k.states, row, p.ch), behind = { 0, 0, 0 };
+    wkv_state was[SCAN_STRIDE + 1], kept[SCAN_PARTS], s = wkv_load(f, k.states, row, p.ch),
+                                                      behind = { 0, 0, 0 };
     const float w = f.w[p.ch], u = f.u[p.ch];
     float past, own;
     if (known) behind = wkv_load(f, k.ds, row, p.ch);
     wkv_sums g = { behind.num, behind.den, 0, 0 };
-    for (int64_t t = p.t0, at = (p.b * f.n + t) * f.channels + p.ch; t < p.t1; t++, at += f.channels) {
+    for (int64_t t = p.t0, at = (p.b * f.n + t) * f.channels + p.ch; t < p.t1;
+         t++, at += f.channels) {
         if ((t - p.t0) % SCAN_STRIDE == 0) kept[(t - p.t0) / SCAN_STRIDE] = s;
         wkv_write(s, w, f.k[at], f.v[at], &past, &own);
     }
@@ -558,7 +654,8 @@ static __global__ void wkv_back_kernel(int64_t items, wkv_scan f, wkv_backing k,
     EACH_ITEM(i, items) wkv_chunk_back(f, k, wkv_place(f, i), known);
 }
 
-/* The gradients behind the chunks, from what chunks give alone: past a chunk they fade as the state's scale does. */
+/* The gradients behind the chunks, from what chunks give alone: past a chunk they fade as the
+ * state's scale does. */
 static __global__ void wkv_join_back_kernel(int64_t items, wkv_scan f, wkv_backing k)
 {
     EACH_ITEM(i, items) {
@@ -569,19 +666,23 @@ static __global__ void wkv_join_back_kernel(int64_t items, wkv_scan f, wkv_backi
             wkv_store(f, g, k.ds, b * f.chunks + c, ch);
             if (there <= c * NSMI_CHUNK) continue;
             float top = k.states[((b * f.chunks + c) * 3 + 2) * f.channels + ch];
-            float passed = expf(top + (float)least(there - c * NSMI_CHUNK, NSMI_CHUNK) * f.w[ch] - made.top);
+            float passed = expf(top + (float)least(there - c * NSMI_CHUNK, NSMI_CHUNK) * f.w[ch] -
+                                made.top);
             g.num = passed * g.num + made.num;
             g.den = passed * g.den + made.den;
         }
         if (!k.ds0 || there == 0) continue;
         wkv_state first = wkv_load(f, k.states, b * f.chunks, ch), was = wkv_load(f, k.ds0, b, ch);
-        wkv_state sum = { was.num + g.num, was.den + g.den, was.top + g.num * first.num + g.den * first.den };
+        wkv_state sum = { was.num + g.num, was.den + g.den,
+                          was.top + g.num * first.num + g.den * first.den };
         wkv_store(f, sum, k.ds0, b, ch);
     }
 }
 
-static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels, const int32_t *length, const float *w, const float *u,
-                     const float *k, const float *v, const float *states, const float *dout, float *dw, float *du, float *dk, float *dv, float *ds0)
+static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels,
+                     const int32_t *length, const float *w, const float *u, const float *k,
+                     const float *v, const float *states, const float *dout, float *dw, float *du,
+                     float *dk, float *dv, float *ds0)
 {
     wkv_scan f = { batch, n, channels, ceil_of(n, NSMI_CHUNK), length, w, u, k, v };
     const int64_t items = batch * f.chunks * channels;
@@ -591,8 +692,10 @@ static void wkv_back(nsm_device *d, int64_t batch, int64_t n, int64_t channels, 
     FOR_ITEMS(d, wkv_back_kernel, items, f, g, false);
     FOR_ITEMS(d, wkv_join_back_kernel, batch * channels, f, g);
     FOR_ITEMS(d, wkv_back_kernel, items, f, g, true);
-    FOR_ITEMS(d, scan_chunks_kernel, batch * channels, f.chunks, channels, (int64_t)1, false, g.dw, dw);
-    FOR_ITEMS(d, scan_chunks_kernel, batch * channels, f.chunks, channels, (int64_t)1, false, g.du, du);
+    FOR_ITEMS(d, scan_chunks_kernel, batch * channels, f.chunks, channels, (int64_t)1, false, g.dw,
+              dw);
+    FOR_ITEMS(d, scan_chunks_kernel, batch * channels, f.chunks, channels, (int64_t)1, false, g.du,
+              du);
 }
 
 void nsmi_cuda_scan(nsm_backend *be)

@@ -51,8 +51,8 @@ template <int V> struct sum_job {
     }
 };
 
-void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const int32_t *at, int64_t f, const float *w, bool mean, const float *x,
-                        float beta, float *y)
+void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const int32_t *at, int64_t f,
+                        const float *w, bool mean, const float *x, float beta, float *y)
 {
     if (f % 4 == 0 && aligned(x) && aligned(y)) {
         sum_job<4> j = { f / 4, f, *m, at, w, x, mean, beta, y };
@@ -63,18 +63,21 @@ void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const int32_t *at,
     }
 }
 
-static void spmm(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w, bool mean, const float *x, float beta, float *y)
+static void spmm(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *w, bool mean,
+                 const float *x, float beta, float *y)
 {
     nsmi_cuda_sum_rows(d, m, m->idx, f, w, mean, x, beta, y);
 }
 
-static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy, float *dx)
+static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy,
+                        float *dx)
 {
     nsmi_cuda_sum_rows(d, by_row, by_row->pos, cols, NULL, false, dy, 1, dx);
 }
 
 /* A row out of range is read by nobody: it is NaN, and the check of indices tells. */
-static __global__ void gather_kernel(int64_t n, int64_t cols, const int32_t *index, const float *x, float *y, int64_t rows)
+static __global__ void gather_kernel(int64_t n, int64_t cols, const int32_t *index, const float *x,
+                                     float *y, int64_t rows)
 {
     EACH_ITEM(i, n) {
         int64_t r = index[i / cols];
@@ -82,7 +85,8 @@ static __global__ void gather_kernel(int64_t n, int64_t cols, const int32_t *ind
     }
 }
 
-static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index, const float *x, float *y)
+static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index,
+                   const float *x, float *y)
 {
     FOR_ITEMS(d, gather_kernel, n * cols, cols, index, x, y, rows);
 }
@@ -98,17 +102,22 @@ struct dot_job {
 
     __device__ void entry(int64_t row, int64_t e, int64_t h) const
     {
-        put(place(e, h), beta, dot_of(a + (row * heads + h) * dim, b + (m.idx[e] * heads + h) * dim, dim));
+        put(place(e, h), beta,
+            dot_of(a + (row * heads + h) * dim, b + (m.idx[e] * heads + h) * dim, dim));
     }
     __device__ void entry_warp(int64_t row, int64_t e, int64_t h) const
     {
         float s = dot_warp(a + (row * heads + h) * dim, b + (m.idx[e] * heads + h) * dim, dim);
         if (lane_of() == 0) put(place(e, h), beta, s);
     }
-    __device__ float *place(int64_t e, int64_t h) const { return out + (m.pos ? m.pos[e] : e) * heads + h; }
+    __device__ float *place(int64_t e, int64_t h) const
+    {
+        return out + (m.pos ? m.pos[e] : e) * heads + h;
+    }
 };
 
-static void sddmm(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, const float *a, const float *b, float beta, float *out)
+static void sddmm(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim, const float *a,
+                  const float *b, float beta, float *out)
 {
     dot_job j = { heads, dim, *m, a, b, beta, out };
     if (dim < LONG_DOT) each(d, m, j);
@@ -147,7 +156,8 @@ struct extreme_job {
     }
 };
 
-static void spmm_max(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y, int32_t *arg)
+static void spmm_max(nsm_device *d, const nsm_csr_part *m, int64_t f, const float *x, float *y,
+                     int32_t *arg)
 {
     extreme_job j = { f, m->idx, 1, x, y, arg };
     walk(d, m, j, NULL);
@@ -176,7 +186,8 @@ struct max_back_job {
     __device__ void done(int64_t row, int64_t vec, acc &a) const { dx[row * vecs + vec] += a.v; }
 };
 
-static void spmm_max_back(nsm_device *d, const nsm_csr_part *bwd, int64_t f, const int32_t *arg, const float *dy, float *dx)
+static void spmm_max_back(nsm_device *d, const nsm_csr_part *bwd, int64_t f, const int32_t *arg,
+                          const float *dy, float *dx)
 {
     max_back_job j = { f, *bwd, arg, dy, dx };
     walk(d, bwd, j, NULL);
@@ -184,7 +195,8 @@ static void spmm_max_back(nsm_device *d, const nsm_csr_part *bwd, int64_t f, con
 
 /* ---- segments ---- */
 
-static void segment_reduce(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const float *x, float *y, int32_t *arg)
+static void segment_reduce(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols,
+                           const float *x, float *y, int32_t *arg)
 {
     if (f == NSMI_SUM || f == NSMI_MEAN) {
         nsmi_cuda_sum_rows(d, m, m->pos, cols, NULL, f == NSMI_MEAN, x, 0, y);
@@ -211,8 +223,8 @@ struct segment_back_job {
     }
 };
 
-static void segment_reduce_back(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols, const int32_t *arg, const float *dy,
-                                float *dx)
+static void segment_reduce_back(nsm_device *d, nsmi_reduce f, const nsm_csr_part *m, int64_t cols,
+                                const int32_t *arg, const float *dy, float *dx)
 {
     segment_back_job j = { cols, *m, f, f == NSMI_MAX_OF || f == NSMI_MIN_OF ? arg : NULL, dy, dx };
     each(d, m, j);
@@ -266,7 +278,9 @@ struct softmax_job {
 };
 
 /* Scratch memory for `n` numbers and a job's parts behind them; *part: where those are. */
-template <class J> static float *stat_memory(nsm_device *d, const nsm_csr_part *m, const J &job, int64_t n, void **part)
+template <class J>
+static float *stat_memory(nsm_device *d, const nsm_csr_part *m, const J &job, int64_t n,
+                          void **part)
 {
     size_t own = ((size_t)n * sizeof(float) + 15) & ~(size_t)15;
     char *p = (char *)nsmi_cuda_scratch(d, own + part_bytes(m, job));
@@ -274,7 +288,8 @@ template <class J> static float *stat_memory(nsm_device *d, const nsm_csr_part *
     return (float *)p;
 }
 
-static void segment_softmax(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *x, float *y)
+static void segment_softmax(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *x,
+                            float *y)
 {
     void *part;
     softmax_stat_job s = { heads, m->pos, x, NULL };
@@ -318,7 +333,8 @@ struct softmax_back_job {
     }
 };
 
-static void segment_softmax_back(nsm_device *d, const nsm_csr_part *m, int64_t heads, const float *y, const float *dy, float beta, float *dx)
+static void segment_softmax_back(nsm_device *d, const nsm_csr_part *m, int64_t heads,
+                                 const float *y, const float *dy, float beta, float *dx)
 {
     void *part;
     softmax_dot_job s = { heads, m->pos, y, dy, NULL };

@@ -1,5 +1,6 @@
-/* tests/base/test_checkpoint.c - Checkpoints: what is saved is what is loaded, equal runs write equal
- * bytes, damage is always noticed, nothing is applied in part, a killed writer leaves a whole file. */
+/* tests/base/test_checkpoint.c - Checkpoints: what is saved is what is loaded, equal runs write
+ * equal bytes, damage is always noticed, nothing is applied in part, a killed writer leaves a whole
+ * file. */
 #include "config.h"
 #include <glob.h>
 #include <signal.h>

@@ -264,7 +264,8 @@ START_TEST(state)
     ck_assert_str_eq(
         names,
         "weight.exp_avg weight.exp_avg_sq weight.max_exp_avg_sq bias.exp_avg bias.exp_avg_sq "
-        "bias.max_exp_avg_sq inner.weight.exp_avg inner.weight.exp_avg_sq inner.weight.max_exp_avg_sq ");
+        "bias.max_exp_avg_sq inner.weight.exp_avg inner.weight.exp_avg_sq "
+        "inner.weight.max_exp_avg_sq ");
     nsm_optimizer_free(o);
     o = nsm_optimizer_new(&x.m, &(nsm_optimizer_config){ .kind = NSM_SGD });
     names[0] = '\0';

@@ -246,9 +246,8 @@ START_TEST(shards)
                                 b = { "b", NSM_F32, 0, NULL, &two };
     nsm_safetensors_write(ctx, in_folder("1.safetensors"), &a, 1, NULL, 0);
     nsm_safetensors_write(ctx, in_folder("2.safetensors"), &b, 1, NULL, 0);
-    write_text(
-        "model.safetensors.index.json",
-        "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}");
+    write_text("model.safetensors.index.json", "{\"metadata\":{\"total_size\":8},\"weight_map\":{"
+                                               "\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}");
     nsm_safetensors *s = nsm_safetensors_open(ctx, folder);
     ck_ok(ctx);
     ck_assert_int_eq(nsm_safetensors_count(s), 2);

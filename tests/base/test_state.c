@@ -1,4 +1,5 @@
-/* tests/base/test_state.c - States: growth, order, copies, files that are whole, other, or damaged. */
+/* tests/base/test_state.c - States: growth, order, copies, files that are whole, other, or
+ * damaged. */
 #include "config.h"
 #include <unistd.h>
 #include "base/state.h"

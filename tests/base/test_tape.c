@@ -4,7 +4,10 @@
 #include "tests/test.h"
 
 /* y = x * x, with an op of the test's own: what a user's op looks like. */
-static void square_shape(nsm_node *n) { nsm_node_out(n, 0, NSM_F32, n->in[0]->rank, n->in[0]->dim); }
+static void square_shape(nsm_node *n)
+{
+    nsm_node_out(n, 0, NSM_F32, n->in[0]->rank, n->in[0]->dim);
+}
 static void square_forward(nsm_node *n)
 {
     for (int64_t i = 0; i < nsm_numel(n->in[0]); i++) Y(0)[i] = X(0)[i] * X(0)[i];
@@ -14,9 +17,13 @@ static void square_backward(nsm_node *n)
     float *dx = DX(0);
     for (int64_t i = 0; dx && i < nsm_numel(n->in[0]); i++) dx[i] += 2 * X(0)[i] * DY(0)[i];
 }
-static const nsm_op square = { "square", square_shape, square_forward, square_backward, 1, NSM_READS_IN(0), false };
+static const nsm_op square = { "square", square_shape,    square_forward, square_backward,
+                               1,        NSM_READS_IN(0), false };
 
-static nsm_tensor *squared(nsm_tape *t, nsm_tensor *x) { return nsm_apply(t, &square, &(nsm_args){ .in = { x } }); }
+static nsm_tensor *squared(nsm_tape *t, nsm_tensor *x)
+{
+    return nsm_apply(t, &square, &(nsm_args){ .in = { x } });
+}
 
 static nsm_tensor *leaf(nsm_ctx *ctx, int64_t n)
 {
@@ -122,7 +129,8 @@ START_TEST(errors)
     ck_assert_ptr_nonnull(strstr(nsm_error_message(ctx), "dim 1 is -1"));
     ck_assert_ptr_null(nsm_tape_new(ctx)); /* sticky */
     ck_error(ctx, NSM_EINVAL);
-    ck_assert_ptr_null(nsm_tensor_new(ctx, NSM_F32, 3, (const int64_t[]){ 1 << 30, 1 << 30, 1 << 30 }));
+    ck_assert_ptr_null(
+        nsm_tensor_new(ctx, NSM_F32, 3, (const int64_t[]){ 1 << 30, 1 << 30, 1 << 30 }));
     ck_error(ctx, NSM_ENOMEM);
     nsm_tensor *x = leaf(ctx, 3);
     nsm_tensor *y = squared(t, x);
@@ -178,7 +186,8 @@ START_TEST(csr)
     nsm_csr *m = nsm_csr_new(ctx, 3, 4, 5, row, col, false);
     ck_ok(ctx);
     const int64_t ptr[] = { 0, 1, 2, 5 }, tptr[] = { 0, 1, 4, 4, 5 };
-    const int32_t idx[] = { 3, 1, 0, 1, 1 }, source[] = { 1, 3, 2, 0, 4 }, tidx[] = { 2, 1, 2, 2, 0 }, pos[] = { 2, 1, 3, 4, 0 };
+    const int32_t idx[] = { 3, 1, 0, 1, 1 }, source[] = { 1, 3, 2, 0, 4 },
+                  tidx[] = { 2, 1, 2, 2, 0 }, pos[] = { 2, 1, 3, 4, 0 };
     ck_assert_mem_eq(m->fwd.ptr, ptr, sizeof ptr);
     ck_assert_mem_eq(m->fwd.idx, idx, sizeof idx);
     ck_assert_mem_eq(m->source, source, sizeof source);
@@ -196,5 +205,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("tape", (const TTest *const[]){ gradients, views, memory, errors, brutal, random_numbers, csr, NULL });
+    return test_main("tape", (const TTest *const[]){ gradients, views, memory, errors, brutal,
+                                                     random_numbers, csr, NULL });
 }

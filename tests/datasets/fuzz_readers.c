@@ -1,9 +1,10 @@
 /* tests/datasets/fuzz_readers.c - Every importer, and the sealed file, on damaged input.
  *
- * A small source is damaged in one place (a bit, a byte, a cut, a number spliced in, a piece doubled
- * or left out) and imported.  It must give a valid dataset or one error that says something; where the
- * file carries a checksum, the same dataset or an error; a sealed file that differs in any bit, an
- * error.  A hang ends the program by alarm().  NSM_FUZZ=N sets the number of inputs for each. */
+ * A small source is damaged in one place (a bit, a byte, a cut, a number spliced in, a piece
+ * doubled or left out) and imported.  It must give a valid dataset or one error that says
+ * something; where the file carries a checksum, the same dataset or an error; a sealed file that
+ * differs in any bit, an error.  A hang ends the program by alarm().  NSM_FUZZ=N sets the number of
+ * inputs for each. */
 #include "config.h"
 #include <unistd.h>
 #include "base/seal.h"
@@ -22,10 +23,16 @@ static uint64_t draw(uint64_t n)
 /* Damage a copy of data; returns its new length.  out has room for 2 * bytes + 32. */
 static size_t damage(const unsigned char *data, size_t bytes, unsigned char *out)
 {
-    static const char *const splice[] = { "-1", "2147483648", "9223372036854775807", "nan", "inf", "1e999", "0x1p3", ",", "\n",
-                                          "\"", " ", "4294967296", "-", "1e", "99999999999999999999999" };
-    static const unsigned char words[][8] = { { 0 }, { 255, 255, 255, 255, 255, 255, 255, 255 }, { 0, 0, 0, 128 },
-                                              { 255, 255, 255, 255, 255, 255, 255, 127 }, { 0, 0, 0, 0, 1 } };
+    static const char *const splice[] = { "-1",    "2147483648", "9223372036854775807",
+                                          "nan",   "inf",        "1e999",
+                                          "0x1p3", ",",          "\n",
+                                          "\"",    " ",          "4294967296",
+                                          "-",     "1e",         "99999999999999999999999" };
+    static const unsigned char words[][8] = { { 0 },
+                                              { 255, 255, 255, 255, 255, 255, 255, 255 },
+                                              { 0, 0, 0, 128 },
+                                              { 255, 255, 255, 255, 255, 255, 255, 127 },
+                                              { 0, 0, 0, 0, 1 } };
     size_t at = draw(bytes), n, rest;
     memcpy(out, data, bytes);
     switch (draw(8)) {
@@ -80,7 +87,8 @@ static void judge_error(nsm_ctx *ctx, const char *name, int64_t i, bool read)
     int code = nsm_error(ctx);
     if (!read && code == NSM_OK) fault(name, i, "neither a dataset nor an error");
     if (!read && strlen(nsm_error_message(ctx)) < 12) fault(name, i, "the error says nothing");
-    if (!read && code != NSM_EIO && code != NSM_EFORMAT && code != NSM_ENUMBER && code != NSM_EINVAL)
+    if (!read && code != NSM_EIO && code != NSM_EFORMAT && code != NSM_ENUMBER &&
+        code != NSM_EINVAL)
         fault(name, i, nsm_error_message(ctx));
     nsm_error_clear(ctx);
 }
@@ -127,21 +135,41 @@ static void fuzz_source(nsm_ctx *ctx, const sample_source *s, int64_t inputs)
         free(out);
     }
     nsm_dataset_free(whole);
-    printf("%-12s %6lld inputs: %lld refused, %lld read\n", s->name, (long long)inputs, (long long)refused, (long long)read);
+    printf("%-12s %6lld inputs: %lld refused, %lld read\n", s->name, (long long)inputs,
+           (long long)refused, (long long)read);
 }
 
 /* Sources of sequences: one file each. */
-static const struct { const char *format, *name, *text; nsm_option option; const char *source; } streams[] = {
-    { "ett", "ETT.csv", "date,HUFL,OT\n2016-07-01 00:00:00,5.827,30.531\n2016-07-01 01:00:00,-5.69e0,27.787\n2016-07-01 02:00:00,0,1\n"
-      "2016-07-01 03:00:00,1,2\n", { "valid", "0.25" }, "ETT.csv" },
-    { "babi", "stories/qa1_x_train.txt", "1 Mary went out.\n2 She left, too.\n3 Where is Mary?\tout\t1 2\n1 A is b.\n2 What is a? \tb,c\t1\n",
-      { "skip", "2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20" }, "stories" },
-    { "text", "text", "a s\xc3\xa4" "d text, to be cut\n", { "valid", "0.25" }, "text" },
+static const struct {
+    const char *format, *name, *text;
+    nsm_option option;
+    const char *source;
+} streams[] = {
+    { "ett",
+      "ETT.csv",
+      "date,HUFL,OT\n2016-07-01 00:00:00,5.827,30.531\n2016-07-01 "
+      "01:00:00,-5.69e0,27.787\n2016-07-01 02:00:00,0,1\n"
+      "2016-07-01 03:00:00,1,2\n",
+      { "valid", "0.25" },
+      "ETT.csv" },
+    { "babi",
+      "stories/qa1_x_train.txt",
+      "1 Mary went out.\n2 She left, too.\n3 Where is Mary?\tout\t1 2\n1 A is b.\n2 What is a? "
+      "\tb,c\t1\n",
+      { "skip", "2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20" },
+      "stories" },
+    { "text",
+      "text",
+      "a s\xc3\xa4"
+      "d text, to be cut\n",
+      { "valid", "0.25" },
+      "text" },
 };
 
 static void fuzz_sequences(nsm_ctx *ctx, size_t which, int64_t inputs)
 {
-    const char *name = streams[which].name, *path = sample_path("%s", name), *source = sample_path("%s", streams[which].source);
+    const char *name = streams[which].name, *path = sample_path("%s", name),
+               *source = sample_path("%s", streams[which].source);
     size_t bytes = strlen(streams[which].text);
     unsigned char *out = malloc(2 * bytes + 32);
     int64_t read = 0;
@@ -151,7 +179,8 @@ static void fuzz_sequences(nsm_ctx *ctx, size_t which, int64_t inputs)
         size_t n = damage((const unsigned char *)streams[which].text, bytes, out);
         write_raw(path, out, n);
         alarm(30);
-        nsm_sequences *s = nsm_sequences_import(ctx, streams[which].format, source, &streams[which].option, 1);
+        nsm_sequences *s = nsm_sequences_import(ctx, streams[which].format, source,
+                                                &streams[which].option, 1);
         alarm(0);
         judge_error(ctx, name, i, s != NULL);
         if (s && nsm_sequences_validate(s) != NSM_OK) fault(name, i, nsm_error_message(ctx));
@@ -159,11 +188,13 @@ static void fuzz_sequences(nsm_ctx *ctx, size_t which, int64_t inputs)
         read += s != NULL;
         nsm_sequences_free(s);
     }
-    printf("%-12s %6lld inputs: %lld refused, %lld read\n", name, (long long)inputs, (long long)(inputs - read), (long long)read);
+    printf("%-12s %6lld inputs: %lld refused, %lld read\n", name, (long long)inputs,
+           (long long)(inputs - read), (long long)read);
     free(out);
 }
 
-/* A sealed file, damaged, must be refused; its inside without the seal goes to the HDF5 importer. */
+/* A sealed file, damaged, must be refused; its inside without the seal goes to the HDF5
+ * importer. */
 static void fuzz_hdf5(nsm_ctx *ctx, bool sealed, int64_t inputs)
 {
     const char *name = sealed ? "sealed" : "hdf5", *path = sample_path("%s.h5", name);
@@ -178,15 +209,18 @@ static void fuzz_hdf5(nsm_ctx *ctx, bool sealed, int64_t inputs)
         size_t n = damage(data, bytes, out);
         write_raw(path, out, n);
         alarm(30);
-        nsm_dataset *got = sealed ? nsm_dataset_load(ctx, path, NULL) : nsm_import(ctx, "hdf5", path, NULL, 0);
+        nsm_dataset *got = sealed ? nsm_dataset_load(ctx, path, NULL)
+                                  : nsm_import(ctx, "hdf5", path, NULL, 0);
         alarm(0);
         if (judge(ctx, name, i, got)) {
             read++;
-            if (sealed && (n != bytes || memcmp(data, out, n))) fault(name, i, "a damaged file was read");
+            if (sealed && (n != bytes || memcmp(data, out, n)))
+                fault(name, i, "a damaged file was read");
         }
         nsm_dataset_free(got);
     }
-    printf("%-12s %6lld inputs: %lld refused, %lld read\n", name, (long long)inputs, (long long)(inputs - read), (long long)read);
+    printf("%-12s %6lld inputs: %lld refused, %lld read\n", name, (long long)inputs,
+           (long long)(inputs - read), (long long)read);
     nsm_dataset_free(ds);
     free(file);
     free(out);
@@ -199,10 +233,12 @@ int main(void)
     int64_t given = text && *text ? strtoll(text, NULL, 10) : 0;
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     for (const sample_source *s = sample_sources; s->format; s++) {
-        bool child = strcmp(s->format, "ogb") && strcmp(s->format, "wordnet") && strcmp(s->format, "tu") && strcmp(s->format, "csv");
+        bool child = strcmp(s->format, "ogb") && strcmp(s->format, "wordnet") &&
+                     strcmp(s->format, "tu") && strcmp(s->format, "csv");
         fuzz_source(ctx, s, given ? given : child ? 40 : 500);
     }
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) fuzz_sequences(ctx, i, given ? given : 500);
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        fuzz_sequences(ctx, i, given ? given : 500);
     fuzz_hdf5(ctx, true, given ? given : 1000);
     fuzz_hdf5(ctx, false, given ? given : 60);
     nsm_ctx_free(ctx);

@@ -59,7 +59,8 @@ void sample_write(const char *path, const void *data, size_t bytes)
 {
     make_folders(path);
     bool pack = strlen(path) > 3 && !strcmp(path + strlen(path) - 3, ".gz") &&
-                !(bytes > 1 && !memcmp(data, "\x1f\x8b", 2)); /* a packed text that is written back */
+                !(bytes > 1 &&
+                  !memcmp(data, "\x1f\x8b", 2)); /* a packed text that is written back */
     if (pack) {
         gzFile f = gzopen(path, "wb9");
         if (!f || (bytes && gzwrite(f, data, (unsigned)bytes) != (int)bytes) || gzclose(f)) abort();
@@ -122,7 +123,8 @@ static void add_labels(nsm_dataset *ds, nsm_label_kind kind, bool graphs)
     if (kind == NSM_LABEL_MULTI) l->multi = nsm_dataset_array(ds, l->count * 3, 1);
     if (kind == NSM_LABEL_VALUE) l->value = nsm_dataset_array(ds, l->count * 3, sizeof *l->value);
     for (int64_t i = 0; l->cls && i < l->count; i++) l->cls[i] = (int32_t)(i % 3);
-    for (int64_t i = 0; l->multi && i < l->count * 3; i++) l->multi[i] = (uint8_t)(i % 5 == 4 ? 255 : i % 2);
+    for (int64_t i = 0; l->multi && i < l->count * 3; i++)
+        l->multi[i] = (uint8_t)(i % 5 == 4 ? 255 : i % 2);
     for (int64_t i = 0; l->value && i < l->count * 3; i++) l->value[i] = value(i);
     l->names = calloc(3, sizeof *l->names);
     for (int c = 0; c < 3; c++) l->names[c] = nsm_dataset_string(ds, words[c]);
@@ -194,9 +196,11 @@ static bool same_words(char *const *a, char *const *b, int64_t count)
     return !a == !b;
 }
 
-static const char *nodes_difference(const nsm_dataset *d, const nsm_dataset_nodes *a, const nsm_dataset_nodes *b)
+static const char *nodes_difference(const nsm_dataset *d, const nsm_dataset_nodes *a,
+                                    const nsm_dataset_nodes *b)
 {
-    if (strcmp(a->name, b->name) || a->count != b->count || a->features != b->features) return "node type";
+    if (strcmp(a->name, b->name) || a->count != b->count || a->features != b->features)
+        return "node type";
     if (!same(a->dense, b->dense, a->count * a->features, 4)) return "dense features";
     if (!same(a->ptr, b->ptr, a->count + 1, 8)) return "ptr";
     if (a->ptr && !same(a->idx, b->idx, a->ptr[a->count], 4)) return "idx";
@@ -207,7 +211,8 @@ static const char *nodes_difference(const nsm_dataset *d, const nsm_dataset_node
 
 static const char *edges_difference(const nsm_dataset_edges *a, const nsm_dataset_edges *b)
 {
-    if (strcmp(a->name, b->name) || a->count != b->count || a->features != b->features) return "edge type";
+    if (strcmp(a->name, b->name) || a->count != b->count || a->features != b->features)
+        return "edge type";
     if (a->src_type != b->src_type || a->dst_type != b->dst_type) return "types of an edge";
     if (!same(a->src, b->src, a->count, 4) || !same(a->dst, b->dst, a->count, 4)) return "edges";
     if (!same(a->weight, b->weight, a->count, 4)) return "weights";
@@ -216,7 +221,8 @@ static const char *edges_difference(const nsm_dataset_edges *a, const nsm_datase
 
 static const char *labels_difference(const nsm_dataset_labels *a, const nsm_dataset_labels *b)
 {
-    if (a->kind != b->kind || a->of_graphs != b->of_graphs || a->count != b->count || a->columns != b->columns)
+    if (a->kind != b->kind || a->of_graphs != b->of_graphs || a->count != b->count ||
+        a->columns != b->columns)
         return "labels";
     if (!same(a->cls, b->cls, a->count, 4) || !same(a->multi, b->multi, a->count * a->columns, 1) ||
         !same(a->value, b->value, a->count * a->columns, 4)) return "label values";
@@ -226,68 +232,115 @@ static const char *labels_difference(const nsm_dataset_labels *a, const nsm_data
 const char *sample_difference(const nsm_dataset *a, const nsm_dataset *b)
 {
     const char *what = NULL;
-    if (strcmp(a->name, b->name) || strcmp(a->description, b->description)) return "name or description";
-    if (a->directed != b->directed || a->graphs != b->graphs || a->target != b->target) return "root";
-    if (a->node_types != b->node_types || a->edge_types != b->edge_types || a->splits != b->splits) return "counts";
-    for (int i = 0; !what && i < a->node_types; i++) what = nodes_difference(a, &a->node[i], &b->node[i]);
-    for (int i = 0; !what && i < a->edge_types; i++) what = edges_difference(&a->edge[i], &b->edge[i]);
+    if (strcmp(a->name, b->name) || strcmp(a->description, b->description))
+        return "name or description";
+    if (a->directed != b->directed || a->graphs != b->graphs || a->target != b->target)
+        return "root";
+    if (a->node_types != b->node_types || a->edge_types != b->edge_types || a->splits != b->splits)
+        return "counts";
+    for (int i = 0; !what && i < a->node_types; i++)
+        what = nodes_difference(a, &a->node[i], &b->node[i]);
+    for (int i = 0; !what && i < a->edge_types; i++)
+        what = edges_difference(&a->edge[i], &b->edge[i]);
     if (!what) what = labels_difference(&a->label, &b->label);
     for (int i = 0; !what && i < a->splits; i++) {
         if (strcmp(a->split[i].name, b->split[i].name)) return "split name";
         for (int p = 0; p < NSM_SPLIT_PARTS; p++)
             if (a->split[i].count[p] != b->split[i].count[p] ||
-                !same(a->split[i].index[p], b->split[i].index[p], a->split[i].count[p], 4)) return "split";
+                !same(a->split[i].index[p], b->split[i].index[p], a->split[i].count[p], 4))
+                return "split";
     }
     return what;
 }
 
 /* ---- sources of the importers ---- */
 
-#define OGB_BODY                                                                                              \
+#define OGB_BODY \
     "0,1\n1,2\n2,3\n0,3\n3,4\n4,4\n", "5\n", "6\n", "1\n0\n-1\n1\n2\n", "0\n3\n", "1\n", "4\n"
 
 const sample_source sample_sources[] = {
-    { "ogb", "ogb-plain",
-      { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/node-label.csv", "split/s/train.csv",
-        "split/s/valid.csv", "split/s/test.csv", "raw/node-feat.csv" },
-      { OGB_BODY, "0.5,1,-2e-3\n1,2,3\n.25,0,1e9\n4,5,6\n7,8,9.125\n" }, "", { { 0 } }, 0, false },
-    { "ogb", "ogb-packed",
-      { "raw/edge.csv.gz", "raw/num-node-list.csv.gz", "raw/num-edge-list.csv.gz", "raw/node-label.csv.gz",
-        "split/s/train.csv.gz", "split/s/valid.csv.gz", "split/s/test.csv.gz", "raw/node-feat.mtx.gz" },
-      { OGB_BODY, "%%MatrixMarket matrix coordinate real general\n% made by hand\n5 4 5\n1 1 0.5\n1 3 2\n3 2 1\n5 4 -1\n4 1 7\n" },
-      "", { { 0 } }, 0, true },
-    { "ogb", "ogb-typed",
-      { "raw/relation-list.csv", "raw/edge-likes.csv", "raw/edge-knows.csv", "raw/num-node-list.csv",
-        "raw/node-feat.mtx", "raw/node-label.csv" },
+    { "ogb",
+      "ogb-plain",
+      { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/node-label.csv",
+        "split/s/train.csv", "split/s/valid.csv", "split/s/test.csv", "raw/node-feat.csv" },
+      { OGB_BODY, "0.5,1,-2e-3\n1,2,3\n.25,0,1e9\n4,5,6\n7,8,9.125\n" },
+      "",
+      { { 0 } },
+      0,
+      false },
+    { "ogb",
+      "ogb-packed",
+      { "raw/edge.csv.gz", "raw/num-node-list.csv.gz", "raw/num-edge-list.csv.gz",
+        "raw/node-label.csv.gz", "split/s/train.csv.gz", "split/s/valid.csv.gz",
+        "split/s/test.csv.gz", "raw/node-feat.mtx.gz" },
+      { OGB_BODY, "%%MatrixMarket matrix coordinate real general\n% made by hand\n5 4 5\n1 1 "
+                  "0.5\n1 3 2\n3 2 1\n5 4 -1\n4 1 7\n" },
+      "",
+      { { 0 } },
+      0,
+      true },
+    { "ogb",
+      "ogb-typed",
+      { "raw/relation-list.csv", "raw/edge-likes.csv", "raw/edge-knows.csv",
+        "raw/num-node-list.csv", "raw/node-feat.mtx", "raw/node-label.csv" },
       { "likes,2\nknows,1\n", "0,1\n2,0\n", "1,2\n", "3\n",
         "%%MatrixMarket matrix coordinate pattern general\n3 2 2\n1 1\n2 2\n", "0,1\n1,1\n0,0\n" },
-      "", { { "inverse", "true" }, { "splits", "false" } }, 2, false },
-    { "ogb", "ogb-graphs",
-      { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/graph-label.csv", "raw/node-feat.csv",
-        "raw/edge-feat.csv", "split/scaffold/train.csv", "split/scaffold/valid.csv", "split/scaffold/test.csv" },
-      { "0,1\n1,2\n0,1\n2,0\n", "3\n1\n3\n", "2\n0\n2\n", "0,1\n,nan\n1,0\n", "5,0\n6,0\n7,1\n8,0\n5,1\n6,1\n7,1\n",
-        "1\n2\n3\n4\n", "0\n", "1\n", "2\n" }, "", { { 0 } }, 0, false },
-    { "wordnet", "wordnet",
+      "",
+      { { "inverse", "true" }, { "splits", "false" } },
+      2,
+      false },
+    { "ogb",
+      "ogb-graphs",
+      { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/graph-label.csv",
+        "raw/node-feat.csv", "raw/edge-feat.csv", "split/scaffold/train.csv",
+        "split/scaffold/valid.csv", "split/scaffold/test.csv" },
+      { "0,1\n1,2\n0,1\n2,0\n", "3\n1\n3\n", "2\n0\n2\n", "0,1\n,nan\n1,0\n",
+        "5,0\n6,0\n7,1\n8,0\n5,1\n6,1\n7,1\n", "1\n2\n3\n4\n", "0\n", "1\n", "2\n" },
+      "",
+      { { 0 } },
+      0,
+      false },
+    { "wordnet",
+      "wordnet",
       { "data.noun", "data.verb", "data.adj", "data.adv" },
       { "  1 This is a licence line\n"
-        "00000001 03 n 01 entity 0 002 ~ 00000090 n 0000 + 00000001 v 0101 | that which is \"there\"\n"
-        "00000090 05 n 02 dog 0 domestic_dog 1 001 @ 00000001 n 0000 | a member of the genus Canis\n",
+        "00000001 03 n 01 entity 0 002 ~ 00000090 n 0000 + 00000001 v 0101 | that which is "
+        "\"there\"\n"
+        "00000090 05 n 02 dog 0 domestic_dog 1 001 @ 00000001 n 0000 | a member of the genus "
+        "Canis\n",
         "00000001 31 v 01 be 0 001 + 00000001 n 0101 01 + 02 00 | exist\n",
         "00000001 00 s 01 alive(p) 0 001 \\ 00000090 n 0101 | living\n",
         "00000001 02 r 01 not 0 000 | negation\n" },
-      "", { { "features", "64" } }, 1, false },
-    { "tu", "SET",
-      { "SET_A.txt", "SET_graph_indicator.txt", "SET_graph_labels.txt", "SET_node_labels.txt", "SET_node_attributes.txt",
-        "SET_edge_labels.txt", "10fold_idx/train_idx-1.txt", "10fold_idx/test_idx-1.txt" },
-      { "1, 2\n2, 1\n3, 4\n4, 3\n", "1\n1\n2\n2\n", "-1\n1\n", "0\n5\n0\n5\n", "0.5, 1\n2, 3\n4, 5\n6, 7\n", "0\n0\n1\n1\n",
-        "0\n", "1\n" },
-      "", { { 0 } }, 0, false },
-    { "csv", "csv", { "edges.csv", "nodes.csv" },
-      { "from,to,w\nx,y,1.5\ny,\"z \"\"q\"\"\",2\n", "id,f1,lab,f2\nx,1,A,2\ny,3,B,4\n\"z \"\"q\"\"\",5,,6\n" },
-      "edges.csv", { { "nodes", "@nodes.csv" }, { "label", "lab" }, { "weight", "w" } }, 3, false },
+      "",
+      { { "features", "64" } },
+      1,
+      false },
+    { "tu",
+      "SET",
+      { "SET_A.txt", "SET_graph_indicator.txt", "SET_graph_labels.txt", "SET_node_labels.txt",
+        "SET_node_attributes.txt", "SET_edge_labels.txt", "10fold_idx/train_idx-1.txt",
+        "10fold_idx/test_idx-1.txt" },
+      { "1, 2\n2, 1\n3, 4\n4, 3\n", "1\n1\n2\n2\n", "-1\n1\n", "0\n5\n0\n5\n",
+        "0.5, 1\n2, 3\n4, 5\n6, 7\n", "0\n0\n1\n1\n", "0\n", "1\n" },
+      "",
+      { { 0 } },
+      0,
+      false },
+    { "csv",
+      "csv",
+      { "edges.csv", "nodes.csv" },
+      { "from,to,w\nx,y,1.5\ny,\"z \"\"q\"\"\",2\n",
+        "id,f1,lab,f2\nx,1,A,2\ny,3,B,4\n\"z \"\"q\"\"\",5,,6\n" },
+      "edges.csv",
+      { { "nodes", "@nodes.csv" }, { "label", "lab" }, { "weight", "w" } },
+      3,
+      false },
 #ifdef HAVE_IGRAPH
-    { "graphml", "graphml", { "g.graphml" },
-      { "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<graphml xmlns=\"http://graphml.graphdrawing.org/xmlns\">\n"
+    { "graphml",
+      "graphml",
+      { "g.graphml" },
+      { "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<graphml "
+        "xmlns=\"http://graphml.graphdrawing.org/xmlns\">\n"
         "<key id=\"l\" for=\"node\" attr.name=\"label\" attr.type=\"int\"/>\n"
         "<key id=\"x\" for=\"node\" attr.name=\"x\" attr.type=\"double\"/>\n"
         "<key id=\"w\" for=\"edge\" attr.name=\"weight\" attr.type=\"double\"/>\n"
@@ -295,12 +348,28 @@ const sample_source sample_sources[] = {
         "<node id=\"a\"><data key=\"l\">0</data><data key=\"x\">1.5</data></node>\n"
         "<node id=\"b\"><data key=\"l\">1</data><data key=\"x\">-2</data></node>\n"
         "<edge source=\"a\" target=\"b\"><data key=\"w\">3</data></edge>\n</graph></graphml>\n" },
-      "g.graphml", { { "label", "label" } }, 1, false },
-    { "gml", "gml", { "g.gml" },
-      { "graph [ directed 1 node [ id 1 name \"one\" x 1.5 ] node [ id 2 name \"two\" x 2 ] edge [ source 1 target 2 weight 2 ] ]\n" },
-      "g.gml", { { 0 } }, 0, false },
-    { "pajek", "pajek", { "g.net" }, { "*Vertices 3\n1 \"a\" 0.1 0.2\n2 \"b\" 0.3 0.4\n3 \"c\" 0.5 0.6\n*Edges\n1 2 1.5\n2 3 2\n" },
-      "g.net", { { 0 } }, 0, false },
+      "g.graphml",
+      { { "label", "label" } },
+      1,
+      false },
+    { "gml",
+      "gml",
+      { "g.gml" },
+      { "graph [ directed 1 node [ id 1 name \"one\" x 1.5 ] node [ id 2 name \"two\" x 2 ] edge [ "
+        "source 1 target 2 weight 2 ] ]\n" },
+      "g.gml",
+      { { 0 } },
+      0,
+      false },
+    { "pajek",
+      "pajek",
+      { "g.net" },
+      { "*Vertices 3\n1 \"a\" 0.1 0.2\n2 \"b\" 0.3 0.4\n3 \"c\" 0.5 0.6\n*Edges\n1 2 1.5\n2 3 "
+        "2\n" },
+      "g.net",
+      { { 0 } },
+      0,
+      false },
     { "edgelist", "edgelist", { "g.txt" }, { "0 1\n1 2\n2 0\n" }, "g.txt", { { 0 } }, 0, false },
 #endif
     { NULL },
@@ -318,7 +387,10 @@ nsm_dataset *sample_import(nsm_ctx *ctx, const sample_source *s)
     nsm_option option[4];
     for (int i = 0; i < s->options; i++) {
         option[i] = s->option[i];
-        if (*option[i].value == '@') option[i].value = sample_path("%s/%s", s->name, option[i].value + 1);
+        if (*option[i].value == '@')
+            option[i].value = sample_path("%s/%s", s->name, option[i].value + 1);
     }
-    return nsm_import(ctx, s->format, sample_path(*s->source ? "%s/%s" : "%s%s", s->name, s->source), option, s->options);
+    return nsm_import(ctx, s->format,
+                      sample_path(*s->source ? "%s/%s" : "%s%s", s->name, s->source), option,
+                      s->options);
 }

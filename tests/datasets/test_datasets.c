@@ -43,7 +43,9 @@ START_TEST(round_trip) /* every layout: equal in memory, and saved again equal i
             ck_assert_msg(!what, "%s differs", what ? what : "");
             nsm_dataset_save(got, b);
             ck_same_file(a, b);
-            nsm_dataset *kept = nsm_dataset_load(ctx, a, &(nsm_dataset_options){ .features_in_file_bytes = -1 });
+            nsm_dataset *kept = nsm_dataset_load(ctx, a,
+                                                 &(nsm_dataset_options){
+                                                     .features_in_file_bytes = -1 });
             ck_ok(ctx);
             ck_assert(kept->node[0].in_file && !kept->node[0].dense);
             nsm_dataset_save(kept, c);
@@ -56,7 +58,8 @@ START_TEST(round_trip) /* every layout: equal in memory, and saved again equal i
 }
 END_TEST
 
-START_TEST(rows) /* features by row list: from memory, from the file over many chunks, spread from sparse */
+/* features by row list: from memory, from the file over many chunks, spread from sparse */
+START_TEST(rows)
 {
     enum { N = 5000, F = 130 };
     begin();
@@ -67,14 +70,16 @@ START_TEST(rows) /* features by row list: from memory, from the file over many c
     v->dense = nsm_dataset_array(ds, N * F, sizeof *v->dense);
     test_random(1, N * F, v->dense);
     nsm_dataset_save(ds, path);
-    nsm_dataset *kept = nsm_dataset_load(ctx, path, &(nsm_dataset_options){ .features_in_file_bytes = 1000 });
+    nsm_dataset *kept = nsm_dataset_load(ctx, path,
+                                         &(nsm_dataset_options){ .features_in_file_bytes = 1000 });
     ck_ok(ctx);
     int32_t list[600];
     static float a[600 * F], b[600 * F];
     for (int i = 0; i < 600; i++) list[i] = (int32_t)((int64_t)i * 7919 % N);
     ck_assert_int_eq(nsm_dataset_features_rows(ds, 0, 0, 600, list, a), NSM_OK);
     ck_assert_int_eq(nsm_dataset_features_rows(kept, 0, 0, 600, list, b), NSM_OK);
-    ck_assert(!memcmp(a, b, sizeof a) && !memcmp(a, v->dense + (int64_t)list[0] * F, F * sizeof *a));
+    ck_assert(!memcmp(a, b, sizeof a) &&
+              !memcmp(a, v->dense + (int64_t)list[0] * F, F * sizeof *a));
     ck_assert_int_eq(nsm_dataset_features_rows(kept, 0, N - 600, 600, NULL, b), NSM_OK);
     ck_assert(!memcmp(b, v->dense + (int64_t)(N - 600) * F, sizeof b));
     list[5] = N;
@@ -116,14 +121,26 @@ static void bad_storage(nsm_dataset *d) { d->node[0].features = 0; }
 
 START_TEST(faults)
 {
-    static const struct { void (*spoil)(nsm_dataset *d); const char *says; } cases[] = {
-        { bad_feature, "nodes thing: feature value 7 is not finite" }, { bad_idx, "feature 9 of row" },
-        { bad_order, "do not ascend" }, { bad_ptr, "ptr falls" }, { bad_edge, "edge 3 joins" },
-        { bad_edge_below, "edge 3 joins -1" }, { bad_weight, "weight value 2 is not finite" },
-        { bad_undirected, "has no reverse" }, { bad_class, "class 3 of 4" }, { bad_label_count, "labels: 11, want 12" },
-        { bad_split, "train[0] is 12" }, { bad_twice, "stands twice" }, { bad_unlabelled, "has no label" },
-        { bad_name, "slash" }, { bad_same_name, "split default stands twice" }, { bad_type, "from node type 2" },
-        { bad_target, "target is node type 2" }, { bad_storage, "stored 1 times" },
+    static const struct { void (*spoil)(nsm_dataset *d); const char *says;
+    } cases[] = {
+        { bad_feature, "nodes thing: feature value 7 is not finite" },
+        { bad_idx, "feature 9 of row" },
+        { bad_order, "do not ascend" },
+        { bad_ptr, "ptr falls" },
+        { bad_edge, "edge 3 joins" },
+        { bad_edge_below, "edge 3 joins -1" },
+        { bad_weight, "weight value 2 is not finite" },
+        { bad_undirected, "has no reverse" },
+        { bad_class, "class 3 of 4" },
+        { bad_label_count, "labels: 11, want 12" },
+        { bad_split, "train[0] is 12" },
+        { bad_twice, "stands twice" },
+        { bad_unlabelled, "has no label" },
+        { bad_name, "slash" },
+        { bad_same_name, "split default stands twice" },
+        { bad_type, "from node type 2" },
+        { bad_target, "target is node type 2" },
+        { bad_storage, "stored 1 times" },
     };
     begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -131,8 +148,8 @@ START_TEST(faults)
         ck_assert_int_eq(nsm_dataset_validate(ds), NSM_OK);
         cases[i].spoil(ds);
         int code = nsm_dataset_save(ds, sample_path("bad.h5"));
-        ck_assert_msg(code != NSM_OK && strstr(nsm_error_message(ctx), cases[i].says), "want \"%s\", have \"%s\"",
-                      cases[i].says, nsm_error_message(ctx));
+        ck_assert_msg(code != NSM_OK && strstr(nsm_error_message(ctx), cases[i].says),
+                      "want \"%s\", have \"%s\"", cases[i].says, nsm_error_message(ctx));
         nsm_error_clear(ctx);
         ck_assert(access(sample_path("bad.h5"), F_OK) != 0);
         ds->edge_types = 2;
@@ -144,7 +161,8 @@ END_TEST
 
 /* ---- sealed files ---- */
 
-START_TEST(seal) /* every byte of the seal, and many behind it, flipped; cut; the wrong kind; no nsm file */
+/* every byte of the seal, and many behind it, flipped; cut; the wrong kind; no nsm file */
+START_TEST(seal)
 {
     begin();
     const char *path = sample_path("seal.h5"), *bad = sample_path("bad.h5");
@@ -193,7 +211,8 @@ static int drafts(void)
     return n;
 }
 
-START_TEST(draft) /* what a killed writer leaves is removed by the next; what a living one holds is not */
+/* what a killed writer leaves is removed by the next; what a living one holds is not */
+START_TEST(draft)
 {
     begin();
     const char *path = sample_path("draft.h5");
@@ -222,7 +241,8 @@ START_TEST(draft) /* what a killed writer leaves is removed by the next; what a 
 }
 END_TEST
 
-START_TEST(full_disk) /* a write that fails anywhere leaves an error, the old file and no temporary */
+/* a write that fails anywhere leaves an error, the old file and no temporary */
+START_TEST(full_disk)
 {
     begin();
     const char *path = sample_path("full.h5");
@@ -232,14 +252,16 @@ START_TEST(full_disk) /* a write that fails anywhere leaves an error, the old fi
     char *before = sample_read(path, &bytes);
     signal(SIGXFSZ, SIG_IGN);
     for (size_t limit = 0; limit < bytes; limit += bytes / 40) {
-        pid_t child = fork(); /* what libhdf5 could not write it tries again at exit: in another process */
+        /* what libhdf5 could not write it tries again at exit: in another process */
+        pid_t child = fork();
         if (child == 0) {
             setrlimit(RLIMIT_FSIZE, &(struct rlimit){ limit, limit });
             _exit(nsm_dataset_save(ds, path) == NSM_EIO ? 0 : 1);
         }
         int status = 0;
         waitpid(child, &status, 0);
-        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "limit %zu: status %d", limit, status);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "limit %zu: status %d", limit,
+                      status);
         ck_assert_int_eq(drafts(), 0);
         size_t n;
         char *after = sample_read(path, &n);
@@ -255,7 +277,10 @@ END_TEST
 /* ---- failing allocations ---- */
 
 static const sample_source *brutal_source;
-static void run_load(nsm_ctx *c) { nsm_dataset_free(nsm_dataset_load(c, sample_path("brutal.h5"), NULL)); }
+static void run_load(nsm_ctx *c)
+{
+    nsm_dataset_free(nsm_dataset_load(c, sample_path("brutal.h5"), NULL));
+}
 static void run_kept(nsm_ctx *c)
 {
     nsm_dataset_options o = { .features_in_file_bytes = -1 };
@@ -277,7 +302,8 @@ START_TEST(memory)
     ck_assert_int_gt(test_brutal(run_load, ctx), 20);
     ck_assert_int_gt(test_brutal(run_kept, ctx), 20);
     ck_assert_int_gt(test_brutal(run_sbm, ctx), 5);
-    for (brutal_source = sample_sources; brutal_source->format && !strstr("graphml", brutal_source->format); brutal_source++) {
+    for (brutal_source = sample_sources;
+         brutal_source->format && !strstr("graphml", brutal_source->format); brutal_source++) {
         sample_make(brutal_source);
         ck_assert_int_gt(test_brutal(run_import, ctx), 5);
     }
@@ -308,20 +334,24 @@ START_TEST(small_imports) /* what the small sources say, number by number */
     begin();
     nsm_dataset *ds = import_sample("ogb-plain");
     ck_assert_int_eq(ds->edge[0].count, 11); /* five edges twice, a loop once */
-    ck_assert(ds->node[0].features == 3 && ds->node[0].dense[2] == -2e-3f && ds->node[0].dense[8] == 1e9f);
-    ck_assert(ds->label.cls[2] == -1 && ds->label.columns == 3 && ds->split[0].index[NSM_TEST][0] == 4);
+    ck_assert(ds->node[0].features == 3 && ds->node[0].dense[2] == -2e-3f &&
+              ds->node[0].dense[8] == 1e9f);
+    ck_assert(ds->label.cls[2] == -1 && ds->label.columns == 3 &&
+              ds->split[0].index[NSM_TEST][0] == 4);
     nsm_dataset_free(ds);
     ds = import_sample("ogb-packed");
     ck_assert(ds->node[0].ptr[5] == 5 && ds->node[0].idx[3] == 0 && ds->node[0].val[3] == 7);
     nsm_dataset_free(ds);
     ds = import_sample("ogb-typed");
     ck_assert(ds->directed && ds->edge_types == 4 && !strcmp(ds->edge[2].name, "rev_likes"));
-    ck_assert(ds->edge[2].src[1] == 0 && ds->edge[2].dst[1] == 2 && ds->label.kind == NSM_LABEL_MULTI);
+    ck_assert(ds->edge[2].src[1] == 0 && ds->edge[2].dst[1] == 2 &&
+              ds->label.kind == NSM_LABEL_MULTI);
     nsm_dataset_free(ds);
     ds = import_sample("ogb-graphs");
     ck_assert(ds->graphs == 3 && ds->node[0].graph_ptr[1] == 3 && ds->node[0].graph_ptr[2] == 4);
     ck_assert(ds->edge[0].count == 8 && ds->edge[0].src[3] == 6 && ds->edge[0].dst[3] == 4);
-    ck_assert(ds->edge[0].features == 1 && ds->edge[0].feature[3] == 4 && ds->edge[0].feature[7] == 4);
+    ck_assert(ds->edge[0].features == 1 && ds->edge[0].feature[3] == 4 &&
+              ds->edge[0].feature[7] == 4);
     ck_assert(ds->label.of_graphs && ds->label.kind == NSM_LABEL_MULTI && ds->label.columns == 2);
     ck_assert(ds->label.multi[1] == 1 && ds->label.multi[2] == 255 && ds->label.multi[3] == 255);
     ck_assert(!strcmp(ds->split[0].name, "scaffold") && ds->split[0].index[NSM_TEST][0] == 2);
@@ -331,19 +361,23 @@ START_TEST(small_imports) /* what the small sources say, number by number */
     nsm_dataset_free(again);
     nsm_dataset_free(ds);
     ds = import_sample("wordnet");
-    ck_assert(ds->node[0].count == 5 && !strcmp(ds->node[0].names[3], "alive") && ds->label.cls[1] == 5);
+    ck_assert(ds->node[0].count == 5 && !strcmp(ds->node[0].names[3], "alive") &&
+              ds->label.cls[1] == 5);
     ck_assert_int_eq(ds->edge_types, 4);
     nsm_dataset_free(ds);
     ds = import_sample("SET");
-    ck_assert(ds->graphs == 2 && ds->node[0].features == 4 && ds->node[0].dense[7] == 1 && !ds->directed);
+    ck_assert(ds->graphs == 2 && ds->node[0].features == 4 && ds->node[0].dense[7] == 1 &&
+              !ds->directed);
     ck_assert(ds->edge[0].features == 2 && !strcmp(ds->label.names[0], "-1") && ds->splits == 1);
     nsm_dataset_free(ds);
     ds = import_sample("csv");
-    ck_assert(!strcmp(ds->node[0].names[2], "z \"q\"") && ds->label.cls[2] == -1 && ds->edge[0].weight[1] == 2);
+    ck_assert(!strcmp(ds->node[0].names[2], "z \"q\"") && ds->label.cls[2] == -1 &&
+              ds->edge[0].weight[1] == 2);
     nsm_dataset_free(ds);
 #ifdef HAVE_IGRAPH
     ds = import_sample("graphml");
-    ck_assert(ds->node[0].count == 2 && ds->node[0].dense[1] == -2 && ds->label.cls[1] == 1 && ds->edge[0].weight[0] == 3);
+    ck_assert(ds->node[0].count == 2 && ds->node[0].dense[1] == -2 && ds->label.cls[1] == 1 &&
+              ds->edge[0].weight[0] == 3);
     nsm_dataset_free(ds);
     ds = import_sample("gml");
     ck_assert(ds->directed && !strcmp(ds->node[0].names[1], "two"));
@@ -361,7 +395,8 @@ END_TEST
 
 START_TEST(malformed) /* one change each: one error, with file and line */
 {
-    static const struct { const char *source, *file, *text, *says; } cases[] = {
+    static const struct { const char *source, *file, *text, *says;
+    } cases[] = {
         { "ogb-plain", "raw/edge.csv", "0,1\n1,5\n", "edge.csv:2: \"1,5\"" },
         { "ogb-plain", "raw/edge.csv", "0,1\n-1,2\n", "edge.csv:2:" },
         { "ogb-plain", "raw/edge.csv", "0,1\n1,2\n", "has 2 edges, num-edge-list says 6" },
@@ -374,44 +409,59 @@ START_TEST(malformed) /* one change each: one error, with file and line */
         { "ogb-plain", "split/s/train.csv", "0\n0\n", "stands twice" },
         { "ogb-plain", "split/s/train.csv", "2\n", "has no label" },
         { "ogb-plain", "split/s/train.csv", "5\n", "train.csv:1:" },
-        { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix array real general\n", "MatrixMarket" },
-        { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix coordinate pattern general\n3 2 1\n4 1\n", "mtx:3:" },
-        { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix coordinate pattern general\n3 2 2\n1 1\n1 1\n", "stands twice" },
-        { "ogb-graphs", "raw/num-node-list.csv", "3\n1\n", "graph-label.csv: has 3 lines, want 2 graphs" },
-        { "ogb-graphs", "raw/num-edge-list.csv", "2\n2\n", "num-edge-list.csv: has 2 lines, want 3" },
+        { "ogb-typed", "raw/node-feat.mtx", "%%MatrixMarket matrix array real general\n",
+          "MatrixMarket" },
+        { "ogb-typed", "raw/node-feat.mtx",
+          "%%MatrixMarket matrix coordinate pattern general\n3 2 1\n4 1\n", "mtx:3:" },
+        { "ogb-typed", "raw/node-feat.mtx",
+          "%%MatrixMarket matrix coordinate pattern general\n3 2 2\n1 1\n1 1\n", "stands twice" },
+        { "ogb-graphs", "raw/num-node-list.csv", "3\n1\n",
+          "graph-label.csv: has 3 lines, want 2 graphs" },
+        { "ogb-graphs", "raw/num-edge-list.csv", "2\n2\n",
+          "num-edge-list.csv: has 2 lines, want 3" },
         { "ogb-graphs", "raw/num-edge-list.csv", "2\n1\n1\n", "edge.csv:3: \"0,1\"" },
         { "ogb-graphs", "raw/edge.csv", "0,1\n1,2\n0,3\n2,0\n", "edge.csv:3: \"0,3\"" },
         { "ogb-graphs", "raw/edge.csv", "0,1\n", "has 1 edges, num-edge-list says 4" },
         { "ogb-graphs", "raw/edge-feat.csv", "1\n2\n", "has 2 rows, want 4 edges" },
         { "ogb-graphs", "raw/graph-label.csv", "0\n", "has 1 lines, want 3 graphs" },
-        { "ogb-graphs", "raw/graph-label.csv", "0.5\nnan\n1\n", "graph-label.csv:2: a target is unknown" },
+        { "ogb-graphs", "raw/graph-label.csv", "0.5\nnan\n1\n",
+          "graph-label.csv:2: a target is unknown" },
         { "ogb-graphs", "split/scaffold/test.csv", "3\n", "test.csv:1:" },
         { "ogb-typed", "raw/relation-list.csv", "likes,3\n", "relation-list says 3" },
         { "ogb-typed", "raw/relation-list.csv", "hates,3\n", "edge-hates.csv[.gz] is missing" },
-        { "wordnet", "data.verb", "00000001 31 v 01 be 0 001 + 00000777 n 0101 01 + 02 00 | exist\n", "where no synset is" },
-        { "wordnet", "data.verb", "00000001 31 n 01 be 0 000 | exist\n", "data.verb:1: the synset type" },
+        { "wordnet", "data.verb",
+          "00000001 31 v 01 be 0 001 + 00000777 n 0101 01 + 02 00 | exist\n",
+          "where no synset is" },
+        { "wordnet", "data.verb", "00000001 31 n 01 be 0 000 | exist\n",
+          "data.verb:1: the synset type" },
         { "wordnet", "data.adv", "00000001 45 r 01 not 0 000 | no\n", "lexicographer file" },
         { "SET", "SET_A.txt", "1, 3\n2, 1\n3, 4\n4, 3\n", "joins two graphs" },
         { "SET", "SET_graph_indicator.txt", "1\n3\n", "graph 3 follows graph 1" },
-        { "csv", "edges.csv", "from,to,w\nx,nobody,1\n", "edges.csv:2: node nobody is not in the node file" },
+        { "csv", "edges.csv", "from,to,w\nx,nobody,1\n",
+          "edges.csv:2: node nobody is not in the node file" },
         { "csv", "edges.csv", "from,to,w\nx,y\n", "2 columns, the first line has 3" },
-        { "csv", "nodes.csv", "id,f1,lab,f2\nx,one,A,2\n", "column f1: \"one\" is not a finite number" },
+        { "csv", "nodes.csv", "id,f1,lab,f2\nx,one,A,2\n",
+          "column f1: \"one\" is not a finite number" },
     };
     begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const sample_source *s = source_named(cases[i].source);
         sample_make(s);
-        sample_write(sample_path("%s/%s", s->name, cases[i].file), cases[i].text, strlen(cases[i].text));
+        sample_write(sample_path("%s/%s", s->name, cases[i].file), cases[i].text,
+                     strlen(cases[i].text));
         nsm_dataset *ds = sample_import(ctx, s);
-        ck_assert_msg(!ds && strstr(nsm_error_message(ctx), cases[i].says), "case %zu: want \"%s\", have \"%s\"", i,
-                      cases[i].says, nsm_error_message(ctx));
+        ck_assert_msg(!ds && strstr(nsm_error_message(ctx), cases[i].says),
+                      "case %zu: want \"%s\", have \"%s\"", i, cases[i].says,
+                      nsm_error_message(ctx));
         nsm_error_clear(ctx);
     }
     sample_make(source_named("ogb-plain"));
-    ck_assert(!nsm_import(ctx, "ogb", sample_path("ogb-plain"), &(nsm_option){ "direct", "true" }, 1));
+    ck_assert(
+        !nsm_import(ctx, "ogb", sample_path("ogb-plain"), &(nsm_option){ "direct", "true" }, 1));
     ck_assert(strstr(nsm_error_message(ctx), "there is no option direct; there are directed"));
     nsm_error_clear(ctx);
-    ck_assert(!nsm_import(ctx, "ogb", sample_path("ogb-plain"), &(nsm_option){ "directed", "maybe" }, 1));
+    ck_assert(
+        !nsm_import(ctx, "ogb", sample_path("ogb-plain"), &(nsm_option){ "directed", "maybe" }, 1));
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_import(ctx, "xls", sample_path("ogb-plain"), NULL, 0));
     ck_error(ctx, NSM_EINVAL);
@@ -429,7 +479,10 @@ static int64_t all_edges(const nsm_dataset *ds)
 
 START_TEST(shared_data) /* the public data sets, with the counts of their README files */
 {
-    static const struct { const char *format, *name; int64_t nodes, edges, features, classes, graphs, train; } sets[] = {
+    static const struct {
+        const char *format, *name;
+        int64_t nodes, edges, features, classes, graphs, train;
+    } sets[] = {
         { "ogb", "cora", 2708, 2 * 5278, 1433, 7, 1, 140 },
         { "ogb", "citeseer", 3327, 2 * 4552, 3703, 6, 1, 120 },
         { "ogb", "dblp", 17716, 2 * 52867, 1639, 4, 1, 80 },
@@ -448,14 +501,16 @@ START_TEST(shared_data) /* the public data sets, with the counts of their README
             printf("shared data set %s is not at hand: skipped\n", sets[i].name);
             continue;
         }
-        nsm_dataset *ds = nsm_import(ctx, sets[i].format, path, &(nsm_option){ "label", "label" }, karate);
+        nsm_dataset *ds = nsm_import(ctx, sets[i].format, path, &(nsm_option){ "label", "label" },
+                                     karate);
         ck_ok(ctx);
         ck_assert_int_eq(ds->node[0].count, sets[i].nodes);
         ck_assert_int_eq(all_edges(ds), sets[i].edges);
         ck_assert_int_eq(ds->node[0].features, sets[i].features);
         ck_assert_int_eq(ds->label.columns, sets[i].classes);
         ck_assert_int_eq(ds->graphs, sets[i].graphs);
-        if (sets[i].train) ck_assert_int_eq(nsm_dataset_split_find(ds, NULL)->count[NSM_TRAIN], sets[i].train);
+        if (sets[i].train)
+            ck_assert_int_eq(nsm_dataset_split_find(ds, NULL)->count[NSM_TRAIN], sets[i].train);
         nsm_dataset_free(ds);
     }
     end();
@@ -476,7 +531,8 @@ START_TEST(wordnet) /* WordNet 3.0, where it is installed */
     ck_assert_int_eq(all_edges(ds), 377592);
     const nsm_dataset_split *split = nsm_dataset_split_find(ds, "default");
     int seen[45] = { 0 };
-    for (int64_t i = 0; i < split->count[NSM_TRAIN]; i++) seen[ds->label.cls[split->index[NSM_TRAIN][i]]] = 1;
+    for (int64_t i = 0; i < split->count[NSM_TRAIN]; i++)
+        seen[ds->label.cls[split->index[NSM_TRAIN][i]]] = 1;
     for (int c = 0; c < 45; c++) ck_assert(seen[c]);
     ck_assert_int_eq(split->count[0] + split->count[1] + split->count[2], 117659);
     nsm_dataset_free(ds);
@@ -489,19 +545,28 @@ END_TEST
 START_TEST(splits)
 {
     begin();
-    nsm_dataset *ds = nsm_generate(ctx, "sbm", (nsm_option[]){ { "nodes", "1000" }, { "classes", "10" } }, 2);
-    ck_assert_int_eq(nsm_dataset_split_make(ds, "shchur", &(nsm_split_config){ .kind = NSM_SPLIT_PER_CLASS }), NSM_OK);
+    nsm_dataset *ds = nsm_generate(ctx, "sbm",
+                                   (nsm_option[]){ { "nodes", "1000" }, { "classes", "10" } }, 2);
+    ck_assert_int_eq(nsm_dataset_split_make(ds, "shchur",
+                                            &(nsm_split_config){ .kind = NSM_SPLIT_PER_CLASS }),
+                     NSM_OK);
     const nsm_dataset_split *s = nsm_dataset_split_find(ds, "shchur");
     ck_assert(s->count[0] == 200 && s->count[1] == 300 && s->count[2] == 500);
-    nsm_dataset_split_make(ds, "half", &(nsm_split_config){ .kind = NSM_SPLIT_STRATIFIED, .train = 0.5, .valid = 0.25 });
+    nsm_dataset_split_make(ds, "half",
+                           &(nsm_split_config){
+                               .kind = NSM_SPLIT_STRATIFIED, .train = 0.5, .valid = 0.25 });
     s = nsm_dataset_split_find(ds, "half");
     ck_assert(s->count[0] == 500 && s->count[1] == 250 && s->count[2] == 250);
     int32_t first = s->index[0][0], last = s->index[0][499];
-    nsm_dataset_split_make(ds, "half", &(nsm_split_config){ .kind = NSM_SPLIT_STRATIFIED, .train = 0.5, .valid = 0.25 });
+    nsm_dataset_split_make(ds, "half",
+                           &(nsm_split_config){
+                               .kind = NSM_SPLIT_STRATIFIED, .train = 0.5, .valid = 0.25 });
     s = nsm_dataset_split_find(ds, "half");
     ck_assert(s->index[0][0] == first && s->index[0][499] == last && ds->splits == 3);
     ck_assert_int_eq(nsm_dataset_validate(ds), NSM_OK);
-    nsm_dataset_split_make(ds, "big", &(nsm_split_config){ .kind = NSM_SPLIT_PER_CLASS, .train_per_class = 90 });
+    nsm_dataset_split_make(ds, "big",
+                           &(nsm_split_config){ .kind = NSM_SPLIT_PER_CLASS,
+                                                .train_per_class = 90 });
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_dataset_split_find(ds, "nothing"));
     ck_assert(strstr(nsm_error_message(ctx), "default shchur half"));
@@ -513,9 +578,22 @@ END_TEST
 
 START_TEST(numbers) /* as strtod reads them, in any locale; junk is refused */
 {
-    static const char *const good[] = { "0", "-1", "1e-3", "3.14159", ".5", "5.", "1e22", "123456789012345678901234", "1e-300",
-                                        "0.1", "9007199254740993", "2.2250738585072014e-308", "+7", "1E5" };
-    static const char *const bad[] = { "", "-", ".", "e5", "nan", "inf", "0x1p3", "1e999", "1..2", "1e", "--1", "1a", "1 2x" };
+    static const char *const good[] = { "0",
+                                        "-1",
+                                        "1e-3",
+                                        "3.14159",
+                                        ".5",
+                                        "5.",
+                                        "1e22",
+                                        "123456789012345678901234",
+                                        "1e-300",
+                                        "0.1",
+                                        "9007199254740993",
+                                        "2.2250738585072014e-308",
+                                        "+7",
+                                        "1E5" };
+    static const char *const bad[] = { "",      "-",    ".",  "e5",  "nan", "inf", "0x1p3",
+                                       "1e999", "1..2", "1e", "--1", "1a",  "1 2x" };
     setlocale(LC_ALL, "de_DE.UTF-8");
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         const char *p = good[i];
@@ -542,8 +620,11 @@ END_TEST
 
 START_TEST(generators) /* the same for any number of threads; what was asked for */
 {
-    static const nsm_option rmat[] = { { "nodes", "3000" }, { "edges", "40000" }, { "features", "5" }, { "seed", "3" } };
-    nsm_ctx *one = nsm_ctx_new(&(nsm_ctx_config){ .threads = 1 }), *three = nsm_ctx_new(&(nsm_ctx_config){ .threads = 3 });
+    static const nsm_option rmat[] = {
+        { "nodes", "3000" }, { "edges", "40000" }, { "features", "5" }, { "seed", "3" }
+    };
+    nsm_ctx *one = nsm_ctx_new(&(nsm_ctx_config){ .threads = 1 }),
+            *three = nsm_ctx_new(&(nsm_ctx_config){ .threads = 3 });
     nsm_dataset *a = nsm_generate(one, "rmat", rmat, 4), *b = nsm_generate(three, "rmat", rmat, 4);
     ck_ok(one);
     ck_ok(three);
@@ -557,7 +638,8 @@ START_TEST(generators) /* the same for any number of threads; what was asked for
     nsm_dataset_free(b);
     a = nsm_generate(one, "sbm", (nsm_option[]){ { "nodes", "5000" }, { "homophily", "0.7" } }, 2);
     nsm_dataset_info(a, &s);
-    ck_assert(fabs(s.degree_mean - 10) < 0.3 && fabs(s.homophily - 0.7) < 0.02 && s.duplicates == 0);
+    ck_assert(fabs(s.degree_mean - 10) < 0.3 && fabs(s.homophily - 0.7) < 0.02 &&
+              s.duplicates == 0);
     nsm_dataset_stats_clear(&s);
     nsm_dataset_free(a);
     a = nsm_generate(one, "csbm", (nsm_option[]){ { "nodes", "5000" }, { "lambda", "2" } }, 2);
@@ -574,14 +656,16 @@ START_TEST(generators) /* the same for any number of threads; what was asked for
 #endif
     ck_assert(!nsm_generate(one, "rmat", (nsm_option[]){ { "edges", "3" } }, 1));
     ck_error(one, NSM_EINVAL);
-    ck_assert(!nsm_generate(one, "sbm", (nsm_option[]){ { "nodes", "10" }, { "degree", "100" } }, 2));
+    ck_assert(
+        !nsm_generate(one, "sbm", (nsm_option[]){ { "nodes", "10" }, { "degree", "100" } }, 2));
     ck_error(one, NSM_EINVAL);
     nsm_ctx_free(one);
     nsm_ctx_free(three);
 }
 END_TEST
 
-START_TEST(info) /* a graph that can be counted by hand: 0-1, 1-2 twice, 3-3, 4 alone; and 5 -> 0 one way */
+/* a graph that can be counted by hand: 0-1, 1-2 twice, 3-3, 4 alone; and 5 -> 0 one way */
+START_TEST(info)
 {
     static const int32_t src[] = { 0, 1, 1, 2, 1, 2, 3, 5 }, dst[] = { 1, 0, 2, 1, 2, 1, 3, 0 };
     static const int32_t cls[] = { 0, 0, 1, 1, -1, 0 };
@@ -597,7 +681,8 @@ START_TEST(info) /* a graph that can be counted by hand: 0-1, 1-2 twice, 3-3, 4 
     memcpy(ds->label.cls, cls, sizeof cls);
     nsm_dataset_stats s;
     ck_assert_int_eq(nsm_dataset_info(ds, &s), NSM_OK);
-    ck_assert(s.nodes == 6 && s.edges == 8 && s.self_loops == 1 && s.duplicates == 2 && s.unpaired == 1);
+    ck_assert(s.nodes == 6 && s.edges == 8 && s.self_loops == 1 && s.duplicates == 2 &&
+              s.unpaired == 1);
     ck_assert(s.isolated == 1 && s.components == 3 && s.largest == 4);
     ck_assert(s.degree_min == 0 && s.degree_max == 3 && s.degree_median == 1.5);
     ck_assert(s.labelled == 5 && s.classes == 2 && s.class_count[0] == 3 && s.class_count[1] == 2);
@@ -617,7 +702,8 @@ END_TEST
 
 int main(void)
 {
-    return test_main("datasets", (const TTest *const[]){ round_trip, rows, faults, seal, draft, full_disk, memory,
-                                                         small_imports, malformed, shared_data, wordnet, splits,
-                                                         numbers, generators, info, NULL });
+    return test_main("datasets",
+                     (const TTest *const[]){ round_trip, rows, faults, seal, draft, full_disk,
+                                             memory, small_imports, malformed, shared_data, wordnet,
+                                             splits, numbers, generators, info, NULL });
 }

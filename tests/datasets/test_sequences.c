@@ -317,8 +317,8 @@ static void flood(const int32_t *pixel, int64_t size, int64_t at, bool *reached)
     }
 }
 
-START_TEST(
-    pathfinder) /* the class from the picture alone: circles are where four pixels are full */
+/* the class from the picture alone: circles are where four pixels are full */
+START_TEST(pathfinder)
 {
     begin();
     nsm_sequences *s = MAKE("pathfinder", { "size", "32" }, { "train", "300" }, { "valid", "0" },

@@ -176,8 +176,8 @@ START_TEST(malformed)
 }
 END_TEST
 
-START_TEST(
-    damaged) /* a byte changed anywhere: an error that says something, or a tokenizer that works */
+/* a byte changed anywhere: an error that says something, or a tokenizer that works */
+START_TEST(damaged)
 {
     size_t bytes;
     char *whole = sample_read(fixture("split.json"), &bytes), *copy = malloc(bytes + 1);

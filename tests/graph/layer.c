@@ -9,13 +9,17 @@ extern const oracle_kind oracle_graph[];
 nsm_graph *layer_graph(nsm_ctx *ctx, int64_t n, int64_t edges)
 {
     int32_t *end = malloc((size_t)edges * 2 * sizeof *end);
-    float *feature = malloc((size_t)(edges * LAYER_EDGE) * sizeof *feature), *u = malloc((size_t)edges * 2 * sizeof *u);
+    float *feature = malloc((size_t)(edges * LAYER_EDGE) * sizeof *feature),
+          *u = malloc((size_t)edges * 2 * sizeof *u);
     test_random(7, edges * 2, u);
     test_random(8, edges * LAYER_EDGE, feature);
-    for (int64_t k = 0; k < edges; k++) { /* the sources crowd at low numbers; the last node stays alone */
+    /* the sources crowd at low numbers; the last node stays alone */
+    for (int64_t k = 0; k < edges; k++) {
         float a = u[k] * u[k], b = fabsf(u[edges + k]);
         end[k] = (int32_t)(a * (float)(n - 1)) % (int32_t)(n - 1);
-        end[edges + k] = k % 9 == 0 ? end[k] : k % 3 == 0 ? 1 : (int32_t)(b * (float)(n - 1)) % (int32_t)(n - 1);
+        end[edges + k] = k % 9 == 0   ? end[k]
+                         : k % 3 == 0 ? 1
+                                      : (int32_t)(b * (float)(n - 1)) % (int32_t)(n - 1);
     }
     nsm_graph *g = nsm_graph_new(ctx, n, edges, end, end + edges);
     nsm_graph_set_features(g, LAYER_EDGE, feature);
@@ -41,7 +45,8 @@ void layer_fixture(const test_layer *l)
     fixture *f = fixture_open(ctx, path, why);
     ck_assert_msg(f != NULL, "%s: %s", path, why);
     const oracle_kind *k = oracle_graph;
-    while (k->system && (strcmp(k->system, fixture_system(f)) || strcmp(k->kind, fixture_kind(f)))) k++;
+    while (k->system && (strcmp(k->system, fixture_system(f)) || strcmp(k->kind, fixture_kind(f))))
+        k++;
     ck_assert(k->system);
     k->run(f);
     ck_assert_msg(fixture_verdict(f, &error, &what), "%s %g", what, error);
@@ -52,7 +57,8 @@ void layer_fixture(const test_layer *l)
 #endif
 }
 
-/* The layer's result on g, on the host; gradient: of the parameters, one after the other, added to room. */
+/* The layer's result on g, on the host; gradient: of the parameters, one after the other, added to
+ * room. */
 typedef struct { float *y; int64_t count; float *grad; int64_t grads; } result;
 
 static int take_grad(void *user, const char *name, nsm_tensor *t, bool buffer)
@@ -66,7 +72,8 @@ static int take_grad(void *user, const char *name, nsm_tensor *t, bool buffer)
     return 0;
 }
 
-static result compute(const test_layer *l, void *layer, const nsm_graph *g, nsm_tensor *x, bool back)
+static result compute(const test_layer *l, void *layer, const nsm_graph *g, nsm_tensor *x,
+                      bool back)
 {
     result r = { 0 };
     nsm_ctx *ctx = g->ctx;
@@ -113,12 +120,14 @@ void layer_permutation(const test_layer *l)
     int32_t place[N];
     for (int i = 0; i < N; i++) place[i] = (i * 7 + 3) % N;
     nsm_tensor_get(x, host);
-    for (int i = 0; i < N; i++) memcpy(other + place[i] * LAYER_IN, host + i * LAYER_IN, LAYER_IN * sizeof *host);
+    for (int i = 0; i < N; i++)
+        memcpy(other + place[i] * LAYER_IN, host + i * LAYER_IN, LAYER_IN * sizeof *host);
     nsm_tensor_set(moved, other);
     nsm_graph *h = nsm_graph_permuted(g, place);
     result a = compute(l, layer, g, x, false), b = compute(l, layer, h, moved, false);
     int64_t width = a.count / N;
-    for (int i = 0; i < N; i++) ck_assert(test_difference(a.y + i * width, b.y + place[i] * width, width, 0.1) < 1e-5);
+    for (int i = 0; i < N; i++)
+        ck_assert(test_difference(a.y + i * width, b.y + place[i] * width, width, 0.1) < 1e-5);
     free(a.y);
     free(b.y);
     l->free(layer);
@@ -141,8 +150,10 @@ void layer_threads(const test_layer *l)
         void *layer = l->make(ctx);
         result r = compute(l, layer, g, x, true);
         if (i == 0) first = r;
-        ck_assert_msg(!memcmp(r.y, first.y, (size_t)r.count * sizeof(float)), "the result of %d threads differs", threads[i]);
-        ck_assert_msg(!memcmp(r.grad, first.grad, (size_t)r.grads * sizeof(float)), "the gradients of %d threads differ", threads[i]);
+        ck_assert_msg(!memcmp(r.y, first.y, (size_t)r.count * sizeof(float)),
+                      "the result of %d threads differs", threads[i]);
+        ck_assert_msg(!memcmp(r.grad, first.grad, (size_t)r.grads * sizeof(float)),
+                      "the gradients of %d threads differ", threads[i]);
         if (i > 0) {
             free(r.y);
             free(r.grad);
@@ -209,7 +220,8 @@ void layer_sparse(const test_layer *l)
     nsm_tensor_set(x, host);
     x->needs_grad = false;
     nsm_csr *m = nsm_csr_new(ctx, N, LAYER_IN, nnz, row, col, false);
-    nsm_tensor *s = nsm_tensor_sparse(ctx, m, value); /* made in row order, so csr order is the same */
+    /* made in row order, so csr order is the same */
+    nsm_tensor *s = nsm_tensor_sparse(ctx, m, value);
     result a = compute(l, layer, g, x, true), b = compute(l, layer, g, s, true);
     ck_assert_int_eq(a.count, b.count);
     ck_assert(test_difference(b.y, a.y, a.count, 0.1) < 1e-5);

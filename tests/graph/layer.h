@@ -1,4 +1,5 @@
-/* tests/graph/layer.h - The cases that every graph layer has; its test gives the layer as a table. */
+/* tests/graph/layer.h - The cases that every graph layer has; its test gives the layer as a
+ * table. */
 #ifndef NSM_TEST_LAYER_H
 #define NSM_TEST_LAYER_H
 #include "graph/graph.h"

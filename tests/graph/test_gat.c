@@ -8,30 +8,34 @@ enum { HEADS = 3 };
 
 typedef struct {
     void *(*make)(nsm_ctx *ctx, int in, int heads, float attn_dropout);
-    nsm_tensor *(*apply)(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x, nsm_tensor *edge,
-                         nsm_attention *attention);
+    nsm_tensor *(*apply)(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                         nsm_tensor *edge, nsm_attention *attention);
     void (*free)(void *layer);
 } attention_layer;
 
 /* The functions of a layer, gat or gatv2, behind the types of both tables. */
-#define FUNCTIONS(kind)                                                                                \
-    static void *kind##_new(nsm_ctx *ctx, int in, int heads, float attn_dropout)                       \
-    {                                                                                                  \
-        return nsm_##kind##_new(ctx, &(nsm_##kind##_config){                                           \
-            .in_channels = in, .out_channels = 5, .heads = heads, .edge_dim = LAYER_EDGE,              \
-            .act = NSM_ACT_ELU, .attn_dropout = attn_dropout });                                       \
-    }                                                                                                  \
-    static nsm_tensor *kind##_attend(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,   \
-                                     nsm_tensor *edge, nsm_attention *attention)                       \
-    {                                                                                                  \
-        return nsm_##kind##_apply(tape, layer, g, x, edge, attention);                                 \
-    }                                                                                                  \
-    static nsm_tensor *kind##_apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x)    \
-    {                                                                                                  \
-        return nsm_##kind##_apply(tape, layer, g, x, NULL, NULL);                                      \
-    }                                                                                                  \
-    static void *kind##_make(nsm_ctx *ctx) { return kind##_new(ctx, LAYER_IN, HEADS, 0); }             \
-    static nsm_module *kind##_module(void *layer) { return nsm_##kind##_module(layer); }               \
+#define FUNCTIONS(kind) \
+    static void *kind##_new(nsm_ctx *ctx, int in, int heads, float attn_dropout) \
+    { \
+        return nsm_##kind##_new(ctx, &(nsm_##kind##_config){ .in_channels = in, \
+                                                             .out_channels = 5, \
+                                                             .heads = heads, \
+                                                             .edge_dim = LAYER_EDGE, \
+                                                             .act = NSM_ACT_ELU, \
+                                                             .attn_dropout = attn_dropout }); \
+    } \
+    static nsm_tensor *kind##_attend(nsm_tape *tape, void *layer, const nsm_graph *g, \
+                                     nsm_tensor *x, nsm_tensor *edge, nsm_attention *attention) \
+    { \
+        return nsm_##kind##_apply(tape, layer, g, x, edge, attention); \
+    } \
+    static nsm_tensor *kind##_apply(nsm_tape *tape, void *layer, const nsm_graph *g, \
+                                    nsm_tensor *x) \
+    { \
+        return nsm_##kind##_apply(tape, layer, g, x, NULL, NULL); \
+    } \
+    static void *kind##_make(nsm_ctx *ctx) { return kind##_new(ctx, LAYER_IN, HEADS, 0); } \
+    static nsm_module *kind##_module(void *layer) { return nsm_##kind##_module(layer); } \
     static void kind##_free(void *layer) { nsm_##kind##_free(layer); }
 FUNCTIONS(gat)
 FUNCTIONS(gatv2)
@@ -43,7 +47,8 @@ static const test_layer layers[] = {
 };
 LAYER_TESTS(layers)
 
-static const attention_layer both[] = { { gat_new, gat_attend, gat_free }, { gatv2_new, gatv2_attend, gatv2_free } };
+static const attention_layer both[] = { { gat_new, gat_attend, gat_free },
+                                        { gatv2_new, gatv2_attend, gatv2_free } };
 
 /* What the layer looked at sums to 1 over the edges that enter a node, and names them. */
 static void check_attention(const attention_layer *l)
@@ -92,7 +97,8 @@ static void check_errors(const attention_layer *l)
     ck_assert(!l->make(ctx, 4, HEADS, 1.5f));
     ck_error(ctx, NSM_EINVAL);
     int32_t src[] = { 0, 1 }, dst[] = { 0, 2 };
-    nsm_graph *plain = nsm_graph_new(ctx, 3, 2, src, dst), *few = nsm_graph_bipartite(ctx, 2, 3, 2, src, dst);
+    nsm_graph *plain = nsm_graph_new(ctx, 3, 2, src, dst),
+              *few = nsm_graph_bipartite(ctx, 2, 3, 2, src, dst);
     void *layer = l->make(ctx, LAYER_IN, HEADS, 0);
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ 3, LAYER_IN });
@@ -118,6 +124,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("gat", (const TTest *const[]){ fixture, permutation, threads, memory, sparse, common_errors,
-                                                    attention, errors, NULL });
+    return test_main("gat", (const TTest *const[]){ fixture, permutation, threads, memory, sparse,
+                                                    common_errors, attention, errors, NULL });
 }

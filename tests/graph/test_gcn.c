@@ -3,11 +3,20 @@
 #include "graph/gcn.h"
 #include "tests/graph/layer.h"
 
-static void *make(nsm_ctx *ctx) { return nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = LAYER_IN, .out_channels = 10, .act = NSM_ACT_RELU }); }
-static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x) { return nsm_gcn_apply(tape, layer, g, x, NULL); }
+static void *make(nsm_ctx *ctx)
+{
+    return nsm_gcn_new(ctx, &(nsm_gcn_config){
+                                .in_channels = LAYER_IN, .out_channels = 10, .act = NSM_ACT_RELU });
+}
+static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x)
+{
+    return nsm_gcn_apply(tape, layer, g, x, NULL);
+}
 static nsm_module *module(void *layer) { return nsm_gcn_module(layer); }
 static void release(void *layer) { nsm_gcn_free(layer); }
-static const test_layer layers[] = { { "gcn/improved_edge_weight_existing_loops", make, apply, module, release }, { NULL, NULL, NULL, NULL, NULL } };
+static const test_layer layers[] = { { "gcn/improved_edge_weight_existing_loops", make, apply,
+                                       module, release },
+                                     { NULL, NULL, NULL, NULL, NULL } };
 LAYER_TESTS(layers)
 
 /* Both orders of the products give the same: aggregation first where the layer widens. */
@@ -25,7 +34,8 @@ START_TEST(orders)
     const nsm_tensor *w = nsm_module_find(nsm_gcn_module(a), "lin.weight");
     for (int half = 0; half < 2; half++) { /* the same map by two layers of half the width */
         float part[4 * LAYER_IN], y[N * 4], all[8 * LAYER_IN];
-        nsm_gcn *b = nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = LAYER_IN, .out_channels = 4 });
+        nsm_gcn *b = nsm_gcn_new(ctx,
+                                 &(nsm_gcn_config){ .in_channels = LAYER_IN, .out_channels = 4 });
         nsm_tensor_get(w, all);
         memcpy(part, all + half * 4 * LAYER_IN, sizeof part);
         nsm_tensor_set(nsm_module_find(nsm_gcn_module(b), "lin.weight"), part);
@@ -48,7 +58,8 @@ START_TEST(errors)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     ck_assert(!nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = 0, .out_channels = 3 }));
     ck_error(ctx, NSM_EINVAL);
-    ck_assert(!nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = 2, .out_channels = 3, .dropout = 1 }));
+    ck_assert(
+        !nsm_gcn_new(ctx, &(nsm_gcn_config){ .in_channels = 2, .out_channels = 3, .dropout = 1 }));
     ck_error(ctx, NSM_EINVAL);
     int32_t src[] = { 0, 1 }, dst[] = { 0, 0 };
     nsm_graph *g = nsm_graph_bipartite(ctx, 2, 1, 2, src, dst);
@@ -72,5 +83,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("gcn", (const TTest *const[]){ fixture, permutation, threads, memory, sparse, common_errors, orders, errors, NULL });
+    return test_main("gcn", (const TTest *const[]){ fixture, permutation, threads, memory, sparse,
+                                                    common_errors, orders, errors, NULL });
 }

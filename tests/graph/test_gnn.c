@@ -14,8 +14,14 @@ static nsm_tensor *input(nsm_ctx *ctx)
 
 static nsm_gnn_config options(const char *kind, int which)
 {
-    nsm_gnn_config c = { .kind = kind, .in_channels = LAYER_IN, .hidden_channels = 5, .out_channels = OUT_CHANNELS, .layers = 3,
-                         .heads = 2, .out_heads = 2, .act = NSM_ACT_ELU };
+    nsm_gnn_config c = { .kind = kind,
+                         .in_channels = LAYER_IN,
+                         .hidden_channels = 5,
+                         .out_channels = OUT_CHANNELS,
+                         .layers = 3,
+                         .heads = 2,
+                         .out_heads = 2,
+                         .act = NSM_ACT_ELU };
     c.norm = (nsm_gnn_norm)(which % 3);
     c.residual = which / 3 % 2;
     c.jump = (nsm_gnn_jump)(which / 6 % 3);
@@ -59,16 +65,28 @@ END_TEST
 START_TEST(names) /* a checkpoint's paths */
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    nsm_gnn *gnn = nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "sage", .in_channels = 3, .hidden_channels = 4, .out_channels = 2,
-                                                       .norm = NSM_GNN_BATCH_NORM, .residual = true });
-    static const char *const want[] = { "conv1.lin_l.weight", "conv2.lin_r.weight", "norm1.weight", "norm1.running_var", "skip1.weight" };
+    nsm_gnn *gnn = nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "sage",
+                                                       .in_channels = 3,
+                                                       .hidden_channels = 4,
+                                                       .out_channels = 2,
+                                                       .norm = NSM_GNN_BATCH_NORM,
+                                                       .residual = true });
+    static const char *const want[] = { "conv1.lin_l.weight", "conv2.lin_r.weight", "norm1.weight",
+                                        "norm1.running_var", "skip1.weight" };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
-        ck_assert_msg(nsm_module_find(nsm_gnn_module(gnn), want[i]) != NULL, "%s is missing", want[i]);
+        ck_assert_msg(nsm_module_find(nsm_gnn_module(gnn), want[i]) != NULL, "%s is missing",
+                      want[i]);
     nsm_gnn_free(gnn);
-    ck_assert(!nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "gnc", .in_channels = 3, .out_channels = 2 }));
-    ck_assert_msg(strstr(nsm_error_message(ctx), "gcn, gat, gatv2, sage"), "%s", nsm_error_message(ctx));
+    ck_assert(
+        !nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "gnc", .in_channels = 3, .out_channels = 2 }));
+    ck_assert_msg(strstr(nsm_error_message(ctx), "gcn, gat, gatv2, sage"), "%s",
+                  nsm_error_message(ctx));
     ck_error(ctx, NSM_EINVAL);
-    ck_assert(!nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "gcn", .in_channels = 3, .hidden_channels = 2, .out_channels = 2, .layers = -1 }));
+    ck_assert(!nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = "gcn",
+                                                   .in_channels = 3,
+                                                   .hidden_channels = 2,
+                                                   .out_channels = 2,
+                                                   .layers = -1 }));
     ck_error(ctx, NSM_EINVAL);
     nsm_ctx_free(ctx);
 }
@@ -78,7 +96,12 @@ END_TEST
 START_TEST(dropout)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    nsm_gnn_config c = { .kind = "gat", .in_channels = LAYER_IN, .hidden_channels = 5, .out_channels = 2, .dropout = 0.5f, .attn_dropout = 0.5f };
+    nsm_gnn_config c = { .kind = "gat",
+                         .in_channels = LAYER_IN,
+                         .hidden_channels = 5,
+                         .out_channels = 2,
+                         .dropout = 0.5f,
+                         .attn_dropout = 0.5f };
     float y[4][N * 2];
     nsm_graph *g = layer_graph(ctx, N, 90);
     nsm_tensor *x = input(ctx);
@@ -128,4 +151,7 @@ START_TEST(memory)
 }
 END_TEST
 
-int main(void) { return test_main("gnn", (const TTest *const[]){ every_option, names, dropout, memory, NULL }); }
+int main(void)
+{
+    return test_main("gnn", (const TTest *const[]){ every_option, names, dropout, memory, NULL });
+}

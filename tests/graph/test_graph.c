@@ -9,12 +9,14 @@ START_TEST(bad_edges)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     int32_t src[] = { 0, 1, 5 }, dst[] = { 1, 2, 0 };
     ck_assert(!nsm_graph_new(ctx, 3, 3, src, dst));
-    ck_assert_msg(strstr(nsm_error_message(ctx), "source of edge 2 is node 5, want 0..2"), "%s", nsm_error_message(ctx));
+    ck_assert_msg(strstr(nsm_error_message(ctx), "source of edge 2 is node 5, want 0..2"), "%s",
+                  nsm_error_message(ctx));
     ck_error(ctx, NSM_EINVAL);
     src[2] = 1;
     dst[0] = -1;
     ck_assert(!nsm_graph_new(ctx, 3, 3, src, dst));
-    ck_assert_msg(strstr(nsm_error_message(ctx), "destination of edge 0"), "%s", nsm_error_message(ctx));
+    ck_assert_msg(strstr(nsm_error_message(ctx), "destination of edge 0"), "%s",
+                  nsm_error_message(ctx));
     ck_error(ctx, NSM_EINVAL);
     dst[0] = 0;
     nsm_graph *g = nsm_graph_new(ctx, 3, 3, src, dst);
@@ -45,7 +47,8 @@ END_TEST
 START_TEST(empty) /* no nodes, no edges */
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    nsm_graph *none = nsm_graph_new(ctx, 0, 0, NULL, NULL), *alone = nsm_graph_new(ctx, 4, 0, NULL, NULL);
+    nsm_graph *none = nsm_graph_new(ctx, 0, 0, NULL, NULL),
+              *alone = nsm_graph_new(ctx, 4, 0, NULL, NULL);
     ck_ok(ctx);
     ck_assert(nsmi_graph_loops(none) && nsmi_graph_loops(none)->nnz == 0);
     ck_assert(nsmi_graph_loops(alone) && nsmi_graph_loops(alone)->nnz == 4);
@@ -80,7 +83,8 @@ END_TEST
 START_TEST(batch) /* a layer over a batch gives what it gives over each graph */
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    nsm_graph *part[3] = { layer_graph(ctx, 5, 9), layer_graph(ctx, 7, 20), layer_graph(ctx, 3, 2) };
+    nsm_graph *part[3] = { layer_graph(ctx, 5, 9), layer_graph(ctx, 7, 20),
+                           layer_graph(ctx, 3, 2) };
     nsm_graph *all = nsm_graph_batch(ctx, 3, part);
     ck_ok(ctx);
     ck_assert(all->nodes == 15 && all->edges == 31 && all->graphs == 3);
@@ -92,7 +96,8 @@ START_TEST(batch) /* a layer over a batch gives what it gives over each graph */
     nsm_tensor_get(nsm_spmm(tape, all->member, NULL, true, t), mean);
     for (int64_t i = 0, at = 0; i < 3; at += part[i++]->nodes) {
         double sum = 0;
-        nsm_tensor *own = nsm_tensor_from(ctx, NSM_F32, 2, (int64_t[]){ part[i]->nodes, 1 }, x + at);
+        nsm_tensor *own = nsm_tensor_from(ctx, NSM_F32, 2, (int64_t[]){ part[i]->nodes, 1 },
+                                          x + at);
         nsm_tensor_get(nsm_spmm(tape, part[i]->csr, NULL, false, own), one);
         ck_assert_mem_eq(one, y + at, (size_t)part[i]->nodes * sizeof *one);
         for (int64_t k = 0; k < part[i]->nodes; k++) sum += (double)x[at + k];
@@ -115,7 +120,8 @@ END_TEST
 static int64_t spread(const nsm_graph *g) /* how far apart the ends of edges stand, in all */
 {
     int64_t sum = 0;
-    int32_t *src = malloc((size_t)g->edges * sizeof *src), *dst = malloc((size_t)g->edges * sizeof *dst);
+    int32_t *src = malloc((size_t)g->edges * sizeof *src),
+            *dst = malloc((size_t)g->edges * sizeof *dst);
     nsm_graph_edges(g, src, dst);
     for (int64_t k = 0; k < g->edges; k++) sum += abs(src[k] - dst[k]);
     free(src);
@@ -189,7 +195,8 @@ static void pool_all(nsm_ctx *ctx, nsm_graph *g)
     test_random(6, 9 * 3, host);
     nsm_random start = nsm_random_get(ctx);
     nsm_tensor *x = nsm_tensor_from(ctx, NSM_F32, 2, (int64_t[]){ 9, 3 }, host);
-    nsm_attention_pool *p = nsm_attention_pool_new(ctx, &(nsm_attention_pool_config){ .in_channels = 3, .out_channels = 2 });
+    nsm_attention_pool *p = nsm_attention_pool_new(ctx, &(nsm_attention_pool_config){
+                                                            .in_channels = 3, .out_channels = 2 });
     nsm_graph_norm *norm = nsm_graph_norm_new(ctx, 3, 0);
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_tensor *y = nsm_attention_pool_apply(tape, p, g, nsm_graph_norm_apply(tape, norm, g, x));
@@ -263,5 +270,7 @@ END_TEST
 
 int main(void)
 {
-    return test_main("graph", (const TTest *const[]){ bad_edges, given_order, empty, symmetric, batch, orders, types, pool_errors, memory, NULL });
+    return test_main("graph",
+                     (const TTest *const[]){ bad_edges, given_order, empty, symmetric, batch,
+                                             orders, types, pool_errors, memory, NULL });
 }

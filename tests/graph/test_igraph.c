@@ -43,7 +43,8 @@ START_TEST(undirected) /* both directions, a loop once */
     int32_t src[3], dst[3];
     ck_assert(g && g->edges == 3);
     nsm_graph_edges(g, src, dst);
-    ck_assert(src[0] == dst[1] && dst[0] == src[1] && src[0] != dst[0] && src[2] == 2 && dst[2] == 2);
+    ck_assert(src[0] == dst[1] && dst[0] == src[1] && src[0] != dst[0] && src[2] == 2 &&
+              dst[2] == 2);
     igraph_destroy(&ig);
     nsm_graph_free(g);
     nsm_ctx_free(ctx);
@@ -57,11 +58,15 @@ START_TEST(bipartite) /* the destinations come first */
     int32_t src[] = { 0, 2 }, dst[] = { 1, 0 };
     nsm_graph *g = nsm_graph_bipartite(ctx, 3, 2, 2, src, dst);
     ck_assert_int_eq(nsm_graph_to_igraph(g, &ig), NSM_OK);
-    ck_assert(igraph_vcount(&ig) == 5 && IGRAPH_FROM(&ig, 0) == 2 && IGRAPH_TO(&ig, 0) == 1 && IGRAPH_FROM(&ig, 1) == 4);
+    ck_assert(igraph_vcount(&ig) == 5 && IGRAPH_FROM(&ig, 0) == 2 && IGRAPH_TO(&ig, 0) == 1 &&
+              IGRAPH_FROM(&ig, 1) == 4);
     igraph_destroy(&ig);
     nsm_graph_free(g);
     nsm_ctx_free(ctx);
 }
 END_TEST
 
-int main(void) { return test_main("igraph", (const TTest *const[]){ directed, undirected, bipartite, NULL }); }
+int main(void)
+{
+    return test_main("igraph", (const TTest *const[]){ directed, undirected, bipartite, NULL });
+}

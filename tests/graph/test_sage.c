@@ -5,15 +5,22 @@
 
 static void *make(nsm_ctx *ctx)
 {
-    return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = LAYER_IN, .out_channels = 5, .normalize = true });
+    return nsm_sage_new(ctx, &(nsm_sage_config){
+                                 .in_channels = LAYER_IN, .out_channels = 5, .normalize = true });
 }
 
-static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x) { return nsm_sage_apply(tape, layer, g, x, NULL); }
+static nsm_tensor *apply(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x)
+{
+    return nsm_sage_apply(tape, layer, g, x, NULL);
+}
 static nsm_module *module(void *layer) { return nsm_sage_module(layer); }
 static void release(void *layer) { nsm_sage_free(layer); }
 static void *make_pooling(nsm_ctx *ctx)
 {
-    return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = LAYER_IN, .out_channels = 9, .aggr = NSM_SAGE_MAX, .project = true });
+    return nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = LAYER_IN,
+                                                 .out_channels = 9,
+                                                 .aggr = NSM_SAGE_MAX,
+                                                 .project = true });
 }
 
 static const test_layer layers[] = {
@@ -28,7 +35,8 @@ START_TEST(errors)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     ck_assert(!nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = 2, .out_channels = -1 }));
     ck_error(ctx, NSM_EINVAL);
-    ck_assert(!nsm_sage_new(ctx, &(nsm_sage_config){ .in_channels = 2, .out_channels = 1, .aggr = (nsm_sage_aggr)7 }));
+    ck_assert(!nsm_sage_new(
+        ctx, &(nsm_sage_config){ .in_channels = 2, .out_channels = 1, .aggr = (nsm_sage_aggr)7 }));
     ck_error(ctx, NSM_EINVAL);
     int32_t src[] = { 0, 1 }, dst[] = { 0, 2 };
     nsm_graph *few = nsm_graph_bipartite(ctx, 2, 3, 2, src, dst);
@@ -50,5 +58,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("sage", (const TTest *const[]){ fixture, permutation, threads, memory, sparse, common_errors, errors, NULL });
+    return test_main("sage", (const TTest *const[]){ fixture, permutation, threads, memory, sparse,
+                                                     common_errors, errors, NULL });
 }

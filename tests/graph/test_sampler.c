@@ -11,7 +11,8 @@ typedef struct { int64_t *ptr; int32_t *idx; float *x; } data;
 
 static data make_data(nsm_ctx *ctx)
 {
-    data d = { malloc((N + 1) * sizeof *d.ptr), malloc(E * sizeof *d.idx), malloc(N * F * sizeof *d.x) };
+    data d = { malloc((N + 1) * sizeof *d.ptr), malloc(E * sizeof *d.idx),
+               malloc(N * F * sizeof *d.x) };
     nsm_graph *g = layer_graph(ctx, N, E);
     ctx->dev.be->to_host(&ctx->dev, (N + 1) * sizeof *d.ptr, g->csr->fwd.ptr, d.ptr);
     ctx->dev.be->to_host(&ctx->dev, E * sizeof *d.idx, g->csr->fwd.idx, d.idx);
@@ -29,8 +30,16 @@ static void free_data(data *d)
 
 static nsm_sampler_config config(const data *d, const int *fan_out)
 {
-    return (nsm_sampler_config){ .nodes = N, .ptr = d->ptr, .idx = d->idx, .layers = 2, .fan_out = fan_out, .seeds = N, .batch = BATCH,
-                                 .seed = 5, .features = F, .x = d->x };
+    return (nsm_sampler_config){ .nodes = N,
+                                 .ptr = d->ptr,
+                                 .idx = d->idx,
+                                 .layers = 2,
+                                 .fan_out = fan_out,
+                                 .seeds = N,
+                                 .batch = BATCH,
+                                 .seed = 5,
+                                 .features = F,
+                                 .x = d->x };
 }
 
 /* How often node `from` enters node `to`. */
@@ -44,7 +53,8 @@ static int times(const data *d, int32_t from, int32_t to)
 static void check_block(const data *d, const nsm_batch *b, const nsm_graph *g, int fan_out)
 {
     int64_t *ptr = calloc((size_t)g->nodes + 1, sizeof *ptr);
-    int32_t *idx = malloc((size_t)g->edges * sizeof *idx), *dst = malloc((size_t)g->edges * sizeof *dst);
+    int32_t *idx = malloc((size_t)g->edges * sizeof *idx),
+            *dst = malloc((size_t)g->edges * sizeof *dst);
     nsm_graph_edges(g, idx, dst); /* given by rows, so in csr order */
     for (int64_t e = 0; e < g->edges; e++) ptr[dst[e] + 1]++;
     for (int64_t i = 0; i < g->nodes; i++) ptr[i + 1] += ptr[i];
@@ -78,9 +88,11 @@ START_TEST(subset)
         ck_assert_int_eq(b->number, batches++);
         check_block(&d, b, b->block[1], 4);
         check_block(&d, b, b->block[0], 40);
-        ck_assert(b->block[1]->nodes == b->seeds && b->block[0]->nodes == b->block[1]->sources && b->block[0]->sources == b->nodes);
+        ck_assert(b->block[1]->nodes == b->seeds && b->block[0]->nodes == b->block[1]->sources &&
+                  b->block[0]->sources == b->nodes);
         nsm_tensor_get(b->x, x);
-        for (int64_t i = 0; i < b->nodes; i++) ck_assert_mem_eq(x + i * F, d.x + b->node[i] * F, F * sizeof *x);
+        for (int64_t i = 0; i < b->nodes; i++)
+            ck_assert_mem_eq(x + i * F, d.x + b->node[i] * F, F * sizeof *x);
         for (int64_t i = 0; i < b->seeds; i++) sum += b->node[i];
         seen += b->seeds;
         free(x);
@@ -101,9 +113,11 @@ static uint64_t digest(const nsm_batch *b)
     for (int64_t i = 0; i < b->nodes; i++) h = (h ^ (uint64_t)b->node[i]) * 1099511628211u;
     for (int k = 0; k < b->layers; k++) {
         int64_t edges = b->block[k]->edges;
-        int32_t *src = malloc((size_t)edges * sizeof *src), *dst = malloc((size_t)edges * sizeof *dst);
+        int32_t *src = malloc((size_t)edges * sizeof *src),
+                *dst = malloc((size_t)edges * sizeof *dst);
         nsm_graph_edges(b->block[k], src, dst);
-        for (int64_t e = 0; e < edges; e++) h = (h ^ (uint64_t)src[e] ^ (uint64_t)dst[e] << 32) * 1099511628211u;
+        for (int64_t e = 0; e < edges; e++)
+            h = (h ^ (uint64_t)src[e] ^ (uint64_t)dst[e] << 32) * 1099511628211u;
         free(src);
         free(dst);
     }
@@ -150,8 +164,12 @@ START_TEST(whole) /* all neighbours: the same logits as on the whole graph */
         nsm_sampler_config c = config(&d, fan_out);
         nsm_graph *g = layer_graph(ctx, N, E);
         nsm_tensor *x = nsm_tensor_from(ctx, NSM_F32, 2, (int64_t[]){ N, F }, d.x);
-        nsm_gnn *gnn = nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = kinds[k], .in_channels = F, .hidden_channels = 8, .out_channels = 3,
-                                                           .heads = 2, .residual = true });
+        nsm_gnn *gnn = nsm_gnn_new(ctx, &(nsm_gnn_config){ .kind = kinds[k],
+                                                           .in_channels = F,
+                                                           .hidden_channels = 8,
+                                                           .out_channels = 3,
+                                                           .heads = 2,
+                                                           .residual = true });
         nsm_tape *tape = nsm_tape_new(ctx);
         float all[N * 3], part[BATCH * 3];
         nsm_tensor_get(nsm_gnn_apply(tape, gnn, g, x, NULL), all);
@@ -161,7 +179,8 @@ START_TEST(whole) /* all neighbours: the same logits as on the whole graph */
         nsm_tensor_get(nsm_gnn_apply_blocks(tape, gnn, b->block, b->x, NULL), part);
         ck_ok(ctx);
         for (int64_t i = 0; i < b->seeds; i++)
-            ck_assert_msg(test_difference(part + i * 3, all + b->node[i] * 3, 3, 0.1) < 1e-5, "%s: seed %lld differs", kinds[k], (long long)i);
+            ck_assert_msg(test_difference(part + i * 3, all + b->node[i] * 3, 3, 0.1) < 1e-5,
+                          "%s: seed %lld differs", kinds[k], (long long)i);
         nsm_tape_free(tape);
         nsm_sampler_free(s);
         nsm_gnn_free(gnn);
@@ -239,4 +258,8 @@ START_TEST(memory)
 }
 END_TEST
 
-int main(void) { return test_main("sampler", (const TTest *const[]){ subset, reproducible, whole, errors, memory, NULL }); }
+int main(void)
+{
+    return test_main("sampler",
+                     (const TTest *const[]){ subset, reproducible, whole, errors, memory, NULL });
+}

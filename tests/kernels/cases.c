@@ -144,11 +144,12 @@ static void compare(kernels *k, const char *what, reals got, const double *want,
     check_guard(k, what, got.d, got.n);
     for (int64_t i = 0; !each && i < got.n; i++)
         if (fabs(want[i]) > top && !isinf(want[i])) top = fabs(want[i]);
-    for (int64_t i = 0; k->check && !k->d->trouble && i < got.n; i++) { /* an assertion a number would write a file each */
+    /* an assertion a number would write a file each */
+    for (int64_t i = 0; k->check && !k->d->trouble && i < got.n; i++) {
         double allowed = each ? tolerance * fabs(want[i]) + 2e-6 : tolerance * top + 1e-30;
         if (near((double)got.h[i], want[i], allowed)) continue;
-        ck_abort_msg("%s (%s): [%lld] of %lld is %.9g, want %.9g", what, k->d->isa_name, (long long)i, (long long)got.n,
-                     (double)got.h[i], want[i]);
+        ck_abort_msg("%s (%s): [%lld] of %lld is %.9g, want %.9g", what, k->d->isa_name,
+                     (long long)i, (long long)got.n, (double)got.h[i], want[i]);
     }
     memcpy(got.h, before, (size_t)got.n * sizeof *before); /* the case's input, for what follows */
 }
@@ -170,7 +171,8 @@ void result_ints(kernels *k, const char *what, ints got, const int32_t *want)
     check_guard(k, what, got.d, got.n);
     for (int64_t i = 0; k->check && !k->d->trouble && i < got.n; i++)
         if (got.h[i] != want[i])
-            ck_abort_msg("%s (%s): [%lld] is %d, want %d", what, k->d->isa_name, (long long)i, got.h[i], want[i]);
+            ck_abort_msg("%s (%s): [%lld] is %d, want %d", what, k->d->isa_name, (long long)i,
+                         got.h[i], want[i]);
 }
 
 double kept(nsm_random r, double p, int64_t i)
@@ -180,12 +182,43 @@ double kept(nsm_random r, double p, int64_t i)
     return u >= (float)p ? 1 / (1 - (double)(float)p) : 0;
 }
 
-/* The cases whose kernels every backend has: of others one may lack them while they are being written. */
+/* The cases whose kernels every backend has: of others one may lack them while they are being
+ * written. */
 static void (*const required[])(kernels *k) = {
-    case_products, case_batched_products, case_passes, case_sums, case_extremes, case_turning, case_draws, case_unary, case_binary,
-    case_fused, case_softmax, case_row_norm, case_batch_norm, case_cross_entropy, case_updates, case_gather, case_spmm, case_sddmm,
-    case_spmm_max, case_segments, case_segment_softmax, case_gat, case_gatv2, case_attention, case_rotate, case_conv1d,
-    case_linear_recurrence, case_scan, case_wkv, case_rnn, case_clock, case_window, case_memory_mix, case_slots,
+    case_products,
+    case_batched_products,
+    case_passes,
+    case_sums,
+    case_extremes,
+    case_turning,
+    case_draws,
+    case_unary,
+    case_binary,
+    case_fused,
+    case_softmax,
+    case_row_norm,
+    case_batch_norm,
+    case_cross_entropy,
+    case_updates,
+    case_gather,
+    case_spmm,
+    case_sddmm,
+    case_spmm_max,
+    case_segments,
+    case_segment_softmax,
+    case_gat,
+    case_gatv2,
+    case_attention,
+    case_rotate,
+    case_conv1d,
+    case_linear_recurrence,
+    case_scan,
+    case_wkv,
+    case_rnn,
+    case_clock,
+    case_window,
+    case_memory_mix,
+    case_slots,
 };
 
 static bool is_required(void (*run)(kernels *k))

@@ -46,8 +46,9 @@ void result_digest(kernels *k, reals got);
 /* 1/(1-p) where draw i of r keeps a number, 0 where it drops it; 1 without dropout */
 double kept(nsm_random r, double p, int64_t i);
 
-/* Run a case on this machine's instruction set (or on the device that NSM_BACKEND names) with 1 and 3
- * threads, with NSM_KERNELS=all on every instruction set with 1, 2, 3 and 5: digests must be equal. */
+/* Run a case on this machine's instruction set (or on the device that NSM_BACKEND names) with 1 and
+ * 3 threads, with NSM_KERNELS=all on every instruction set with 1, 2, 3 and 5: digests must be
+ * equal. */
 void on_every_device(void (*run)(kernels *k));
 
 /* The cases */

@@ -56,9 +56,9 @@ void case_products(kernels *k)
 {
     static const int64_t edge[] = { 1, 15, 16, 17 };
     static const int64_t large[][3] = {
-        { 255, 257, 17 }, { 257, 16, 255 },  { 1000, 17, 257 }, { 17, 1000, 255 },   { 16, 15, 1000 },
-        { 1, 257, 1000 }, { 257, 1, 1000 },  { 1000, 1000, 1 }, { 17, 15, 40000 },   { 255, 3, 10001 },
-        { 129, 65, 300 }, { 0, 17, 16 },     { 17, 0, 16 },     { 17, 16, 0 },       { 1, 1, 100003 },
+        { 255, 257, 17 }, { 257, 16, 255 }, { 1000, 17, 257 }, { 17, 1000, 255 }, { 16, 15, 1000 },
+        { 1, 257, 1000 }, { 257, 1, 1000 }, { 1000, 1000, 1 }, { 17, 15, 40000 }, { 255, 3, 10001 },
+        { 129, 65, 300 }, { 0, 17, 16 },    { 17, 0, 16 },     { 17, 16, 0 },     { 1, 1, 100003 },
     };
     for (int i = 0; i < 64; i++) product(k, edge[i % 4], edge[i / 4 % 4], edge[i / 16]);
     for (size_t i = 0; i < sizeof large / sizeof *large; i++)
@@ -198,13 +198,17 @@ static void scalars(kernels *k, int64_t n)
 
 void case_sums(kernels *k)
 {
-    static const int64_t dim[][5] = { { 2, 3, 4, 5, 7 }, { 1, 1, 1, 700, 130 }, { 1, 300, 1, 17, 21 }, { 1, 1, 1, 1, 100003 },
-                                      { 3, 0, 2, 1, 5 }, { 1, 1, 1, 1, 1 },     { 90000, 1, 1, 1, 1 } };
+    static const int64_t dim[][5] = { { 2, 3, 4, 5, 7 },     { 1, 1, 1, 700, 130 },
+                                      { 1, 300, 1, 17, 21 }, { 1, 1, 1, 1, 100003 },
+                                      { 3, 0, 2, 1, 5 },     { 1, 1, 1, 1, 1 },
+                                      { 90000, 1, 1, 1, 1 } };
     for (size_t i = 0; i < sizeof dim / sizeof *dim; i++)
         for (int mask = 0; mask < 32; mask += i ? 1 + 2 * (mask % 4) : 1)
             sum_over(k, dim[i], mask, (float)(mask % 2));
     for (int i = 0; i < LENGTHS; i++) scalars(k, lengths[i]);
-    static const int64_t shape[][2] = { { 0, 3 }, { 1, 1 }, { 17, 33 }, { 9001, 16 }, { 65, 3001 } };
+    static const int64_t shape[][2] = {
+        { 0, 3 }, { 1, 1 }, { 17, 33 }, { 9001, 16 }, { 65, 3001 }
+    };
     for (int i = 0; i < 5; i++) {
         int64_t rows = shape[i][0], cols = shape[i][1];
         reals x = reals_random(k, rows * cols, -1, 1), y = reals_random(k, cols, -1, 1);
@@ -229,10 +233,13 @@ static void reduction(kernels *k, nsmi_reduce f, int64_t outer, int64_t n, int64
         double sum = 0;
         for (int64_t j = 0; j < n; j++) {
             sum += (double)at[j * inner];
-            bool wins = f == NSMI_MAX_OF ? at[j * inner] > at[winner[i] * inner] : at[j * inner] < at[winner[i] * inner];
+            bool wins = f == NSMI_MAX_OF ? at[j * inner] > at[winner[i] * inner]
+                                         : at[j * inner] < at[winner[i] * inner];
             if (wins) winner[i] = (int32_t)j;
         }
-        want[i] = f == NSMI_SUM ? sum : f == NSMI_MEAN ? sum / (double)n : (double)at[winner[i] * inner];
+        want[i] = f == NSMI_SUM    ? sum
+                  : f == NSMI_MEAN ? sum / (double)n
+                                   : (double)at[winner[i] * inner];
     }
     k->be->reduce(k->d, f, outer, n, inner, x.d, y.d, picks ? arg.d : NULL);
     result(k, "reduce", y, want, picks ? 0 : 1e-5);
@@ -267,8 +274,9 @@ static void largest(kernels *k, int64_t rows, int64_t cols)
 
 void case_extremes(kernels *k)
 {
-    static const int64_t shape[][3] = { { 1, 1, 1 },  { 3, 17, 5 },   { 0, 4, 3 },    { 2000, 33, 1 }, { 7, 41, 300 },
-                                        { 2, 5, 0 }, { 1, 70001, 1 }, { 1, 3001, 33 } };
+    static const int64_t shape[][3] = { { 1, 1, 1 },     { 3, 17, 5 },   { 0, 4, 3 },
+                                        { 2000, 33, 1 }, { 7, 41, 300 }, { 2, 5, 0 },
+                                        { 1, 70001, 1 }, { 1, 3001, 33 } };
     for (size_t i = 0; i < 4 * sizeof shape / sizeof *shape; i++)
         reduction(k, (nsmi_reduce)(i % 4), shape[i / 4][0], shape[i / 4][1], shape[i / 4][2]);
     largest(k, 0, 5);
@@ -303,7 +311,9 @@ static void turn(kernels *k, const int64_t dim[5], const int perm[5], float beta
 
 void case_turning(kernels *k)
 {
-    static const int64_t dim[][5] = { { 2, 3, 4, 5, 7 }, { 1, 1, 1, 301, 333 }, { 1, 5, 33, 17, 40 }, { 3, 0, 1, 2, 2 } };
+    static const int64_t dim[][5] = {
+        { 2, 3, 4, 5, 7 }, { 1, 1, 1, 301, 333 }, { 1, 5, 33, 17, 40 }, { 3, 0, 1, 2, 2 }
+    };
     for (int p = 0; p < 120; p++) { /* the p-th permutation */
         int perm[5], left[5] = { 0, 1, 2, 3, 4 };
         for (int i = 0, rest = p; i < 5; i++) {
@@ -326,7 +336,8 @@ static void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
     uint32_t c[4] = { counter[0], counter[1], counter[2], counter[3] }, k[2] = { key[0], key[1] };
     for (int round = 0; round < 10; round++) {
         uint64_t a = 0xD2511F53ull * c[0], b = 0xCD9E8D57ull * c[2];
-        uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ k[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ k[1], (uint32_t)a };
+        uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ k[0], (uint32_t)b,
+                             (uint32_t)(a >> 32) ^ c[3] ^ k[1], (uint32_t)a };
         memcpy(c, next, sizeof c);
         k[0] += 0x9E3779B9u;
         k[1] += 0xBB67AE85u;
@@ -383,7 +394,8 @@ static void draw(kernels *k, int64_t n, nsm_random r)
     for (int adds = 0; adds < 2; adds++) {
         y = adds ? reals_copy(k, z) : reals_blank(k, n);
         for (int64_t i = 0; i < n; i++)
-            want[i] = (adds ? (double)z.h[i] : 0) + (u[i] >= 0.3f ? (double)x.h[i] / (1 - (double)0.3f) : 0);
+            want[i] = (adds ? (double)z.h[i] : 0) +
+                      (u[i] >= 0.3f ? (double)x.h[i] / (1 - (double)0.3f) : 0);
         k->be->dropout(k->d, 0.3f, r, n, x.d, (float)adds, y.d);
         result_each(k, "dropout", y, want, 1e-6);
     }
@@ -393,7 +405,8 @@ void case_draws(kernels *k)
 {
     known_answers();
     for (int i = 0; i < LENGTHS; i++)
-        draw(k, lengths[i], (nsm_random){ 0x299f31d0a4093822ull + (uint64_t)i, 0xfffffff0ull + (uint64_t)i });
+        draw(k, lengths[i],
+             (nsm_random){ 0x299f31d0a4093822ull + (uint64_t)i, 0xfffffff0ull + (uint64_t)i });
     draw(k, 1025, (nsm_random){ 0, 0 });
     draw(k, 1025, (nsm_random){ ~0ull, ~0ull - 100 });
 }

@@ -5,8 +5,8 @@
 #include "config.h"
 #include "tests/kernels/cases.h"
 
-/* What float32 sums over rows of thousands of entries keep of an attention's gradient: a difference of
- * two sums. */
+/* What float32 sums over rows of thousands of entries keep of an attention's gradient: a difference
+ * of two sums. */
 #define BACK 1e-4
 
 enum { MATRICES = 5 };
@@ -35,7 +35,9 @@ static void view(kernels *k, const nsm_csr_part *p, matrix *m)
 
 static matrix matrix_new(kernels *k, int which)
 {
-    static const int64_t size[MATRICES][3] = { { 7, 5, 23 }, { 300, 200, 24000 }, { 900, 700, 5000 }, { 4, 3, 0 }, { 0, 3, 0 } };
+    static const int64_t size[MATRICES][3] = {
+        { 7, 5, 23 }, { 300, 200, 24000 }, { 900, 700, 5000 }, { 4, 3, 0 }, { 0, 3, 0 }
+    };
     int64_t rows = size[which][0], cols = size[which][1], nnz = size[which][2];
     ints row = ints_random(k, nnz, 0, rows), col = ints_random(k, nnz, 0, cols);
     for (int64_t e = 0; e < nnz; e++) {
@@ -51,7 +53,9 @@ static matrix matrix_new(kernels *k, int which)
 
 void case_gather(kernels *k)
 {
-    static const int64_t shape[][3] = { { 0, 3, 5 }, { 9, 1, 1 }, { 33, 17, 10 }, { 3001, 40, 300 } };
+    static const int64_t shape[][3] = {
+        { 0, 3, 5 }, { 9, 1, 1 }, { 33, 17, 10 }, { 3001, 40, 300 }
+    };
     for (int s = 0; s < 4; s++) {
         int64_t n = shape[s][0], cols = shape[s][1], rows = shape[s][2];
         ints index = ints_random(k, n, 0, rows);
@@ -83,7 +87,8 @@ static void spmm(kernels *k, const matrix *m, const nsm_csr_part *part, int64_t 
     for (int64_t r = 0; r < m->rows; r++)
         for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
             for (int64_t j = 0; j < f; j++)
-                want[r * f + j] += (weights ? (double)w.h[m->pos[e]] : 1) * (double)x.h[m->idx[e] * f + j] /
+                want[r * f + j] += (weights ? (double)w.h[m->pos[e]] : 1) *
+                                   (double)x.h[m->idx[e] * f + j] /
                                    (mean ? (double)(m->ptr[r + 1] - m->ptr[r]) : 1);
     k->be->spmm(k->d, part, f, weights ? w.d : NULL, mean, x.d, adds ? 0.5f : 0, y.d);
     result(k, "spmm", y, want, 1e-5);
@@ -97,7 +102,8 @@ void case_spmm(kernels *k)
         view(k, &m.csr->bwd, &back);
         for (int i = 0; i < (which == 1 ? 4 : 6); i++)
             for (int options = 0; options < 8; options++)
-                spmm(k, options % 3 ? &m : &back, options % 3 ? &m.csr->fwd : &m.csr->bwd, width[i], options);
+                spmm(k, options % 3 ? &m : &back, options % 3 ? &m.csr->fwd : &m.csr->bwd, width[i],
+                     options);
         nsm_csr_free(m.csr);
     }
 }
@@ -115,7 +121,8 @@ void case_sddmm(kernels *k)
             for (int64_t r = 0; r < m.rows; r++)
                 for (int64_t e = m.ptr[r]; e < m.ptr[r + 1]; e++)
                     for (int64_t j = 0; j < n; j++)
-                        want[e * heads + j / dim] += (double)a.h[r * n + j] * (double)b.h[m.idx[e] * n + j];
+                        want[e * heads + j / dim] += (double)a.h[r * n + j] *
+                                                     (double)b.h[m.idx[e] * n + j];
             k->be->sddmm(k->d, &m.csr->fwd, heads, dim, a.d, b.d, (float)(s % 2), y.d);
             result(k, "sddmm", y, want, 2e-6);
         }
@@ -134,7 +141,8 @@ static void spmm_max(kernels *k, matrix *m, int64_t f)
         int64_t r = i / f, j = i % f;
         winner[i] = -1;
         for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
-            if (winner[i] < 0 || x.h[m->idx[e] * f + j] > x.h[winner[i] * f + j]) winner[i] = m->idx[e];
+            if (winner[i] < 0 || x.h[m->idx[e] * f + j] > x.h[winner[i] * f + j])
+                winner[i] = m->idx[e];
         if (winner[i] < 0) continue;
         want[i] = (double)x.h[winner[i] * f + j];
         back[winner[i] * f + j] += (double)dy.h[i];
@@ -157,7 +165,8 @@ void case_spmm_max(kernels *k)
     }
 }
 
-static void segment(kernels *k, const matrix *m, const nsm_csr_part *part, nsmi_reduce f, int64_t cols)
+static void segment(kernels *k, const matrix *m, const nsm_csr_part *part, nsmi_reduce f,
+                    int64_t cols)
 {
     bool picks = f == NSMI_MAX_OF || f == NSMI_MIN_OF;
     reals x = reals_steps(k, m->nnz * cols, 8), y = reals_blank(k, m->rows * cols);
@@ -209,20 +218,24 @@ static void softmax_rows(const matrix *m, int64_t heads, const double *s, double
     for (int64_t i = 0; i < m->rows * heads; i++) {
         int64_t r = i / heads, h = i % heads;
         double top = -INFINITY, sum = 0;
-        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++) top = fmax(top, s[m->pos[e] * heads + h]);
-        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++) sum += exp(s[m->pos[e] * heads + h] - top);
+        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
+            top = fmax(top, s[m->pos[e] * heads + h]);
+        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
+            sum += exp(s[m->pos[e] * heads + h] - top);
         for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
             p[m->pos[e] * heads + h] = exp(s[m->pos[e] * heads + h] - top) / sum;
     }
 }
 
 /* ds = beta ds + p (dp - sum over the row of p dp) */
-static void softmax_rows_back(const matrix *m, int64_t heads, const double *p, const double *dp, double *ds)
+static void softmax_rows_back(const matrix *m, int64_t heads, const double *p, const double *dp,
+                              double *ds)
 {
     for (int64_t i = 0; i < m->rows * heads; i++) {
         int64_t r = i / heads, h = i % heads;
         double sum = 0;
-        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++) sum += p[m->pos[e] * heads + h] * dp[m->pos[e] * heads + h];
+        for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
+            sum += p[m->pos[e] * heads + h] * dp[m->pos[e] * heads + h];
         for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++) {
             int64_t at = m->pos[e] * heads + h;
             ds[at] += p[at] * (dp[at] - sum);
@@ -240,7 +253,8 @@ void case_segment_softmax(kernels *k)
             const matrix *side = i % 2 ? &back : &m;
             const nsm_csr_part *part = i % 2 ? &m.csr->bwd : &m.csr->fwd;
             int64_t h = heads[i / 2], n = m.nnz * h;
-            reals x = reals_random(k, n, -30, 30), y = reals_blank(k, n), dy = reals_random(k, n, -1, 1);
+            reals x = reals_random(k, n, -30, 30), y = reals_blank(k, n),
+                  dy = reals_random(k, n, -1, 1);
             reals dx = i % 2 ? reals_random(k, n, -1, 1) : reals_blank(k, n);
             double *p = wanted(k, n), *ds = wanted_from(k, dx, i % 2);
             softmax_rows(side, h, wanted_from(k, x, 1), p);
@@ -270,7 +284,8 @@ typedef struct {
 static double argument(const attention *t, const matrix *m, int64_t r, int64_t e, int64_t j)
 {
     int64_t n = t->heads * t->scored;
-    return (double)t->a.h[m->idx[e] * n + j] + (double)t->b.h[r * n + j] + (t->edge.n ? (double)t->edge.h[e * n + j] : 0);
+    return (double)t->a.h[m->idx[e] * n + j] + (double)t->b.h[r * n + j] +
+           (t->edge.n ? (double)t->edge.h[e * n + j] : 0);
 }
 
 static double weight(const attention *t, int64_t j) { return t->att.n ? (double)t->att.h[j] : 1; }
@@ -278,7 +293,8 @@ static double weight(const attention *t, int64_t j) { return t->att.n ? (double)
 static void attend(kernels *k, const attention *t, const matrix *m)
 {
     int64_t n = t->heads * t->scored, width = t->heads * t->dim;
-    double *s = wanted(k, m->nnz * t->heads), *dp = wanted(k, m->nnz * t->heads), *ds = wanted(k, m->nnz * t->heads);
+    double *s = wanted(k, m->nnz * t->heads), *dp = wanted(k, m->nnz * t->heads),
+           *ds = wanted(k, m->nnz * t->heads);
     for (int64_t r = 0; r < m->rows; r++)
         for (int64_t e = m->ptr[r]; e < m->ptr[r + 1]; e++)
             for (int64_t j = 0; j < n; j++) {
@@ -308,10 +324,13 @@ static void attend(kernels *k, const attention *t, const matrix *m)
             }
 }
 
-static attention attention_new(kernels *k, const matrix *m, int64_t heads, int64_t dim, int64_t scored, int options)
+static attention attention_new(kernels *k, const matrix *m, int64_t heads, int64_t dim,
+                               int64_t scored, int options)
 {
     int64_t n = heads * scored, width = heads * dim;
-    attention t = { .heads = heads, .dim = dim, .scored = scored, .slope = (double)0.2f, .r = { 77, 5 } };
+    attention t = {
+        .heads = heads, .dim = dim, .scored = scored, .slope = (double)0.2f, .r = { 77, 5 }
+    };
     t.p_drop = options & 2 ? (double)0.4f : 0;
     t.x = reals_random(k, m->cols * width, -1, 1);
     t.a = reals_random(k, m->cols * n, -1, 1);
@@ -323,7 +342,9 @@ static attention attention_new(kernels *k, const matrix *m, int64_t heads, int64
     return t;
 }
 
-static const int64_t sizes[][2] = { { 1, 1 }, { 8, 8 }, { 3, 5 }, { 1, 70 }, { 40, 2 }, { 2, 520 } };
+static const int64_t sizes[][2] = {
+    { 1, 1 }, { 8, 8 }, { 3, 5 }, { 1, 70 }, { 40, 2 }, { 2, 520 }
+};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
 static void gat(kernels *k, const matrix *m, int64_t heads, int64_t dim, int options)
@@ -332,7 +353,8 @@ static void gat(kernels *k, const matrix *m, int64_t heads, int64_t dim, int opt
     int64_t width = heads * dim;
     reals y = reals_blank(k, m->rows * width), stat = reals_blank(k, m->rows * 2 * heads);
     reals prob = reals_blank(k, m->nnz * heads), scratch = reals_blank(k, m->nnz * heads);
-    reals dx = reals_random(k, t.x.n, -1, 1), da = reals_random(k, t.a.n, -1, 1), db = reals_random(k, t.b.n, -1, 1);
+    reals dx = reals_random(k, t.x.n, -1, 1), da = reals_random(k, t.a.n, -1, 1),
+          db = reals_random(k, t.b.n, -1, 1);
     reals dedge = reals_random(k, t.edge.n, -1, 1);
     t.dx = wanted_from(k, dx, 1);
     t.da = wanted_from(k, da, 1);
@@ -340,13 +362,13 @@ static void gat(kernels *k, const matrix *m, int64_t heads, int64_t dim, int opt
     t.dedge = t.edge.n ? wanted_from(k, dedge, 1) : NULL;
     if (k->check) attend(k, &t, m);
     const float *edge = t.edge.n ? t.edge.d : NULL;
-    k->be->gat(k->d, &m->csr->fwd, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.a.d, t.b.d, edge, y.d, stat.d,
-               options & 4 ? NULL : prob.d);
+    k->be->gat(k->d, &m->csr->fwd, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.a.d, t.b.d,
+               edge, y.d, stat.d, options & 4 ? NULL : prob.d);
     result(k, "gat", y, t.y, 1e-5);
     if (!(options & 4)) result(k, "gat's probabilities", prob, t.prob, 1e-5);
     result_digest(k, stat);
-    k->be->gat_back(k->d, m->csr, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.a.d, t.b.d, edge, y.d, stat.d, t.dy.d,
-                    scratch.d, dx.d, da.d, db.d, t.edge.n ? dedge.d : NULL);
+    k->be->gat_back(k->d, m->csr, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.a.d, t.b.d, edge,
+                    y.d, stat.d, t.dy.d, scratch.d, dx.d, da.d, db.d, t.edge.n ? dedge.d : NULL);
     result(k, "gat_back's dx", dx, t.dx, BACK);
     result(k, "gat_back's dsrc", da, t.da, BACK);
     result(k, "gat_back's ddst", db, t.db, BACK);
@@ -360,7 +382,8 @@ static void gatv2(kernels *k, const matrix *m, int64_t heads, int64_t dim, int o
     int64_t width = heads * dim;
     reals y = reals_blank(k, m->rows * width), stat = reals_blank(k, m->rows * 2 * heads);
     reals prob = reals_blank(k, m->nnz * heads), scratch = reals_blank(k, m->nnz * heads);
-    reals dl = reals_random(k, t.x.n, -1, 1), dq = reals_random(k, t.b.n, -1, 1), datt = reals_random(k, width, -1, 1);
+    reals dl = reals_random(k, t.x.n, -1, 1), dq = reals_random(k, t.b.n, -1, 1),
+          datt = reals_random(k, width, -1, 1);
     reals dedge = reals_random(k, t.edge.n, -1, 1);
     t.a = t.x;
     t.att = reals_random(k, width, -1, 1);
@@ -370,20 +393,22 @@ static void gatv2(kernels *k, const matrix *m, int64_t heads, int64_t dim, int o
     t.dedge = t.edge.n ? wanted_from(k, dedge, 1) : NULL;
     if (k->check) attend(k, &t, m);
     const float *edge = t.edge.n ? t.edge.d : NULL;
-    k->be->gatv2(k->d, &m->csr->fwd, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.b.d, edge, t.att.d, y.d, stat.d,
-                 options & 4 ? NULL : prob.d);
+    k->be->gatv2(k->d, &m->csr->fwd, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.b.d, edge,
+                 t.att.d, y.d, stat.d, options & 4 ? NULL : prob.d);
     result(k, "gatv2", y, t.y, 1e-5);
     if (!(options & 4)) result(k, "gatv2's probabilities", prob, t.prob, 1e-5);
     result_digest(k, stat);
-    k->be->gatv2_back(k->d, m->csr, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.b.d, edge, t.att.d, y.d, stat.d, t.dy.d,
-                      scratch.d, dl.d, dq.d, t.edge.n ? dedge.d : NULL, datt.d);
+    k->be->gatv2_back(k->d, m->csr, heads, dim, 0.2f, (float)t.p_drop, t.r, t.x.d, t.b.d, edge,
+                      t.att.d, y.d, stat.d, t.dy.d, scratch.d, dl.d, dq.d,
+                      t.edge.n ? dedge.d : NULL, datt.d);
     result(k, "gatv2_back's dl", dl, t.dx, BACK);
     result(k, "gatv2_back's dq", dq, t.db, BACK);
     result(k, "gatv2_back's datt", datt, t.datt, BACK);
     if (t.edge.n) result(k, "gatv2_back's dedge", dedge, t.dedge, BACK);
 }
 
-static void every_attention(kernels *k, void (*run)(kernels *, const matrix *, int64_t, int64_t, int))
+static void every_attention(kernels *k,
+                            void (*run)(kernels *, const matrix *, int64_t, int64_t, int))
 {
     for (int which = 0; which < MATRICES; which++) {
         matrix m = matrix_new(k, which);

@@ -1,4 +1,5 @@
-/* tests/kernels/cases_sequence.c - Attention on sequences, rotation by position, recurrent layers, against plain loops in double. */
+/* tests/kernels/cases_sequence.c - Attention on sequences, rotation by position, recurrent layers,
+ * against plain loops in double. */
 #include "config.h"
 #include "tests/kernels/cases.h"
 
@@ -31,8 +32,17 @@ typedef struct {
 /* q, k, v stand side by side with a gap behind each, as a packed projection has them. */
 static problem problem_new(kernels *k, const shape *s)
 {
-    problem p = { .a = { .batch = s->batch, .n = s->n, .m = s->m, .heads = s->heads, .groups = s->groups, .dk = s->dk, .dv = s->dv,
-                         .scale = 0.8f / sqrtf((float)s->dk), .causal = s->causal, .window = s->window, .offset = s->offset } };
+    problem p = { .a = { .batch = s->batch,
+                         .n = s->n,
+                         .m = s->m,
+                         .heads = s->heads,
+                         .groups = s->groups,
+                         .dk = s->dk,
+                         .dv = s->dv,
+                         .scale = 0.8f / sqrtf((float)s->dk),
+                         .causal = s->causal,
+                         .window = s->window,
+                         .offset = s->offset } };
     int64_t q = s->heads * s->dk + 3, key = s->groups * s->dk, v = s->groups * s->dv + 5;
     memcpy(p.a.q, (int64_t[3]){ s->n * q, q, s->dk }, sizeof p.a.q);
     memcpy(p.a.k, (int64_t[3]){ s->m * key, key, s->dk }, sizeof p.a.k);
@@ -55,21 +65,25 @@ static problem problem_new(kernels *k, const shape *s)
     }
     p.y = reals_blank(k, p.dy.n);
     p.lse = reals_blank(k, s->batch * s->heads * s->n);
-    p.scratch = reals_blank(k, nsmi_attention_scratch(&p.a, true) + nsmi_attention_scratch(&p.a, false));
+    p.scratch = reals_blank(k, nsmi_attention_scratch(&p.a, true) +
+                                   nsmi_attention_scratch(&p.a, false));
     return p;
 }
 
 /* The softmax of one query over all keys, 0 where not seen; its lse. */
-static double weights_of(const problem *p, const shape *s, int64_t b, int64_t h, int64_t i, double *w)
+static double weights_of(const problem *p, const shape *s, int64_t b, int64_t h, int64_t i,
+                         double *w)
 {
     const float *q = p->q.h + b * p->a.q[0] + i * p->a.q[1] + h * p->a.q[2];
-    int64_t keys = s->keys ? p->keys.h[b] : s->m, at = i + (s->offsets ? p->offsets.h[b] : s->offset), g = h / (s->heads / s->groups);
+    int64_t keys = s->keys ? p->keys.h[b] : s->m,
+            at = i + (s->offsets ? p->offsets.h[b] : s->offset), g = h / (s->heads / s->groups);
     double top = -INFINITY, sum = 0;
     for (int64_t j = 0; j < s->m; j++) {
         const float *key = p->k.h + b * p->a.k[0] + j * p->a.k[1] + g * p->a.k[2];
         bool seen = j < keys && (!s->causal || j <= at) && (!s->window || j > at - s->window);
         w[j] = s->bias ? (double)p->bias.h[h * s->m + j] : 0;
-        for (int64_t e = 0; e < s->dk; e++) w[j] += (double)p->a.scale * (double)q[e] * (double)key[e];
+        for (int64_t e = 0; e < s->dk; e++)
+            w[j] += (double)p->a.scale * (double)q[e] * (double)key[e];
         if (!seen) w[j] = -INFINITY;
         if (w[j] > top) top = w[j];
     }
@@ -82,11 +96,13 @@ static void forward(kernels *k, const problem *p, const shape *s)
 {
     double *y = wanted(k, p->y.n), *lse = wanted(k, p->lse.n), *w = wanted(k, s->m);
     for (int64_t r = 0; r < p->lse.n; r++) {
-        int64_t i = r % s->n, h = r / s->n % s->heads, b = r / s->n / s->heads, g = h / (s->heads / s->groups);
+        int64_t i = r % s->n, h = r / s->n % s->heads, b = r / s->n / s->heads,
+                g = h / (s->heads / s->groups);
         lse[r] = weights_of(p, s, b, h, i, w);
         for (int64_t j = 0; j < s->m; j++)
             for (int64_t e = 0; e < s->dv && w[j] > 0; e++)
-                y[((b * s->n + i) * s->heads + h) * s->dv + e] += w[j] * (double)p->v.h[b * p->a.v[0] + j * p->a.v[1] + g * p->a.v[2] + e];
+                y[((b * s->n + i) * s->heads + h) * s->dv + e] +=
+                    w[j] * (double)p->v.h[b * p->a.v[0] + j * p->a.v[1] + g * p->a.v[2] + e];
     }
     k->be->attention(k->d, &p->a, p->q.d, p->k.d, p->v.d, p->scratch.d, p->y.d, p->lse.d);
     result(k, "attention", p->y, y, 3e-6);
@@ -95,20 +111,26 @@ static void forward(kernels *k, const problem *p, const shape *s)
 
 static void backward(kernels *k, const problem *p, const shape *s, float beta)
 {
-    reals dq = reals_random(k, p->q.n, -1, 1), dk = reals_random(k, p->k.n, -1, 1), dv = reals_random(k, p->v.n, -1, 1);
+    reals dq = reals_random(k, p->q.n, -1, 1), dk = reals_random(k, p->k.n, -1, 1),
+          dv = reals_random(k, p->v.n, -1, 1);
     reals ds = reals_blank(k, s->batch * s->heads * s->n * s->m);
-    double *wq = wanted_from(k, dq, 1), *wk = wanted_from(k, dk, 1), *wv = wanted_from(k, dv, 1), *ws = wanted(k, ds.n), *w = wanted(k, s->m);
+    double *wq = wanted_from(k, dq, 1), *wk = wanted_from(k, dk, 1), *wv = wanted_from(k, dv, 1),
+           *ws = wanted(k, ds.n), *w = wanted(k, s->m);
     for (int64_t r = 0; r < p->lse.n; r++) { /* what the gradients replace or are added to */
         int64_t i = r % s->n, h = r / s->n % s->heads, b = r / s->n / s->heads;
-        for (int64_t e = 0; e < s->dk; e++) wq[b * p->a.q[0] + i * p->a.q[1] + h * p->a.q[2] + e] *= (double)beta;
+        for (int64_t e = 0; e < s->dk; e++)
+            wq[b * p->a.q[0] + i * p->a.q[1] + h * p->a.q[2] + e] *= (double)beta;
     }
     for (int64_t r = 0; r < s->batch * s->m * s->groups; r++) {
         int64_t g = r % s->groups, j = r / s->groups % s->m, b = r / s->groups / s->m;
-        for (int64_t e = 0; e < s->dk; e++) wk[b * p->a.k[0] + j * p->a.k[1] + g * p->a.k[2] + e] *= (double)beta;
-        for (int64_t e = 0; e < s->dv; e++) wv[b * p->a.v[0] + j * p->a.v[1] + g * p->a.v[2] + e] *= (double)beta;
+        for (int64_t e = 0; e < s->dk; e++)
+            wk[b * p->a.k[0] + j * p->a.k[1] + g * p->a.k[2] + e] *= (double)beta;
+        for (int64_t e = 0; e < s->dv; e++)
+            wv[b * p->a.v[0] + j * p->a.v[1] + g * p->a.v[2] + e] *= (double)beta;
     }
     for (int64_t r = 0; r < p->lse.n; r++) {
-        int64_t i = r % s->n, h = r / s->n % s->heads, b = r / s->n / s->heads, g = h / (s->heads / s->groups);
+        int64_t i = r % s->n, h = r / s->n % s->heads, b = r / s->n / s->heads,
+                g = h / (s->heads / s->groups);
         int64_t q = b * p->a.q[0] + i * p->a.q[1] + h * p->a.q[2];
         const float *dy = p->dy.h + ((b * s->n + i) * s->heads + h) * s->dv;
         double delta = 0;
@@ -132,8 +154,9 @@ static void backward(kernels *k, const problem *p, const shape *s, float beta)
             }
         }
     }
-    k->be->attention_back(k->d, &p->a, p->q.d, p->k.d, p->v.d, p->y.d, p->lse.d, p->dy.d, p->scratch.d, (float[]){ beta, beta, beta },
-                          dq.d, dk.d, dv.d, beta != 0 ? ds.d : NULL);
+    k->be->attention_back(k->d, &p->a, p->q.d, p->k.d, p->v.d, p->y.d, p->lse.d, p->dy.d,
+                          p->scratch.d, (float[]){ beta, beta, beta }, dq.d, dk.d, dv.d,
+                          beta != 0 ? ds.d : NULL);
     result(k, "attention_back: dq", dq, wq, 1e-5);
     result(k, "attention_back: dk", dk, wk, 1e-5);
     result(k, "attention_back: dv", dv, wv, 1e-5);
@@ -150,21 +173,29 @@ void case_attention(kernels *k)
     }
 }
 
-static void rotate(kernels *k, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size, int64_t pairs, int options)
+static void rotate(kernels *k, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size,
+                   int64_t pairs, int options)
 {
     bool side = options & 1, by_row = options & 2, adds = options & 4;
     double base = side ? 50 : 10000, sign = adds ? -1 : 1;
-    reals x = reals_random(k, batch * n * cols, -1, 1), y = adds ? reals_random(k, x.n, -1, 1) : reals_blank(k, x.n);
+    reals x = reals_random(k, batch * n * cols, -1, 1),
+          y = adds ? reals_random(k, x.n, -1, 1) : reals_blank(k, x.n);
     ints offsets = ints_random(k, batch, 0, 100000);
     double *want = wanted_from(k, y, adds ? 0.5 : 0);
     for (int64_t i = 0; i < x.n; i++) {
         int64_t c = i % cols, t = i / cols % n, b = i / cols / n, in_head = c % size;
         bool turns = c < heads * size && in_head < 2 * pairs;
-        int64_t pair = side ? in_head / 2 : in_head % pairs, other = side ? 1 - 2 * (in_head % 2) : in_head < pairs ? pairs : -pairs;
-        double angle = sign * (double)(t + (by_row ? offsets.h[b] : 17)) * pow(base, -(double)pair / (double)pairs);
-        want[i] += turns ? (double)x.h[i] * cos(angle) - (double)x.h[i + other] * sin(angle) * (other > 0 ? 1 : -1) : (double)x.h[i];
+        int64_t pair = side ? in_head / 2 : in_head % pairs, other = side ? 1 - 2 * (in_head % 2)
+                                                                     : in_head < pairs ? pairs
+                                                                                       : -pairs;
+        double angle = sign * (double)(t + (by_row ? offsets.h[b] : 17)) *
+                       pow(base, -(double)pair / (double)pairs);
+        want[i] += turns ? (double)x.h[i] * cos(angle) -
+                               (double)x.h[i + other] * sin(angle) * (other > 0 ? 1 : -1)
+                         : (double)x.h[i];
     }
-    k->be->rotate(k->d, batch, n, cols, heads, size, pairs, side, base, 17, by_row ? offsets.d : NULL, (float)sign, x.d, adds ? 0.5f : 0, y.d);
+    k->be->rotate(k->d, batch, n, cols, heads, size, pairs, side, base, 17,
+                  by_row ? offsets.d : NULL, (float)sign, x.d, adds ? 0.5f : 0, y.d);
     result(k, "rotate", y, want, 2e-6);
 }
 
@@ -180,7 +211,8 @@ void case_rotate(kernels *k)
 /* ---- recurrent layers ---- */
 typedef struct {
     nsmi_rnn a;
-    reals gx, w, bias, h0, c0, scratch, y, gates, c, hn, cn, dy, dhn, dcn, dg, dgh, before, dh0, dc0;
+    reals gx, w, bias, h0, c0, scratch, y, gates, c, hn, cn, dy, dhn, dcn, dg, dgh, before, dh0,
+        dc0;
     ints length;
 } layer;
 
@@ -213,10 +245,14 @@ static layer layer_new(kernels *k, bool gru, int64_t batch, int64_t n, int64_t h
 static double logistic(double x) { return 1 / (1 + exp(-x)); }
 
 /* One row, forward and back, in double; everything of a step kept. */
-static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn, double *cn, double *dg, double *dgh, double *before, double *dh0, double *dc0)
+static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn, double *cn,
+                    double *dg, double *dgh, double *before, double *dh0, double *dc0)
 {
-    int64_t n = l->a.n, h = l->a.hidden, g = l->a.gru ? 3 : 4, len = l->a.length ? l->length.h[b] : n;
-    double *gate = calloc((size_t)(n * 4 * h + 1), sizeof *gate), *cell = calloc((size_t)((n + 1) * h), sizeof *cell), *sum = calloc((size_t)(g * h), sizeof *sum);
+    int64_t n = l->a.n, h = l->a.hidden, g = l->a.gru ? 3 : 4,
+            len = l->a.length ? l->length.h[b] : n;
+    double *gate = calloc((size_t)(n * 4 * h + 1), sizeof *gate),
+           *cell = calloc((size_t)((n + 1) * h), sizeof *cell),
+           *sum = calloc((size_t)(g * h), sizeof *sum);
     double *dh = dh0 + b * h, *dc = dc0 + b * h, *state = hn + b * h;
     for (int64_t u = 0; u < h; u++) {
         state[u] = given ? (double)l->h0.h[b * h + u] : 0;
@@ -239,7 +275,9 @@ static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn
                 q[2 * h + u] = tanh((double)x[2 * h] + q[u] * sum[2 * h + u]);
                 state[u] = (1 - q[h + u]) * q[2 * h + u] + q[h + u] * state[u];
             } else {
-                for (int v = 0; v < 4; v++) q[v * h + u] = v == 2 ? tanh((double)x[v * h] + sum[v * h + u]) : logistic((double)x[v * h] + sum[v * h + u]);
+                for (int v = 0; v < 4; v++)
+                    q[v * h + u] = v == 2 ? tanh((double)x[v * h] + sum[v * h + u])
+                                          : logistic((double)x[v * h] + sum[v * h + u]);
                 cn[b * h + u] = cell[t * h + u] = q[h + u] * cn[b * h + u] + q[u] * q[2 * h + u];
                 state[u] = q[3 * h + u] * tanh(cell[t * h + u]);
             }
@@ -251,10 +289,14 @@ static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn
         dc[u] = given ? (double)l->dcn.h[b * h + u] : 0;
     }
     for (int64_t s = len - 1; s >= 0; s--) {
-        int64_t t = l->a.reverse ? len - 1 - s : s, at = b * n + t, old = s == 0 ? n : l->a.reverse ? t + 1 : t - 1;
+        int64_t t = l->a.reverse ? len - 1 - s : s, at = b * n + t,
+                old = s == 0         ? n
+                      : l->a.reverse ? t + 1
+                                     : t - 1;
         const double *q = gate + t * 4 * h;
         for (int64_t u = 0; u < h; u++) {
-            double d = dh[u] + (double)l->dy.h[at * h + u], *x = dg + at * g * h + u, *z = dgh + at * g * h + u;
+            double d = dh[u] + (double)l->dy.h[at * h + u], *x = dg + at * g * h + u,
+                   *z = dgh + at * g * h + u;
             if (l->a.gru) {
                 double dm = d * (1 - q[h + u]) * (1 - q[2 * h + u] * q[2 * h + u]);
                 z[0] = x[0] = dm * q[3 * h + u] * q[u] * (1 - q[u]);
@@ -274,7 +316,8 @@ static void one_row(const layer *l, bool given, int64_t b, double *y, double *hn
         }
         const double *through = l->a.gru ? dgh : dg;
         for (int64_t u = 0; u < h; u++)
-            for (int64_t r = 0; r < g * h; r++) dh[u] += through[at * g * h + r] * (double)l->w.h[r * h + u];
+            for (int64_t r = 0; r < g * h; r++)
+                dh[u] += through[at * g * h + r] * (double)l->w.h[r * h + u];
     }
     free(gate);
     free(cell);
@@ -286,16 +329,20 @@ static void recur(kernels *k, bool gru, int64_t batch, int64_t n, int64_t h, int
     layer l = layer_new(k, gru, batch, n, h, options);
     bool given = options & 4;
     int64_t g = gru ? 3 : 4, all = batch * n * h, rows = batch * h;
-    double *y = wanted(k, all), *before = wanted(k, all), *dg = wanted(k, all * g), *dgh = wanted(k, all * g), *hn = wanted(k, rows),
-           *cn = wanted(k, rows), *dh0 = wanted(k, rows), *dc0 = wanted(k, rows);
+    double *y = wanted(k, all), *before = wanted(k, all), *dg = wanted(k, all * g),
+           *dgh = wanted(k, all * g), *hn = wanted(k, rows), *cn = wanted(k, rows),
+           *dh0 = wanted(k, rows), *dc0 = wanted(k, rows);
     for (int64_t b = 0; b < batch; b++) one_row(&l, given, b, y, hn, cn, dg, dgh, before, dh0, dc0);
-    k->be->rnn(k->d, &l.a, l.gx.d, l.w.d, gru ? l.bias.d : NULL, given ? l.h0.d : NULL, given && !gru ? l.c0.d : NULL, l.scratch.d, l.y.d,
-               l.gates.d, gru ? NULL : l.c.d, l.hn.d, gru ? NULL : l.cn.d);
+    k->be->rnn(k->d, &l.a, l.gx.d, l.w.d, gru ? l.bias.d : NULL, given ? l.h0.d : NULL,
+               given && !gru ? l.c0.d : NULL, l.scratch.d, l.y.d, l.gates.d, gru ? NULL : l.c.d,
+               l.hn.d, gru ? NULL : l.cn.d);
     result(k, "rnn: y", l.y, y, 1e-5);
     result(k, "rnn: hn", l.hn, hn, 1e-5);
     if (!gru) result(k, "rnn: cn", l.cn, cn, 1e-5);
-    k->be->rnn_back(k->d, &l.a, l.w.d, given ? l.h0.d : NULL, given && !gru ? l.c0.d : NULL, l.y.d, l.gates.d, gru ? NULL : l.c.d, l.dy.d,
-                    given ? l.dhn.d : NULL, given && !gru ? l.dcn.d : NULL, l.scratch.d, l.dg.d, gru ? l.dgh.d : NULL, l.before.d, l.dh0.d, l.dc0.d);
+    k->be->rnn_back(k->d, &l.a, l.w.d, given ? l.h0.d : NULL, given && !gru ? l.c0.d : NULL, l.y.d,
+                    l.gates.d, gru ? NULL : l.c.d, l.dy.d, given ? l.dhn.d : NULL,
+                    given && !gru ? l.dcn.d : NULL, l.scratch.d, l.dg.d, gru ? l.dgh.d : NULL,
+                    l.before.d, l.dh0.d, l.dc0.d);
     result(k, "rnn_back: dg", l.dg, dg, 3e-5);
     if (gru) result(k, "rnn_back: dgh", l.dgh, dgh, 3e-5);
     result(k, "rnn_back: before", l.before, before, 1e-5);

@@ -1,5 +1,6 @@
-/* tests/kernels/test_backend.c - Every entry of the kernel table against plain loops in double, and the
- * same bits for any number of threads; NSM_KERNELS=all: on every instruction set of this machine. */
+/* tests/kernels/test_backend.c - Every entry of the kernel table against plain loops in double, and
+ * the same bits for any number of threads; NSM_KERNELS=all: on every instruction set of this
+ * machine. */
 #include "config.h"
 #include "tests/kernels/cases.h"
 
@@ -44,9 +45,39 @@ TEST(slots)
 
 int main(void)
 {
-    return test_main("backend", (const TTest *const[]){ products, batched_products, passes, sums, extremes, turning, draws, unary, binary,
-                                                         fused, softmax, row_norm, batch_norm, cross_entropy, updates, gather, spmm, sddmm,
-                                                         spmm_max, segments, segment_softmax, gat, gatv2, attention, rotate, rnn,
-                                                         conv1d, linear_recurrence, scan, wkv, clock, window,
-                                                         memory_mix, slots, NULL });
+    return test_main("backend", (const TTest *const[]){ products,
+                                                        batched_products,
+                                                        passes,
+                                                        sums,
+                                                        extremes,
+                                                        turning,
+                                                        draws,
+                                                        unary,
+                                                        binary,
+                                                        fused,
+                                                        softmax,
+                                                        row_norm,
+                                                        batch_norm,
+                                                        cross_entropy,
+                                                        updates,
+                                                        gather,
+                                                        spmm,
+                                                        sddmm,
+                                                        spmm_max,
+                                                        segments,
+                                                        segment_softmax,
+                                                        gat,
+                                                        gatv2,
+                                                        attention,
+                                                        rotate,
+                                                        rnn,
+                                                        conv1d,
+                                                        linear_recurrence,
+                                                        scan,
+                                                        wkv,
+                                                        clock,
+                                                        window,
+                                                        memory_mix,
+                                                        slots,
+                                                        NULL });
 }

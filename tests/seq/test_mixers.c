@@ -1,12 +1,12 @@
-/* tests/seq/test_mixers.c - What every sequence system must do.  The list of systems is walked, so a
- * new one is tested by being listed; `more` adds options to try.
+/* tests/seq/test_mixers.c - What every sequence system must do.  The list of systems is walked, so
+ * a new one is tested by being listed; `more` adds options to try.
  *
- * For each, at lengths 1, 2, 3, 63, 64, 65 and 1000: forward over the whole, over pieces with a carried
- * state, and by steps give the same; a state that was saved and read back goes on as if nothing had
- * happened; no output depends on a later input, whatever the weights; the padding of a short row does not
- * matter, neither for its outputs nor for its state; gradients are those of difference quotients; the
- * same bits for any number of threads; every allocation fails in turn; a steady step asks the system for
- * no memory. */
+ * For each, at lengths 1, 2, 3, 63, 64, 65 and 1000: forward over the whole, over pieces with a
+ * carried state, and by steps give the same; a state that was saved and read back goes on as if
+ * nothing had happened; no output depends on a later input, whatever the weights; the padding of a
+ * short row does not matter, neither for its outputs nor for its state; gradients are those of
+ * difference quotients; the same bits for any number of threads; every allocation fails in turn; a
+ * steady step asks the system for no memory. */
 #include "config.h"
 #include <unistd.h>
 #include "base/ops.h"
@@ -17,7 +17,8 @@ enum { D = 24, B = 3, LONGEST = 1000 };
 static const int64_t lengths[] = { 1, 2, 3, 63, 64, 65, LONGEST };
 
 /* Options beside none. */
-static const struct { const char *type, *options; } more[] = {
+static const struct { const char *type, *options;
+} more[] = {
     { "transformer", "heads=6 kv_heads=2 rotary=true bias=false" },
     { "transformer", "heads=2 head_dim=10 window=7 rotary=true" },
     { "transformer", "causal=false" },
@@ -48,7 +49,8 @@ static const struct { const char *type, *options; } more[] = {
     { "lstm", "hidden=40" },
     { "gru", "hidden=17" },
     { "nsm", "heads=3 s=7 topk=3 window=5 rho=0.8 tau_prune=0.2 tau_recycle=0.9 decay=true" },
-    { "nsm", "heads=2 s=5 s0=2 dk=6 dv=10 window=1 conv=1 clock=0 comm_every=5 rho=0.9 tau_prune=0.3" },
+    { "nsm",
+      "heads=2 s=5 s0=2 dk=6 dv=10 window=1 conv=1 clock=0 comm_every=5 rho=0.9 tau_prune=0.3" },
     { "nsm", "heads=2 s=40 s0=3 topk=30 window=70 tau_new=2 beta_min=0" },
     { "nsm", "heads=4 s=6 s0=6 topk=6 window=9 clock=2 comm_every=7 decay=true" },
     { "nsm", "heads=3 s=9 topk=4 clock=3 clock_heads=2" },
@@ -59,7 +61,8 @@ typedef struct { nsm_ctx *ctx; nsm_mixer *m; nsm_tape *tape; } subject;
 
 static bool carried(const nsm_mixer *m) { return !m->two_way && m->type->state; }
 
-/* A mixer with weights that are larger than at the start: decays near 0 and near 1, sharp choices. */
+/* A mixer with weights that are larger than at the start: decays near 0 and near 1, sharp
+ * choices. */
 static subject subject_new(int threads, const char *type, const char *options, bool large)
 {
     subject s = { .ctx = nsm_ctx_new(&(nsm_ctx_config){ .threads = threads, .seed = 5 }) };
@@ -86,30 +89,39 @@ static void subject_free(subject *s)
     nsm_ctx_free(s->ctx);
 }
 
-static nsm_tensor *tensor(nsm_ctx *ctx, int64_t n, const float *x) { return nsm_tensor_from(ctx, NSM_F32, 3, (int64_t[]){ B, n, D }, x); }
+static nsm_tensor *tensor(nsm_ctx *ctx, int64_t n, const float *x)
+{
+    return nsm_tensor_from(ctx, NSM_F32, 3, (int64_t[]){ B, n, D }, x);
+}
 
 /* Forward over tokens from .. to of x [B, n, D] into the same places of y. */
-static void piece(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to, float *y)
+static void piece(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to,
+                  float *y)
 {
     int64_t rows = to - from;
     float *part = malloc((size_t)(B * rows * D) * sizeof *part);
-    for (int64_t b = 0; b < B; b++) memcpy(part + b * rows * D, x + (b * n + from) * D, (size_t)(rows * D) * sizeof *x);
-    nsm_tensor *in = tensor(s->ctx, rows, part), *out = nsm_mixer_forward(s->tape, s->m, in, NULL, state);
+    for (int64_t b = 0; b < B; b++)
+        memcpy(part + b * rows * D, x + (b * n + from) * D, (size_t)(rows * D) * sizeof *x);
+    nsm_tensor *in = tensor(s->ctx, rows, part),
+               *out = nsm_mixer_forward(s->tape, s->m, in, NULL, state);
     ck_ok(s->ctx);
     nsm_tensor_get(out, part);
-    for (int64_t b = 0; b < B; b++) memcpy(y + (b * n + from) * D, part + b * rows * D, (size_t)(rows * D) * sizeof *x);
+    for (int64_t b = 0; b < B; b++)
+        memcpy(y + (b * n + from) * D, part + b * rows * D, (size_t)(rows * D) * sizeof *x);
     nsm_tape_reset(s->tape);
     nsm_tensor_free(in);
     free(part);
 }
 
-static void steps(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to, float *y)
+static void steps(subject *s, nsm_state *state, int64_t n, const float *x, int64_t from, int64_t to,
+                  float *y)
 {
     float part[B * D];
     nsm_tape_inference(s->tape, true);
     for (int64_t t = from; t < to; t++) {
         for (int64_t b = 0; b < B; b++) memcpy(part + b * D, x + (b * n + t) * D, D * sizeof *x);
-        nsm_tensor *in = nsm_tensor_from(s->ctx, NSM_F32, 2, (int64_t[]){ B, D }, part), *out = nsm_mixer_step(s->tape, s->m, in, state);
+        nsm_tensor *in = nsm_tensor_from(s->ctx, NSM_F32, 2, (int64_t[]){ B, D }, part),
+                   *out = nsm_mixer_step(s->tape, s->m, in, state);
         ck_ok(s->ctx);
         nsm_tensor_get(out, part);
         for (int64_t b = 0; b < B; b++) memcpy(y + (b * n + t) * D, part + b * D, D * sizeof *x);
@@ -129,7 +141,8 @@ static void check(const subject *s, const char *what, int64_t n, const float *a,
 static void forms(const char *type, const char *options)
 {
     subject s = subject_new(2, type, options, true);
-    float *x = malloc(B * LONGEST * D * 3 * sizeof *x), *y = x + B * LONGEST * D, *z = y + B * LONGEST * D;
+    float *x = malloc(B * LONGEST * D * 3 * sizeof *x), *y = x + B * LONGEST * D,
+          *z = y + B * LONGEST * D;
     char path[] = "/tmp/nsm-mixer-XXXXXX";
     close(mkstemp(path));
     for (int i = 0; i < 7; i++) {
@@ -155,7 +168,8 @@ static void forms(const char *type, const char *options)
         float *again = malloc((size_t)(B * n * D) * sizeof *again);
         memcpy(again, z, (size_t)(B * n * D) * sizeof *again);
         steps(&s, state, n, x, n - cut, n, again);
-        ck_assert_msg(!memcmp(again, z, (size_t)(B * n * D) * sizeof *z), "%s: a state read back is another", type);
+        ck_assert_msg(!memcmp(again, z, (size_t)(B * n * D) * sizeof *z),
+                      "%s: a state read back is another", type);
         free(again);
         nsm_state_free(state);
         nsm_state_free(other);
@@ -176,12 +190,16 @@ static void causality(const char *type, const char *options)
         double moved = 0;
         test_random(13, B * N * D, x);
         if (i == 0) piece(&s, NULL, N, x, 0, N, y);
-        for (int64_t b = 0; b < B; b++) test_random(17 + (uint64_t)i, (N - from[i]) * D, x + (b * N + from[i]) * D);
+        for (int64_t b = 0; b < B; b++)
+            test_random(17 + (uint64_t)i, (N - from[i]) * D, x + (b * N + from[i]) * D);
         piece(&s, NULL, N, x, 0, N, z);
         for (int64_t b = 0; b < B; b++)
-            for (int64_t k = 0; k < from[i] * D; k++) moved = fmax(moved, fabs((double)(z[b * N * D + k] - y[b * N * D + k])));
+            for (int64_t k = 0; k < from[i] * D; k++)
+                moved = fmax(moved, fabs((double)(z[b * N * D + k] - y[b * N * D + k])));
         if (s.m->two_way) ck_assert_msg(moved > 1e-4, "%s: calls itself two-way and is not", type);
-        else ck_assert_msg(moved == 0, "%s: outputs before %lld moved by %g", type, (long long)from[i], moved);
+        else
+            ck_assert_msg(moved == 0, "%s: outputs before %lld moved by %g", type,
+                          (long long)from[i], moved);
     }
     subject_free(&s);
 }
@@ -192,12 +210,14 @@ static void padding(const char *type, const char *options)
     enum { N = 70, AFTER = 5 };
     subject s = subject_new(2, type, options, true);
     const int32_t length[B] = { 1, 40, N };
-    static float x[B * N * D], other[B * N * D], y[B * N * D], z[B * N * D], next[B * AFTER * D], after[B * AFTER * D], want[B * AFTER * D];
+    static float x[B * N * D], other[B * N * D], y[B * N * D], z[B * N * D], next[B * AFTER * D],
+        after[B * AFTER * D], want[B * AFTER * D];
     nsm_tensor *lengths_of = nsm_tensor_from(s.ctx, NSM_I32, 1, (int64_t[]){ B }, length);
     test_random(19, B * N * D, x);
     test_random(23, B * N * D, other);
     test_random(29, B * AFTER * D, next);
-    for (int64_t b = 0; b < B; b++) memcpy(other + b * N * D, x + b * N * D, (size_t)(length[b] * D) * sizeof *x);
+    for (int64_t b = 0; b < B; b++)
+        memcpy(other + b * N * D, x + b * N * D, (size_t)(length[b] * D) * sizeof *x);
     const float *in[2] = { x, other };
     float *out[2] = { y, z };
     for (int i = 0; i < 2; i++) { /* the padding is other, the rest the same */
@@ -211,7 +231,8 @@ static void padding(const char *type, const char *options)
         nsm_state_free(state);
     }
     for (int64_t b = 0; b < B; b++)
-        ck_assert_msg(!memcmp(y + b * N * D, z + b * N * D, (size_t)(length[b] * D) * sizeof *y), "%s: row %d sees its padding", type, (int)b);
+        ck_assert_msg(!memcmp(y + b * N * D, z + b * N * D, (size_t)(length[b] * D) * sizeof *y),
+                      "%s: row %d sees its padding", type, (int)b);
     for (int64_t b = 0; b < B; b++) { /* the row alone, without padding */
         int64_t n = length[b];
         nsm_tensor *t = nsm_tensor_from(s.ctx, NSM_F32, 3, (int64_t[]){ 1, n, D }, x + b * N * D);
@@ -224,7 +245,9 @@ static void padding(const char *type, const char *options)
         t = nsm_tensor_from(s.ctx, NSM_F32, 3, (int64_t[]){ 1, AFTER, D }, next + b * AFTER * D);
         if (state) nsm_tensor_get(nsm_mixer_forward(s.tape, s.m, t, NULL, state), z);
         nsm_tape_reset(s.tape);
-        e = state ? fmax(test_difference(after + b * AFTER * D, z, AFTER * D, 1e-6), test_difference(want + b * AFTER * D, z, AFTER * D, 1e-6)) : 0;
+        e = state ? fmax(test_difference(after + b * AFTER * D, z, AFTER * D, 1e-6),
+                         test_difference(want + b * AFTER * D, z, AFTER * D, 1e-6))
+                  : 0;
         ck_assert_msg(e < 2e-4, "%s: after row %d of %lld: %g", type, (int)b, (long long)n, e);
         nsm_tensor_free(t);
         nsm_state_free(state);
@@ -234,7 +257,8 @@ static void padding(const char *type, const char *options)
 }
 
 /* ---- gradients ---- */
-/* sum of c * y over two segments with a carried state (or one, where none is carried): the loss, and gradients. */
+/* sum of c * y over two segments with a carried state (or one, where none is carried): the loss,
+ * and gradients. */
 static double loss_of(subject *s, nsm_tensor *x[2], const float *c, int segments, bool back)
 {
     double loss = 0;
@@ -260,7 +284,8 @@ static double loss_of(subject *s, nsm_tensor *x[2], const float *c, int segments
 }
 
 /* Along a random direction v of tensor t: g . v and the difference quotient. */
-static void slope(subject *s, nsm_tensor *t, const char *name, nsm_tensor *x[2], const float *c, int segments)
+static void slope(subject *s, nsm_tensor *t, const char *name, nsm_tensor *x[2], const float *c,
+                  int segments)
 {
     int64_t n = nsm_numel(t);
     float *old = malloc((size_t)n * 3 * sizeof *old), *v = old + n, *moved = v + n;
@@ -272,19 +297,21 @@ static void slope(subject *s, nsm_tensor *t, const char *name, nsm_tensor *x[2],
     nsm_tensor_get(t, old);
     norm = sqrt(norm) + 1e-9;
     for (int p = 0; p < 4; p++) { /* down the gradient itself: the largest slope there is */
-        for (int64_t k = 0; k < n; k++) moved[k] = (float)((double)old[k] + at[p] * h * (double)v[k] / norm);
+        for (int64_t k = 0; k < n; k++)
+            moved[k] = (float)((double)old[k] + at[p] * h * (double)v[k] / norm);
         nsm_tensor_set(t, moved);
         f[p] = loss_of(s, x, c, segments, false);
     }
     nsm_tensor_set(t, old);
     double have = (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h);
-    ck_assert_msg(fabs(have - along / norm) < 3e-2 * fabs(along / norm) + 2e-2, "%s: gradient of %s with %d segments: the slope is %g, the gradient says %g",
+    ck_assert_msg(fabs(have - along / norm) < 3e-2 * fabs(along / norm) + 2e-2,
+                  "%s: gradient of %s with %d segments: the slope is %g, the gradient says %g",
                   s->m->type->name, name, segments, have, along / norm);
     free(old);
 }
 
-/* A difference quotient steps over what is discrete, and round what turns fast: systems that choose are tried where there is no
- * choice, S4D's modes where they turn slowly. */
+/* A difference quotient steps over what is discrete, and round what turns fast: systems that choose
+ * are tried where there is no choice, S4D's modes where they turn slowly. */
 static bool has_slope(const char *type, const char *options)
 {
     if (!strcmp(type, "s4d")) return options != NULL;
@@ -336,7 +363,8 @@ static void threads(const char *type, const char *options)
         nsm_tensor_get_grad(x, now[1]);
         ck_ok(s.ctx);
         if (i == 0) memcpy(first, now, sizeof now);
-        ck_assert_msg(!memcmp(first, now, sizeof now), "%s: %d threads give other bits", type, count[i]);
+        ck_assert_msg(!memcmp(first, now, sizeof now), "%s: %d threads give other bits", type,
+                      count[i]);
         nsm_tensor_free(x);
         subject_free(&s);
     }
@@ -345,7 +373,8 @@ static void threads(const char *type, const char *options)
 static const char *brutal_type, *brutal_options;
 static void make_and_use(nsm_ctx *ctx)
 {
-    nsm_mixer *m = nsm_mixer_new(ctx, brutal_type, &(nsm_mixer_config){ .width = D, .options = brutal_options });
+    nsm_mixer *m = nsm_mixer_new(ctx, brutal_type,
+                                 &(nsm_mixer_config){ .width = D, .options = brutal_options });
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ B, 6, D });
     if (x) nsm_tensor_fill(x, 0.5f);
@@ -371,22 +400,26 @@ static void memory(const char *type, const char *options)
 /* What has been asked of the system so far. */
 static int64_t asked(const nsm_ctx *ctx) { return ctx->allocations - ctx->reused; }
 
-/* Steps of training and of decoding: the first ones fill the cache, those after them take from it. */
+/* Steps of training and of decoding: the first ones fill the cache, those after them take from
+ * it. */
 static void steady(const char *type, const char *options)
 {
     enum { N = 70, WARM = 4, STEPS = 12 };
     static float host[B * N * D];
     subject s = subject_new(2, type, options, false);
     test_random(43, B * N * D, host);
-    nsm_tensor *x = tensor(s.ctx, N, host), *one = nsm_tensor_from(s.ctx, NSM_F32, 2, (int64_t[]){ B, D }, host);
+    nsm_tensor *x = tensor(s.ctx, N, host),
+               *one = nsm_tensor_from(s.ctx, NSM_F32, 2, (int64_t[]){ B, D }, host);
     int64_t before = 0;
     x->needs_grad = true;
     for (int i = 0; i < STEPS; i++) {
         if (i == WARM) before = asked(s.ctx);
-        nsm_tape_backward(s.tape, nsm_sum(s.tape, nsm_mixer_forward(s.tape, s.m, x, NULL, NULL), NSM_ALL, false));
+        nsm_tape_backward(s.tape, nsm_sum(s.tape, nsm_mixer_forward(s.tape, s.m, x, NULL, NULL),
+                                          NSM_ALL, false));
         nsm_tape_reset(s.tape);
     }
-    ck_assert_msg(asked(s.ctx) == before, "%s: %lld allocations in %d steps of training", type, (long long)(asked(s.ctx) - before), STEPS - WARM);
+    ck_assert_msg(asked(s.ctx) == before, "%s: %lld allocations in %d steps of training", type,
+                  (long long)(asked(s.ctx) - before), STEPS - WARM);
     nsm_state *state = carried(s.m) ? nsm_mixer_state(s.m, B) : NULL;
     if (state) nsm_state_reserve(state, STEPS);
     nsm_tape_inference(s.tape, true);
@@ -396,14 +429,16 @@ static void steady(const char *type, const char *options)
         nsm_tape_reset(s.tape);
     }
     ck_ok(s.ctx);
-    ck_assert_msg(asked(s.ctx) == before, "%s: %lld allocations in %d steps of decoding", type, (long long)(asked(s.ctx) - before), STEPS - WARM);
+    ck_assert_msg(asked(s.ctx) == before, "%s: %lld allocations in %d steps of decoding", type,
+                  (long long)(asked(s.ctx) - before), STEPS - WARM);
     nsm_state_free(state);
     nsm_tensor_free(x);
     nsm_tensor_free(one);
     subject_free(&s);
 }
 
-/* A mixer that says whence it takes what it tells: shares, none of them of a later token; errors where they are due. */
+/* A mixer that says whence it takes what it tells: shares, none of them of a later token; errors
+ * where they are due. */
 static void flow(const char *type, const char *options)
 {
     enum { N = 70 };
@@ -431,14 +466,16 @@ static void flow(const char *type, const char *options)
         for (int64_t t = 0; t < N; t++) {
             double sum = 0;
             for (int64_t i = 0; i < N; i++) {
-                ck_assert(share[t * N + i] >= 0 && (s.m->two_way || i <= t || share[t * N + i] == 0));
+                ck_assert(share[t * N + i] >= 0 &&
+                          (s.m->two_way || i <= t || share[t * N + i] == 0));
                 sum += (double)share[t * N + i];
             }
             ck_assert_double_le(sum, 1 + 1e-5);
             most = fmax(most, sum);
         }
     }
-    ck_assert(most > 0.05 || strstr(options ? options : "", "s0=6")); /* learned states alone: filed under no token */
+    /* learned states alone: filed under no token */
+    ck_assert(most > 0.05 || strstr(options ? options : "", "s0=6"));
     nsm_mixer_watch(s.m, false);
     nsm_tensor_free(in);
     subject_free(&s);
@@ -462,12 +499,14 @@ ALL(memory)
 ALL(steady)
 ALL(flow)
 
-/* Attention as it is told is what the outputs are made with: y = flow (x W_v^T) W_out^T, in every head. */
+/* Attention as it is told is what the outputs are made with: y = flow (x W_v^T) W_out^T, in every
+ * head. */
 START_TEST(attention)
 {
     enum { N = 20 };
     subject s = subject_new(1, "transformer", "heads=1 bias=false rotary=true window=9", true);
-    nsm_tensor *w = nsm_module_find(&s.m->module, "qkv.weight"), *out = nsm_module_find(&s.m->module, "out.weight");
+    nsm_tensor *w = nsm_module_find(&s.m->module, "qkv.weight"),
+               *out = nsm_module_find(&s.m->module, "out.weight");
     static float x[B * N * D], y[B * N * D], qkv[3 * D * D], o[D * D], share[N * N];
     test_random(4, B * N * D, x);
     nsm_tensor_get(w, qkv);
@@ -482,11 +521,14 @@ START_TEST(attention)
             double read[D] = { 0 };
             for (int64_t i = 0; i < N; i++)
                 for (int64_t c = 0; c < D; c++)
-                    for (int64_t k = 0; k < D; k++) read[c] += (double)share[t * N + i] * (double)qkv[(2 * D + c) * D + k] * (double)x[(b * N + i) * D + k];
+                    for (int64_t k = 0; k < D; k++)
+                        read[c] += (double)share[t * N + i] * (double)qkv[(2 * D + c) * D + k] *
+                                   (double)x[(b * N + i) * D + k];
             for (int64_t c = 0; c < D; c++) {
                 double sum = 0;
                 for (int64_t k = 0; k < D; k++) sum += (double)o[c * D + k] * read[k];
-                ck_assert_double_le(fabs(sum - (double)y[(b * N + t) * D + c]), 1e-3 * fmax(1, fabs(sum)));
+                ck_assert_double_le(fabs(sum - (double)y[(b * N + t) * D + c]),
+                                    1e-3 * fmax(1, fabs(sum)));
             }
         }
     }
@@ -498,18 +540,23 @@ END_TEST
 START_TEST(errors)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    static const char *const wrong[] = { "heads=0", "heads=5", "heads", "head=3", "causal=maybe", "heads=4 kv_heads=3", "heads=2.5", "rotary_base=x" };
+    static const char *const wrong[] = { "heads=0",   "heads=5",      "heads",
+                                         "head=3",    "causal=maybe", "heads=4 kv_heads=3",
+                                         "heads=2.5", "rotary_base=x" };
     for (int i = 0; i < 8; i++) {
-        ck_assert(!nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D, .options = wrong[i] }));
+        ck_assert(!nsm_mixer_new(ctx, "transformer",
+                                 &(nsm_mixer_config){ .width = D, .options = wrong[i] }));
         ck_error(ctx, NSM_EINVAL);
     }
     ck_assert(!nsm_mixer_new(ctx, "nothing", &(nsm_mixer_config){ .width = D }));
     ck_error(ctx, NSM_EINVAL);
     nsm_mixer *m = nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D }),
-              *two = nsm_mixer_new(ctx, "transformer", &(nsm_mixer_config){ .width = D, .options = "causal=false" });
+              *two = nsm_mixer_new(ctx, "transformer",
+                                   &(nsm_mixer_config){ .width = D, .options = "causal=false" });
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_state *s = nsm_mixer_state(m, 2), *bare = nsm_state_new(ctx, B);
-    nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ B, 4, D }), *flat = nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ B, D });
+    nsm_tensor *x = nsm_tensor_new(ctx, NSM_F32, 3, (int64_t[]){ B, 4, D }),
+               *flat = nsm_tensor_new(ctx, NSM_F32, 2, (int64_t[]){ B, D });
     nsm_tensor_zero(x);
     nsm_tensor_zero(flat);
     ck_assert(!nsm_mixer_state(two, 2));
@@ -541,6 +588,8 @@ END_TEST
 
 int main(void)
 {
-    return test_main("mixers", (const TTest *const[]){ test_forms, test_causality, test_padding, test_gradients, test_threads, test_memory, test_steady,
-                                                       test_flow, attention, errors, NULL });
+    return test_main("mixers",
+                     (const TTest *const[]){ test_forms, test_causality, test_padding,
+                                             test_gradients, test_threads, test_memory, test_steady,
+                                             test_flow, attention, errors, NULL });
 }
