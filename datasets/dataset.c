@@ -40,6 +40,7 @@ nsm_dataset *nsm_dataset_new(nsm_ctx *ctx, const char *name)
 static void free_nodes(nsm_dataset_nodes *v)
 {
     nsmi_h5_free_strings(v->names, v->count);
+    nsmi_content_free(v);
     free(v->name); free(v->dense); free(v->ptr); free(v->idx); free(v->val); free(v->graph_ptr);
 }
 
@@ -63,6 +64,7 @@ void nsm_dataset_free(nsm_dataset *ds)
     for (int i = 0; i < ds->splits; i++) free_split(&ds->split[i]);
     nsmi_h5_free_strings(ds->label.names, ds->label.columns);
     free(ds->label.cls); free(ds->label.multi); free(ds->label.value);
+    nsmi_questions_free(&ds->question);
     free(ds->node); free(ds->edge); free(ds->split);
     free(ds->name); free(ds->description);
     free(ds);
@@ -170,16 +172,8 @@ int nsm_dataset_edges_merged(const nsm_dataset *ds, int t, int64_t *edges, int32
 
 /* ---- checking ---- */
 
-/* What is being checked: the prefix of messages and the code they carry. */
-typedef struct {
-    const nsm_dataset *ds;
-    const char *where;
-    int code;
-} check;
-
-#define FAULT(c, ...) fault(c, (c)->code, __VA_ARGS__)
-static bool fault(const check *c, int code, const char *format, ...) NSM_PRINTF(3, 4);
-static bool fault(const check *c, int code, const char *format, ...)
+#define FAULT(c, ...) nsmi_fault(c, (c)->code, __VA_ARGS__)
+bool nsmi_fault(const nsmi_check *c, int code, const char *format, ...)
 {
     char what[320];
     va_list args;
@@ -200,7 +194,7 @@ bool nsmi_name_ok(const char *name)
 }
 
 /* Names of types and splits: usable in a file, and each once. */
-static bool name_ok(const check *c, const char *kind, const char *name, int i, const void *first,
+static bool name_ok(const nsmi_check *c, const char *kind, const char *name, int i, const void *first,
                     size_t stride)
 {
     if (!nsmi_name_ok(name))
@@ -237,16 +231,16 @@ static int64_t not_finite(const float *x, int64_t n)
     return -1;
 }
 
-static bool finite_all(const check *c, const char *group, const char *name, const char *what,
+bool nsmi_finite_all(const nsmi_check *c, const char *group, const char *name, const char *what,
                        const float *x, int64_t n)
 {
     int64_t i = x ? not_finite(x, n) : -1;
-    return i < 0 || fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name, what,
+    return i < 0 || nsmi_fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name, what,
                           (long long)i);
 }
 
 /* Offsets that start at 0, never fall and end at total. */
-static bool offsets_ok(const check *c, const char *name, const char *what, const int64_t *ptr,
+bool nsmi_offsets_ok(const nsmi_check *c, const char *name, const char *what, const int64_t *ptr,
                        int64_t rows, int64_t total)
 {
     if (ptr[0] != 0)
@@ -260,11 +254,11 @@ static bool offsets_ok(const check *c, const char *name, const char *what, const
     return true;
 }
 
-static bool sparse_ok(const check *c, const nsm_dataset_nodes *v)
+static bool sparse_ok(const nsmi_check *c, const nsm_dataset_nodes *v)
 {
     if (!v->val || (!v->idx && v->ptr[v->count]))
         return FAULT(c, "nodes %s: idx or val is missing", v->name);
-    if (!offsets_ok(c, v->name, "ptr", v->ptr, v->count, -1)) return false;
+    if (!nsmi_offsets_ok(c, v->name, "ptr", v->ptr, v->count, -1)) return false;
     for (int64_t i = 0; i < v->count; i++)
         for (int64_t k = v->ptr[i]; k < v->ptr[i + 1]; k++) {
             if (v->idx[k] < 0 || v->idx[k] >= v->features)
@@ -274,10 +268,10 @@ static bool sparse_ok(const check *c, const nsm_dataset_nodes *v)
                 return FAULT(c, "nodes %s: features of row %lld do not ascend", v->name,
                              (long long)i);
         }
-    return finite_all(c, "nodes", v->name, "feature", v->val, v->ptr[v->count]);
+    return nsmi_finite_all(c, "nodes", v->name, "feature", v->val, v->ptr[v->count]);
 }
 
-static bool nodes_ok(const check *c, int i)
+static bool nodes_ok(const nsmi_check *c, int i)
 {
     const nsm_dataset_nodes *v = &c->ds->node[i];
     if (!name_ok(c, "node type", v->name, i, c->ds->node, sizeof *v)) return false;
@@ -291,10 +285,12 @@ static bool nodes_ok(const check *c, int i)
         if (!v->names[k]) return FAULT(c, "nodes %s: name %lld is missing", v->name, (long long)k);
     if (c->ds->graphs != 1 && !v->graph_ptr)
         return FAULT(c, "nodes %s: graph_ptr is missing", v->name);
-    if (v->graph_ptr && !offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count))
+    if (v->graph_ptr && !nsmi_offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count))
         return false;
-    if (v->ptr) return sparse_ok(c, v);
-    return finite_all(c, "nodes", v->name, "feature", v->dense, v->count * v->features);
+    if (v->ptr ? !sparse_ok(c, v)
+               : !nsmi_finite_all(c, "nodes", v->name, "feature", v->dense, v->count * v->features))
+        return false;
+    return nsmi_content_ok(c, v);
 }
 
 static uint64_t mix(uint64_t a, uint64_t b)
@@ -305,7 +301,7 @@ static uint64_t mix(uint64_t a, uint64_t b)
     return x ^ x >> 31;
 }
 
-static bool ends_ok(const check *c, const nsm_dataset_edges *e)
+static bool ends_ok(const nsmi_check *c, const nsm_dataset_edges *e)
 {
     int64_t rows = c->ds->node[e->src_type].count, cols = c->ds->node[e->dst_type].count;
     uint64_t sum = 0; /* a symmetric list has the same multiset of pairs read either way */
@@ -323,7 +319,7 @@ static bool ends_ok(const check *c, const nsm_dataset_edges *e)
 }
 
 /* In a set of graphs both ends of an edge lie in one of them. */
-static bool same_graph(const check *c, const nsm_dataset_edges *e)
+static bool same_graph(const nsmi_check *c, const nsm_dataset_edges *e)
 {
     const int64_t *a = c->ds->node[e->src_type].graph_ptr, *b = c->ds->node[e->dst_type].graph_ptr;
     if (!a || !b) return true;
@@ -343,7 +339,7 @@ static bool same_graph(const check *c, const nsm_dataset_edges *e)
     return true;
 }
 
-static bool edges_ok(const check *c, int i)
+static bool edges_ok(const nsmi_check *c, int i)
 {
     const nsm_dataset_edges *e = &c->ds->edge[i];
     if (!name_ok(c, "edge type", e->name, i, c->ds->edge, sizeof *e)) return false;
@@ -359,11 +355,11 @@ static bool edges_ok(const check *c, int i)
     if ((e->feature != NULL) != (e->features > 0))
         return FAULT(c, "edges %s: features are missing", e->name);
     return ends_ok(c, e) && same_graph(c, e) &&
-           finite_all(c, "edges", e->name, "weight", e->weight, e->count) &&
-           finite_all(c, "edges", e->name, "feature", e->feature, e->count * e->features);
+           nsmi_finite_all(c, "edges", e->name, "weight", e->weight, e->count) &&
+           nsmi_finite_all(c, "edges", e->name, "feature", e->feature, e->count * e->features);
 }
 
-static bool labels_ok(const check *c)
+static bool labels_ok(const nsmi_check *c)
 {
     const nsm_dataset *ds = c->ds;
     const nsm_dataset_labels *l = &ds->label;
@@ -387,10 +383,10 @@ static bool labels_ok(const check *c)
         if (l->multi[i] > 1 && l->multi[i] != 255)
             return FAULT(c, "labels: value %d at %lld is none of 0, 1, 255", l->multi[i],
                          (long long)i);
-    return finite_all(c, "labels", "of the target", "label", l->value, l->count * l->columns);
+    return nsmi_finite_all(c, "labels", "of the target", "label", l->value, l->count * l->columns);
 }
 
-static bool split_ok(const check *c, int i, uint8_t *seen, int64_t count)
+static bool split_ok(const nsmi_check *c, int i, uint8_t *seen, int64_t count)
 {
     static const char *const part[] = { "train", "valid", "test" };
     const nsm_dataset_split *s = &c->ds->split[i];
@@ -414,7 +410,7 @@ static bool split_ok(const check *c, int i, uint8_t *seen, int64_t count)
     return true;
 }
 
-static bool splits_ok(const check *c)
+static bool splits_ok(const nsmi_check *c)
 {
     const nsm_dataset *ds = c->ds;
     int64_t count = ds->label.of_graphs ? ds->graphs
@@ -431,7 +427,7 @@ static bool splits_ok(const check *c)
 int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code)
 {
     if (nsmi_failed(ds->ctx)) return nsm_error(ds->ctx);
-    const check c = { ds, where, code };
+    const nsmi_check c = { ds, where, code };
     bool ok = ds->node_types > 0 || FAULT(&c, "no node type");
     if (ok && (ds->target < 0 || ds->target >= ds->node_types))
         ok = FAULT(&c, "target is node type %d of %d", ds->target, ds->node_types);
@@ -439,7 +435,7 @@ int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code)
         ok = FAULT(&c, "%lld graphs", (long long)ds->graphs);
     for (int i = 0; ok && i < ds->node_types; i++) ok = nodes_ok(&c, i);
     for (int i = 0; ok && i < ds->edge_types; i++) ok = edges_ok(&c, i);
-    if (ok && labels_ok(&c)) splits_ok(&c);
+    if (ok && labels_ok(&c) && nsmi_questions_ok(&c)) splits_ok(&c);
     return nsm_error(ds->ctx);
 }
 

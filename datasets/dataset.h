@@ -16,6 +16,21 @@
 extern "C" {
 #endif
 
+/* Words of nodes: those of node i are id[ptr[i]] .. id[ptr[i+1] - 1], in their order. */
+typedef struct {
+    int64_t vocab;      /* V, 0: there is no text */
+    int64_t *ptr;       /* [n + 1] */
+    int32_t *id;        /* [ptr[n]] 0 .. V-1 */
+    char **symbol;      /* [V] what each reads as, or NULL */
+} nsm_dataset_text;
+
+/* Pictures of nodes, of one size. */
+typedef struct {
+    int64_t height, width, channels; /* h, w, c; channels 0: there are none */
+    uint8_t *pixel;     /* [n, h, w, c] */
+    uint8_t *there;     /* [n] 0: this node has none (its pixels are 0), or NULL: all have one */
+} nsm_dataset_images;
+
 /* Nodes of one type.  Features are dense (dense != NULL), sparse (ptr != NULL), left in the file
  * (in_file) or absent (features == 0). */
 typedef struct {
@@ -30,6 +45,8 @@ typedef struct {
     char **names;       /* [n] a name for each node, or NULL */
     /* [G + 1] nodes of graph g are [graph_ptr[g], graph_ptr[g+1]), or NULL: one graph */
     int64_t *graph_ptr;
+    nsm_dataset_text text;
+    nsm_dataset_images image;
 } nsm_dataset_nodes;
 
 /* Edges of one type, src[k] -> dst[k].  In an undirected dataset both directions stand here. */
@@ -72,6 +89,21 @@ typedef struct {
     int32_t *index[NSM_SPLIT_PARTS]; /* ascending is not required */
 } nsm_dataset_split;
 
+/* Questions about nodes of the target type, each with one answer; a question belongs to the part of a
+ * split that its node is in. */
+typedef struct {
+    int64_t count;      /* Q, 0: there are none */
+    int32_t *node;      /* [Q] whom each is about, ascending */
+    int64_t features;   /* F > 0 */
+    float *value;       /* [Q, F] what is asked */
+    int64_t classes;    /* C > 0 */
+    int32_t *answer;    /* [Q] 0 .. C-1 */
+    char **answer_names; /* [C], or NULL */
+    int64_t groups;     /* kinds of questions that scores are told for, 0: none */
+    int32_t *group;     /* [Q] 0 .. groups-1, or NULL */
+    char **group_names; /* [groups], or NULL */
+} nsm_dataset_questions;
+
 typedef struct {
     nsm_ctx *ctx;
     char *name;        /* short: "cora" */
@@ -84,6 +116,7 @@ typedef struct {
     int edge_types;
     nsm_dataset_edges *edge;
     nsm_dataset_labels label;
+    nsm_dataset_questions question;
     int splits;
     nsm_dataset_split *split;
     void *file;        /* the library's own: the open file while features stay in it */

@@ -19,6 +19,7 @@ static const nsmi_maker importers[] = {
     { { "wordnet",
         "WordNet's database files: the folder of data.noun, data.verb, data.adj, data.adv",
         "features=32768  columns that words are hashed to, a power of two\n"
+        "least=3  rarer words of the text become one word\n"
         "seed=0  of the split \"default\", stratified 10/10/80\n" },
       nsmi_import_wordnet },
     { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" },

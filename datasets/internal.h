@@ -15,6 +15,29 @@ int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code);
 void nsmi_dataset_close(nsm_dataset *ds); /* the file that features were left in */
 /* Read the documented layout from an open file. */
 nsm_dataset *nsmi_dataset_read(nsm_ctx *ctx, nsmi_h5 *h, const nsm_dataset_options *options);
+/* What is being checked: the prefix of messages and the code they carry. */
+typedef struct {
+    const nsm_dataset *ds;
+    const char *where;
+    int code;
+} nsmi_check;
+bool nsmi_fault(const nsmi_check *c, int code, const char *format, ...) NSM_PRINTF(3, 4); /* false */
+/* Are these numbers finite; offsets that start at 0, never fall and end at total (-1: anywhere)? */
+bool nsmi_finite_all(const nsmi_check *c, const char *group, const char *name, const char *what,
+                     const float *x, int64_t n);
+bool nsmi_offsets_ok(const nsmi_check *c, const char *name, const char *what, const int64_t *ptr,
+                     int64_t rows, int64_t total);
+
+/* ---- content.c: texts and pictures of nodes, questions ---- */
+void nsmi_content_free(nsm_dataset_nodes *v);
+bool nsmi_content_ok(const nsmi_check *c, const nsm_dataset_nodes *v);
+void nsmi_content_write(nsmi_h5 *h, const nsm_dataset_nodes *v);
+void nsmi_content_read(nsmi_h5 *h, nsm_dataset_nodes *v);
+void nsmi_questions_free(nsm_dataset_questions *q);
+bool nsmi_questions_ok(const nsmi_check *c);
+void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset_questions *q);
+void nsmi_questions_read(nsmi_h5 *h, nsm_dataset_questions *q);
+
 /* May this be the name of a type or split, that is, a name in a file? */
 bool nsmi_name_ok(const char *name);
 

@@ -77,6 +77,7 @@ static void write_nodes(nsmi_h5 *h, const nsm_dataset *ds, int t)
     if (v->graph_ptr)
         nsmi_h5_write(h, join(p, g, v->name, "graph_ptr"), NSM_I64, 1,
                       (int64_t[]){ ds->graphs + 1 }, v->graph_ptr);
+    nsmi_content_write(h, v);
 }
 
 static void write_edges(nsmi_h5 *h, const nsm_dataset *ds, const nsm_dataset_edges *e)
@@ -126,6 +127,7 @@ int nsm_dataset_save(const nsm_dataset *ds, const char *path)
     nsmi_h5_group(h, "edges");
     for (int i = 0; i < ds->edge_types; i++) write_edges(h, ds, &ds->edge[i]);
     write_labels(h, &ds->label);
+    nsmi_questions_write(h, &ds->question);
     nsmi_h5_group(h, "splits");
     for (int i = 0; i < ds->splits; i++) {
         const nsm_dataset_split *s = &ds->split[i];
@@ -214,6 +216,7 @@ static void read_nodes(reader *r, const char *name)
         v->names = nsmi_h5_read_strings(r->h, p, &count);
     if (nsmi_h5_has(r->h, join(p, "nodes", name, "graph_ptr")))
         v->graph_ptr = nsmi_h5_read(r->h, p, NSM_I64, 1, &graphs);
+    nsmi_content_read(r->h, v);
 }
 
 /* The node type that an attribute names. */
@@ -306,6 +309,7 @@ nsm_dataset *nsmi_dataset_read(nsm_ctx *ctx, nsmi_h5 *h, const nsm_dataset_optio
     r.ds->target = target < 0 ? 0 : target;
     if (nsmi_h5_has(h, "edges")) read_each(&r, "edges", read_edges);
     read_labels(&r);
+    nsmi_questions_read(h, &r.ds->question);
     if (nsmi_h5_has(h, "splits")) read_each(&r, "splits", read_split);
     if (nsmi_dataset_check(r.ds, nsmi_h5_path(h), NSM_EFORMAT) == NSM_OK) return r.ds;
     nsm_dataset_free(r.ds);

@@ -8,14 +8,15 @@
  *
  *   val = tf * (log((1 + n) / (1 + df)) + 1),  rows of length 1,
  *
- * df counted by column, so that words which share one share their weight.  Part of speech is no
- * feature: the classes would give it away.
+ * df counted by column, so that words which share one share their weight.  The text is the same
+ * words in their order, less those that come less than `least` times.  Part of speech is no feature:
+ * the classes would give it away.
  *
  * A line:  offset lex_filenum ss_type w_cnt word lex_id ... p_cnt symbol offset pos src/tgt ... |
  * gloss */
 #include "config.h"
 #include <xxhash.h>
-#include "datasets/internal.h"
+#include "datasets/words.h"
 
 enum {
     FILES = 4,
@@ -94,13 +95,16 @@ typedef struct {
     int32_t *idx;                 /* column of each entry */
     float *val;                   /* tf, later tf-idf */
     int32_t columns;              /* a power of two */
+    nsmi_texts texts;             /* the same words in their order */
 } wordnet;
 
 /* ---- text features ---- */
 
-static void add_token(wordnet *w, const char *token, size_t n)
+static void add_word(void *user, const char *word)
 {
-    int32_t column = (int32_t)(XXH3_64bits(token, n) & (uint64_t)(w->columns - 1));
+    wordnet *w = user;
+    int32_t column = (int32_t)(XXH3_64bits(word, strlen(word)) & (uint64_t)(w->columns - 1));
+    if (!nsmi_texts_word(w->ctx, &w->texts, word)) return;
     for (int64_t k = w->ptr[w->nodes]; k < w->entries; k++)
         if (w->idx[k] == column) {
             w->val[k]++;
@@ -110,25 +114,6 @@ static void add_token(wordnet *w, const char *token, size_t n)
         !nsmi_grow(w->ctx, &w->val, w->entries, &w->entry_room[1], sizeof *w->val)) return;
     w->idx[w->entries] = column;
     w->val[w->entries++] = 1;
-}
-
-/* Bytes past ASCII count as letters: WordNet has a few, and a word is then not cut there. */
-static bool word_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (unsigned char)c >= 128;
-}
-
-static void add_words(wordnet *w, const char *s, const char *end)
-{
-    char token[MAX_TOKEN];
-    while (s < end) {
-        size_t n = 0;
-        for (; s < end && word_letter(*s); s++)
-            if (n < sizeof token) token[n++] = *s >= 'A' && *s <= 'Z' ? (char)(*s + 32) : *s;
-        if (n) add_token(w, token, n);
-        else s++;
-    }
 }
 
 /* tf to tf-idf; sort each row by column, to length 1. */
@@ -218,7 +203,7 @@ static const char *read_words(wordnet *w, char **p)
         char *mark = n && word[n - 1] == ')' ? strrchr(word, '(') : NULL;
         if (mark) *mark = 0;
         if (i == 0) w->name[w->nodes] = nsmi_strdup(w->ctx, word);
-        add_words(w, word, word + strlen(word));
+        nsmi_words_each(word, word + strlen(word), add_word, w);
     }
     return NULL;
 }
@@ -260,7 +245,7 @@ static const char *read_synset(wordnet *w, int f, char *line)
     w->cls[w->nodes] = (int32_t)cls;
     const char *wrong = read_words(w, &p);
     if (!wrong) wrong = read_pointers(w, &p);
-    if (!wrong) add_words(w, gloss, gloss + strlen(gloss));
+    if (!wrong) nsmi_words_each(gloss, gloss + strlen(gloss), add_word, w);
     return wrong;
 }
 
@@ -292,6 +277,7 @@ static void read_file(wordnet *w, const char *folder, int f)
             break;
         }
         w->ptr[w->nodes] = w->entries;
+        if (!nsmi_texts_end(w->ctx, &w->texts)) break;
     }
     nsmi_text_close(t);
     free(path);
@@ -369,6 +355,7 @@ static nsm_dataset *finish(wordnet *w, const nsmi_options *o)
     w->idx = NULL;
     w->val = NULL;
     w->name = NULL;
+    nsmi_texts_to_nodes(ds, &w->texts, nsmi_option_int(o, "least", 1, INT32_MAX, 3), v);
     add_relations(w, ds);
     set_labels(w, ds);
     nsm_dataset_split_make(ds, "default",
@@ -388,6 +375,7 @@ nsm_dataset *nsmi_import_wordnet(nsm_ctx *ctx, const char *source, const nsmi_op
     for (int f = 0; f < FILES && !nsmi_failed(ctx); f++) read_file(&w, source, f);
     if (!nsmi_failed(ctx)) ds = finish(&w, o);
     nsmi_h5_free_strings(w.name, w.nodes);
+    nsmi_texts_clear(&w.texts);
     free(w.offset); free(w.cls); free(w.pointer); free(w.ptr); free(w.idx); free(w.val);
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);

@@ -1,4 +1,4 @@
-/* datasets/words.c - Words to numbers: a hash table, and classes from words.
+/* datasets/words.c - Words to numbers: a hash table, texts and classes from words.
  * Open addressing, XXH3-64, at most two thirds full. */
 #include "config.h"
 #include <xxhash.h>
@@ -47,6 +47,86 @@ int64_t nsmi_words_add(nsm_ctx *ctx, nsmi_words *w, const char *word)
     return w->count - 1;
 }
 
+/* ---- texts ---- */
+static bool letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (unsigned char)c >= 128;
+}
+
+void nsmi_words_each(const char *s, const char *end, void (*take)(void *user, const char *word),
+                     void *user)
+{
+    char word[NSMI_WORD_MOST + 1];
+    while (s < end) {
+        size_t n = 0;
+        for (; s < end && letter(*s); s++)
+            if (n < NSMI_WORD_MOST) word[n++] = *s >= 'A' && *s <= 'Z' ? (char)(*s + 32) : *s;
+        word[n] = 0;
+        if (n) take(user, word);
+        else s++;
+    }
+}
+
+bool nsmi_texts_word(nsm_ctx *ctx, nsmi_texts *t, const char *word)
+{
+    int64_t id = nsmi_words_add(ctx, &t->words, word);
+    if (id < 0 || !nsmi_grow(ctx, &t->id, t->entries, &t->room, sizeof *t->id)) return false;
+    t->id[t->entries++] = (int32_t)id;
+    return true;
+}
+
+bool nsmi_texts_end(nsm_ctx *ctx, nsmi_texts *t)
+{
+    if (!nsmi_grow(ctx, &t->end, t->rows, &t->row_room, sizeof *t->end)) return false;
+    t->end[t->rows++] = t->entries;
+    return true;
+}
+
+/* [words] the number in the dataset of each word, rare ones 0; *kept: how many there are. */
+static int32_t *new_numbers(nsm_ctx *ctx, const nsmi_texts *t, int64_t least, int64_t *kept)
+{
+    int64_t *count = nsmi_calloc(ctx, (size_t)t->words.count + 1, sizeof *count);
+    int32_t *number = nsmi_calloc(ctx, (size_t)t->words.count + 1, sizeof *number);
+    *kept = 1;
+    for (int64_t k = 0; count && k < t->entries; k++) count[t->id[k]]++;
+    for (int64_t w = 0; count && number && w < t->words.count; w++)
+        number[w] = count[w] >= least ? (int32_t)(*kept)++ : 0;
+    free(count);
+    return number;
+}
+
+int nsmi_texts_to_nodes(nsm_dataset *ds, nsmi_texts *t, int64_t least, nsm_dataset_nodes *v)
+{
+    int64_t kept;
+    int32_t *number = new_numbers(ds->ctx, t, least, &kept);
+    nsm_dataset_text *x = &v->text;
+    *x = (nsm_dataset_text){ .vocab = kept };
+    x->ptr = nsm_dataset_array(ds, v->count + 1, sizeof *x->ptr);
+    x->id = nsm_dataset_array(ds, t->entries, sizeof *x->id);
+    x->symbol = nsmi_calloc(ds->ctx, (size_t)kept, sizeof *x->symbol);
+    if (number && !nsmi_failed(ds->ctx)) {
+        x->ptr[0] = 0;
+        for (int64_t i = 0; i < v->count; i++)
+            x->ptr[i + 1] = i < t->rows ? t->end[i] : x->ptr[i];
+        for (int64_t k = 0; k < t->entries; k++) x->id[k] = number[t->id[k]];
+        x->symbol[0] = nsm_dataset_string(ds, "?");
+        for (int64_t w = 0; w < t->words.count; w++)
+            if (number[w]) x->symbol[number[w]] = nsm_dataset_string(ds, t->words.word[w]);
+    }
+    free(number);
+    return nsm_error(ds->ctx);
+}
+
+void nsmi_texts_clear(nsmi_texts *t)
+{
+    nsmi_words_clear(&t->words);
+    free(t->end);
+    free(t->id);
+    *t = (nsmi_texts){ 0 };
+}
+
+/* ---- classes ---- */
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);

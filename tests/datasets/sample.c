@@ -159,6 +159,44 @@ static void add_edges(nsm_dataset *ds, bool graphs)
     for (int k = 0; e->feature && k < 6; k++) e->feature[k] = value(k);
 }
 
+static void add_content(nsm_dataset *ds)
+{
+    static const int32_t id[] = { 2, 0, 1, 1, 2 };
+    nsm_dataset_nodes *v = &ds->node[0];
+    nsm_dataset_text *t = &v->text;
+    nsm_dataset_images *m = &v->image;
+    *t = (nsm_dataset_text){ .vocab = 3 };
+    t->ptr = nsm_dataset_array(ds, v->count + 1, sizeof *t->ptr);
+    t->id = nsm_dataset_array(ds, 5, sizeof *t->id);
+    for (int64_t i = 0; t->ptr && i <= v->count; i++) t->ptr[i] = i < 2 ? 0 : i < 5 ? 3 : 5;
+    if (t->id) memcpy(t->id, id, sizeof id);
+    t->symbol = calloc(3, sizeof *t->symbol);
+    for (int i = 0; t->symbol && i < 3; i++) t->symbol[i] = nsmi_format(ds->ctx, "word %d", i);
+    *m = (nsm_dataset_images){ .height = 3, .width = 2, .channels = 4 };
+    m->pixel = nsm_dataset_array(ds, v->count * 24, 1);
+    m->there = nsm_dataset_array(ds, v->count, 1);
+    for (int64_t i = 0; m->pixel && i < v->count * 24; i++) m->pixel[i] = (uint8_t)(i * 7);
+    for (int64_t i = 0; m->there && i < v->count; i++) m->there[i] = i % 4 != 1;
+}
+
+static void add_questions(nsm_dataset *ds)
+{
+    static const int32_t node[] = { 0, 0, 3, 11 }, answer[] = { 1, 0, 1, 1 }, kind[] = { 0, 1, 0, 0 };
+    nsm_dataset_questions *q = &ds->question;
+    *q = (nsm_dataset_questions){ .count = 4, .features = 2, .classes = 2, .groups = 2 };
+    q->node = nsm_dataset_array(ds, 4, sizeof *q->node);
+    q->answer = nsm_dataset_array(ds, 4, sizeof *q->answer);
+    q->group = nsm_dataset_array(ds, 4, sizeof *q->group);
+    q->value = nsm_dataset_array(ds, 8, sizeof *q->value);
+    if (q->node) memcpy(q->node, node, sizeof node);
+    if (q->answer) memcpy(q->answer, answer, sizeof answer);
+    if (q->group) memcpy(q->group, kind, sizeof kind);
+    for (int i = 0; q->value && i < 8; i++) q->value[i] = value(i);
+    q->answer_names = calloc(2, sizeof *q->answer_names);
+    for (int i = 0; q->answer_names && i < 2; i++)
+        q->answer_names[i] = nsm_dataset_string(ds, i ? "yes" : "no");
+}
+
 nsm_dataset *sample_new(nsm_ctx *ctx, nsm_label_kind kind, bool graphs)
 {
     nsm_dataset *ds = nsm_dataset_new(ctx, "sample");
@@ -177,6 +215,8 @@ nsm_dataset *sample_new(nsm_ctx *ctx, nsm_label_kind kind, bool graphs)
     } else if ((v = nsm_dataset_add_nodes(ds, "kind", 7))) {
         add_sparse(ds, v);
     }
+    if (!nsmi_failed(ctx)) add_content(ds);
+    if (!nsmi_failed(ctx)) add_questions(ds);
     if (!nsmi_failed(ctx)) add_edges(ds, graphs);
     if (!nsmi_failed(ctx)) add_labels(ds, kind, graphs);
     return ds;
@@ -196,6 +236,34 @@ static bool same_words(char *const *a, char *const *b, int64_t count)
     return !a == !b;
 }
 
+static const char *content_difference(const nsm_dataset_nodes *a, const nsm_dataset_nodes *b)
+{
+    const nsm_dataset_text *s = &a->text, *t = &b->text;
+    const nsm_dataset_images *m = &a->image, *o = &b->image;
+    if (s->vocab != t->vocab || !same(s->ptr, t->ptr, a->count + 1, 8)) return "text";
+    if (s->ptr && !same(s->id, t->id, s->ptr[a->count], 4)) return "words";
+    if (!same_words(s->symbol, t->symbol, s->vocab)) return "symbols";
+    if (m->height != o->height || m->width != o->width || m->channels != o->channels)
+        return "size of pictures";
+    if (!same(m->there, o->there, a->count, 1)) return "which pictures are there";
+    int64_t pixels = a->count * m->height * m->width * m->channels;
+    return same(m->pixel, o->pixel, pixels, 1) ? NULL : "pixels";
+}
+
+static const char *questions_difference(const nsm_dataset_questions *a,
+                                        const nsm_dataset_questions *b)
+{
+    if (a->count != b->count || a->features != b->features || a->classes != b->classes ||
+        a->groups != b->groups)
+        return "questions";
+    if (!same(a->node, b->node, a->count, 4) || !same(a->answer, b->answer, a->count, 4) ||
+        !same(a->group, b->group, a->count, 4) ||
+        !same(a->value, b->value, a->count * a->features, 4))
+        return "what is asked";
+    if (!same_words(a->answer_names, b->answer_names, a->classes)) return "names of answers";
+    return same_words(a->group_names, b->group_names, a->groups) ? NULL : "names of kinds";
+}
+
 static const char *nodes_difference(const nsm_dataset *d, const nsm_dataset_nodes *a,
                                     const nsm_dataset_nodes *b)
 {
@@ -206,6 +274,7 @@ static const char *nodes_difference(const nsm_dataset *d, const nsm_dataset_node
     if (a->ptr && !same(a->idx, b->idx, a->ptr[a->count], 4)) return "idx";
     if (a->ptr && !same(a->val, b->val, a->ptr[a->count], 4)) return "val";
     if (!same_words(a->names, b->names, a->count)) return "names";
+    if (content_difference(a, b)) return content_difference(a, b);
     return same(a->graph_ptr, b->graph_ptr, d->graphs + 1, 8) ? NULL : "graph_ptr";
 }
 
@@ -243,6 +312,7 @@ const char *sample_difference(const nsm_dataset *a, const nsm_dataset *b)
     for (int i = 0; !what && i < a->edge_types; i++)
         what = edges_difference(&a->edge[i], &b->edge[i]);
     if (!what) what = labels_difference(&a->label, &b->label);
+    if (!what) what = questions_difference(&a->question, &b->question);
     for (int i = 0; !what && i < a->splits; i++) {
         if (strcmp(a->split[i].name, b->split[i].name)) return "split name";
         for (int p = 0; p < NSM_SPLIT_PARTS; p++)

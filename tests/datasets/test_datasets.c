@@ -118,6 +118,16 @@ static void bad_same_name(nsm_dataset *d) { strcpy(d->split[1].name, "default");
 static void bad_type(nsm_dataset *d) { d->edge[1].src_type = 2; }
 static void bad_target(nsm_dataset *d) { d->target = 2; }
 static void bad_storage(nsm_dataset *d) { d->node[0].features = 0; }
+static void bad_word(nsm_dataset *d) { d->node[0].text.id[4] = 3; }
+static void bad_text(nsm_dataset *d) { d->node[0].text.vocab = 0; }
+static void bad_text_ptr(nsm_dataset *d) { d->node[0].text.ptr[7] = 0; }
+static void bad_picture(nsm_dataset *d) { d->node[0].image.height = 0; }
+static void bad_there(nsm_dataset *d) { d->node[0].image.there[2] = 7; }
+static void bad_asked(nsm_dataset *d) { d->question.node[3] = 12; }
+static void bad_asked_order(nsm_dataset *d) { d->question.node[2] = -1; }
+static void bad_answer(nsm_dataset *d) { d->question.answer[0] = 2; }
+static void bad_kind(nsm_dataset *d) { d->question.group[1] = 2; }
+static void bad_question(nsm_dataset *d) { d->question.value[5] = NAN; }
 
 START_TEST(faults)
 {
@@ -141,6 +151,16 @@ START_TEST(faults)
         { bad_type, "from node type 2" },
         { bad_target, "target is node type 2" },
         { bad_storage, "stored 1 times" },
+        { bad_word, "word 3 at 4 of text/id" },
+        { bad_text, "a text of 0 words" },
+        { bad_text_ptr, "text/ptr falls at 6" },
+        { bad_picture, "pictures of 0 x 2 pixels" },
+        { bad_there, "images/there[2] is 7" },
+        { bad_asked, "node[3] is 12" },
+        { bad_asked_order, "node[2] is -1" },
+        { bad_answer, "answer[0] is 2" },
+        { bad_kind, "group[1] is 2" },
+        { bad_question, "value 5 is not finite" },
     };
     begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -530,6 +550,9 @@ START_TEST(wordnet) /* WordNet 3.0, where it is installed */
     ck_assert_int_eq(ds->node[0].count, 117659);
     ck_assert_int_eq(all_edges(ds), 377592);
     const nsm_dataset_split *split = nsm_dataset_split_find(ds, "default");
+    const nsm_dataset_text *gloss = &ds->node[0].text;
+    ck_assert(gloss->vocab > 10000 && gloss->ptr[117659] > 1000000);
+    ck_assert_str_eq(gloss->symbol[0], "?"); /* a word that few synsets have */
     int seen[45] = { 0 };
     for (int64_t i = 0; i < split->count[NSM_TRAIN]; i++)
         seen[ds->label.cls[split->index[NSM_TRAIN][i]]] = 1;
