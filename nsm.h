@@ -8,6 +8,7 @@
 #include "base/sparse.h"
 #include "base/tape.h"
 #include "base/module.h"
+#include "base/options.h"
 #include "base/ops.h"
 #include "base/optimizer.h"
 #include "base/schedule.h"

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "base/context.h"
 #include "base/module.h"
+#include "base/options.h"
 #include "base/sparse.h"
 #include "base/tape.h"
 #include "base/tensor.h"
@@ -57,6 +58,31 @@ extern const nsm_backend *nsmi_test_backend;
 /* Make what the device could not do, if anything, the context's error: "who: what".  After every
  * call of kernels that may not have done their work. */
 void nsmi_device_trouble(nsm_ctx *ctx, const char *who);
+
+/* ---- options: "key=value key=value", blanks or commas between, by a table that ends in a key
+ * without a name.  who: begins the sentence of an error, NSM_EINVAL. ---- */
+void nsmi_options_default(const nsm_key *keys, void *to);
+/* live: no keys but those that may be changed later; to NULL: the text is only checked. */
+int nsmi_options_read(nsm_ctx *ctx, const char *who, const nsm_key *keys, const char *text,
+                      bool live, void *to);
+int nsmi_option_check(nsm_ctx *ctx, const char *who, const nsm_key *keys, const char *key,
+                      const char *value);
+
+/* Rows of a table of keys. */
+#define KEY_INT(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_INT, offsetof(type, field), fallback, low, high, NULL, help, false }
+#define KEY_REAL(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help, false }
+#define KEY_BOOL(type, field, fallback, help) \
+    { #field, NSM_KEY_BOOL, offsetof(type, field), fallback, 0, 1, NULL, help, false }
+#define KEY_CHOICE(type, field, fallback, choices, help) \
+    { #field, NSM_KEY_CHOICE, offsetof(type, field), fallback, 0, 0, choices, help, false }
+/* ... that may be changed later. */
+#define KEY_LIVE_INT(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_INT, offsetof(type, field), fallback, low, high, NULL, help, true }
+#define KEY_LIVE_REAL(type, field, fallback, low, high, help) \
+    { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help, true }
+#define KEYS_END { NULL, NSM_KEY_INT, 0, 0, 0, 0, NULL, NULL, false }
 
 /* Was there an error?  For the first line of a call: if (nsmi_failed(ctx)) return NULL. */
 static inline bool nsmi_failed(const nsm_ctx *ctx) { return !ctx || ctx->error != NSM_OK; }

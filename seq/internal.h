@@ -5,22 +5,6 @@
 #include "base/ops.h"
 #include "seq/mixer.h"
 
-/* Rows of a mixer's key table. */
-#define KEY_INT(type, field, fallback, low, high, help) \
-    { #field, NSM_KEY_INT, offsetof(type, field), fallback, low, high, NULL, help, false }
-#define KEY_REAL(type, field, fallback, low, high, help) \
-    { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help, false }
-#define KEY_BOOL(type, field, fallback, help) \
-    { #field, NSM_KEY_BOOL, offsetof(type, field), fallback, 0, 1, NULL, help, false }
-#define KEY_CHOICE(type, field, fallback, choices, help) \
-    { #field, NSM_KEY_CHOICE, offsetof(type, field), fallback, 0, 0, choices, help, false }
-/* ... that nsm_mixer_set() may change. */
-#define KEY_LIVE_INT(type, field, fallback, low, high, help) \
-    { #field, NSM_KEY_INT, offsetof(type, field), fallback, low, high, NULL, help, true }
-#define KEY_LIVE_REAL(type, field, fallback, low, high, help) \
-    { #field, NSM_KEY_REAL, offsetof(type, field), fallback, low, high, NULL, help, true }
-#define KEYS_END { NULL, NSM_KEY_INT, 0, 0, 0, 0, NULL, NULL, false }
-
 /* A parameter of a mixer: uniform in +-1/sqrt(inputs), as torch.nn.Linear has it; filled with
  * `value`. */
 nsm_tensor *nsmi_mixer_linear(nsm_mixer *m, const char *name, int64_t out, int64_t in);

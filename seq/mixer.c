@@ -1,110 +1,20 @@
 /* seq/mixer.c - See mixer.h: options, making, and the checks around every call. */
 #include "config.h"
-#include <locale.h>
 #include "seq/internal.h"
 
-enum { KEY_BYTES = 64, VALUE_BYTES = 64 };
-
 /* ---- options ---- */
-static const nsm_mixer_key *find_key(const nsm_mixer_type *type, const char *name)
-{
-    for (const nsm_mixer_key *k = type->keys; k && k->name; k++)
-        if (!strcmp(k->name, name)) return k;
-    return NULL;
-}
-
-static int place_of(const char *choices, const char *text)
-{
-    size_t n = strlen(text);
-    int at = 0;
-    for (const char *p = choices; p; p = strchr(p, '|'), p = p ? p + 1 : NULL, at++)
-        if (n && strcspn(p, "|") == n && !strncmp(p, text, n)) return at;
-    return -1;
-}
-
-static bool parse(const nsm_mixer_key *k, const char *text, double *value)
-{
-    char *end;
-    if (k->type == NSM_KEY_CHOICE) return (*value = place_of(k->choices, text)) >= 0;
-    if (k->type == NSM_KEY_BOOL) {
-        *value = place_of("false|true", text) >= 0 ? place_of("false|true", text)
-                                                   : place_of("0|1", text);
-        return *value >= 0;
-    }
-    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    *value = strtod_l(text, &end, c);
-    freelocale(c);
-    return end != text && !*end && *value >= k->low && *value <= k->high &&
-           (k->type == NSM_KEY_REAL || *value == floor(*value));
-}
-
-static void put(nsm_mixer *m, const nsm_mixer_key *k, double value)
-{
-    void *at = (char *)m + k->offset;
-    if (k->type == NSM_KEY_BOOL) *(bool *)at = value != 0;
-    else if (k->type == NSM_KEY_REAL) *(float *)at = (float)value;
-    else *(int *)at = (int)value;
-}
-
-static int check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *text,
-                 double *value)
-{
-    const nsm_mixer_key *k = find_key(type, key);
-    char names[512] = "";
-    if (k && parse(k, text, value)) return NSM_OK;
-    if (k && k->type == NSM_KEY_CHOICE)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want one of %s", type->name, key,
-                             text, k->choices);
-    if (k && k->type == NSM_KEY_BOOL)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want true or false", type->name,
-                             key, text);
-    if (k)
-        return nsm_error_set(ctx, NSM_EINVAL, "%s: %s is \"%s\", want %s in %g..%g", type->name,
-                             key, text, k->type == NSM_KEY_INT ? "a whole number" : "a number",
-                             k->low, k->high);
-    for (k = type->keys; k && k->name; k++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
-                 k == type->keys ? "" : ", ", k->name);
-    return nsm_error_set(ctx, NSM_EINVAL, "%s: unknown key \"%s\"; there are %s", type->name, key,
-                         *names ? names : "none");
-}
-
 int nsm_mixer_check(nsm_ctx *ctx, const nsm_mixer_type *type, const char *key, const char *value)
 {
-    double number;
-    return nsmi_failed(ctx) ? nsm_error(ctx) : check(ctx, type, key, value, &number);
-}
-
-/* "key=value key=value", blanks or commas between.  live: no other keys; apply: else they are only
- * checked. */
-static int read_options(nsm_mixer *m, const char *text, bool live, bool apply)
-{
-    nsm_ctx *ctx = m->module.ctx;
-    char key[KEY_BYTES], value[VALUE_BYTES];
-    for (const char *p = text ? text : ""; *(p += strspn(p, " ,"));) {
-        size_t n = strcspn(p, "= ,"), v = p[n] == '=' ? strcspn(p + n + 1, " ,") : 0;
-        double number;
-        if (p[n] != '=' || n == 0 || n >= sizeof key || v >= sizeof value)
-            return nsm_error_set(ctx, NSM_EINVAL, "%s: \"%.80s\" does not begin with key=value",
-                                 m->type->name, p);
-        snprintf(key, sizeof key, "%.*s", (int)n, p);
-        snprintf(value, sizeof value, "%.*s", (int)v, p + n + 1);
-        if (check(ctx, m->type, key, value, &number)) return nsm_error(ctx);
-        const nsm_mixer_key *k = find_key(m->type, key);
-        if (live && !k->live)
-            return nsm_error_set(ctx, NSM_EINVAL, "%s: %s cannot be changed once the mixer is made",
-                                 m->type->name, key);
-        if (apply) put(m, k, number);
-        p += n + 1 + v;
-    }
-    return NSM_OK;
+    return nsmi_option_check(ctx, type->name, type->keys, key, value);
 }
 
 int nsm_mixer_set(nsm_mixer *m, const char *options)
 {
     if (!m || nsmi_failed(m->module.ctx)) return m ? nsm_error(m->module.ctx) : NSM_EINVAL;
-    return read_options(m, options, true, false) ? nsm_error(m->module.ctx)
-                                                 : read_options(m, options, true, true);
+    nsm_ctx *ctx = m->module.ctx;
+    const nsm_mixer_type *t = m->type;
+    int code = nsmi_options_read(ctx, t->name, t->keys, options, true, NULL);
+    return code ? code : nsmi_options_read(ctx, t->name, t->keys, options, true, m);
 }
 
 /* ---- making ---- */
@@ -127,8 +37,8 @@ nsm_mixer *nsm_mixer_new(nsm_ctx *ctx, const char *name, const nsm_mixer_config 
     m->layer = config->layer;
     m->layers = config->layers ? config->layers : 1;
     m->first = config->first ? config->first : m;
-    for (const nsm_mixer_key *k = type->keys; k && k->name; k++) put(m, k, k->fallback);
-    if (!read_options(m, config->options, false, true)) type->make(m);
+    nsmi_options_default(type->keys, m);
+    if (!nsmi_options_read(ctx, name, type->keys, config->options, false, m)) type->make(m);
     if (!nsmi_failed(ctx)) return m;
     nsm_mixer_free(m);
     return NULL;

@@ -13,6 +13,7 @@
 #ifndef NSM_MIXER_H
 #define NSM_MIXER_H
 #include "base/module.h"
+#include "base/options.h"
 #include "base/state.h"
 #include "base/tape.h"
 #ifdef __cplusplus
@@ -22,23 +23,9 @@ extern "C" {
 typedef struct nsm_mixer nsm_mixer;
 typedef struct nsm_mixer_type nsm_mixer_type;
 
-/* A key of a mixer's configuration: a field of its struct, by offset. */
-typedef enum {
-    NSM_KEY_INT,    /* int */
-    NSM_KEY_REAL,   /* float */
-    NSM_KEY_BOOL,   /* bool */
-    NSM_KEY_CHOICE  /* int: place in `choices`, "elu|relu" */
-} nsm_key_type;
-typedef struct {
-    const char *name;
-    nsm_key_type type;
-    size_t offset;
-    double fallback;
-    double low, high;    /* both allowed */
-    const char *choices;
-    const char *help;
-    bool live;           /* may be changed in a mixer that is trained: nsm_mixer_set() */
-} nsm_mixer_key;
+/* A key of a mixer's configuration; one that is `live` may be changed in a mixer that is trained:
+ * nsm_mixer_set(). */
+typedef nsm_key nsm_mixer_key;
 
 /* What a system is.  The struct that `bytes` measures begins with an nsm_mixer. */
 struct nsm_mixer_type {
