@@ -23,6 +23,8 @@
 #include "seq/rnn.h"
 #include "seq/memory.h"
 #include "fusion/set.h"
+#include "fusion/perceiver.h"
+#include "fusion/slot_attention.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -2,6 +2,7 @@
 #include "config.h"
 #include <math.h>
 #include "base/ops.h"
+#include "fusion/parts.h"
 #include "fusion/set.h"
 #include "fusion/set_parts.h"
 #include "seq/carried.h"
@@ -173,22 +174,8 @@ static bool inputs_ok(const nsm_set *s, const nsm_set_input *in, const nsm_tenso
 static nsm_tensor *presence(nsm_tape *tape, const nsm_set *s, const nsm_set_input *in,
                             int64_t batch, int64_t n)
 {
-    bool whole = true;
-    for (int m = 0; m < s->config.modalities; m++) whole &= !in[m].x || !in[m].length;
-    uint8_t *there = whole ? NULL : nsmi_tape_room(tape, (size_t)(batch * n));
-    int32_t *length = whole ? NULL : nsmi_tape_room(tape, (size_t)batch * sizeof *length);
-    if (!there || !length) return NULL;
-    int64_t at = 0;
-    for (int m = 0; m < s->config.modalities; m++) {
-        if (!in[m].x) continue;
-        int64_t count = in[m].x->dim[1];
-        if (in[m].length) nsm_tensor_get(in[m].length, length);
-        for (int64_t b = 0; b < batch; b++)
-            memset(there + b * n + at, 1,
-                   (size_t)nsmi_length(in[m].length ? length : NULL, b, count));
-        at += count;
-    }
-    return nsm_tape_tensor(tape, NSM_U8, 2, (int64_t[]){ batch, n }, there);
+    uint8_t *there = nsmi_presence(tape, in, s->config.modalities, batch, n);
+    return there ? nsm_tape_tensor(tape, NSM_U8, 2, (int64_t[]){ batch, n }, there) : NULL;
 }
 
 /* The elements of all modalities side by side [B, n, d]. */
@@ -208,13 +195,9 @@ static nsm_tensor *fresh(nsm_tape *tape, const nsm_set *s, nsm_tensor *x, int64_
     const nsm_set_config *c = &s->config;
     nsm_tensor *rest = nsm_tape_tensor(tape, NSM_F32, 2,
                                        (int64_t[]){ c->slots - c->learned, c->width }, NULL);
-    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ batch, 1, 1 }, NULL);
-    if (!rest || !every) return NULL;
+    if (!rest) return NULL;
     nsm_tensor_zero(rest);
-    nsm_tensor_zero(every);
-    x = nsm_concat(tape, (nsm_tensor *[]){ x, rest }, 2, 0);
-    return nsm_add(tape, x ? nsm_reshape(tape, x, 3, (int64_t[]){ 1, c->slots, c->width }) : NULL,
-                   every);
+    return nsmi_for_each(tape, nsm_concat(tape, (nsm_tensor *[]){ x, rest }, 2, 0), batch);
 }
 
 static void begin(nsm_tape *tape, const nsm_set *s, int64_t batch, const nsmi_pool_parts *given,
@@ -305,21 +288,6 @@ static nsm_tensor *reason(nsm_tape *tape, const nsm_set *s, nsm_tensor *state, n
     return state;
 }
 
-/* The weights of a read, for who wants to see them: [B, H, readers, s]. */
-static nsm_tensor *weights(nsm_tape *tape, heads x, nsm_tensor *bias)
-{
-    static const int by_head[] = { 0, 2, 1, 3 };
-    if (!x.q || !x.k) return NULL;
-    int64_t b = x.q->dim[0], h = x.q->dim[2], n = x.q->dim[1], s = x.k->dim[1], size = x.q->dim[3];
-    nsm_tensor *q = nsm_reshape(tape, nsm_permute(tape, x.q, by_head), 3,
-                                (int64_t[]){ b * h, n, size });
-    nsm_tensor *k = nsm_reshape(tape, nsm_permute(tape, x.k, by_head), 3,
-                                (int64_t[]){ b * h, s, size });
-    nsm_tensor *l = nsm_scale(tape, nsm_bmm(tape, q, k, false, true), 1 / sqrtf((float)size), 0);
-    return nsm_softmax(tape,
-                       nsm_add(tape, nsm_reshape(tape, l, 4, (int64_t[]){ b, h, n, s }), bias), -1);
-}
-
 static nsm_tensor *read_back(nsm_tape *tape, const nsm_set *s, nsm_tensor *x,
                              const nsmi_pool_parts *p, nsm_tensor *shut, nsm_set_view *view)
 {
@@ -334,7 +302,7 @@ static nsm_tensor *read_back(nsm_tape *tape, const nsm_set *s, nsm_tensor *x,
     heads h = split(tape, s, x, normed(tape, s, p->value, READ), s->w_rq, s->w_rk, s->w_rv);
     nsm_tensor *y = nsm_mul(tape, nsm_sigmoid(tape, nsm_linear(tape, x, s->w_rg, s->b_rg)),
                             attended(tape, h, bias, s->w_ro));
-    if (view) view->read = weights(tape, h, bias);
+    if (view) view->read = nsmi_attention_weights(tape, h.q, h.k, bias, NULL);
     return nsm_add(tape, x, y);
 }
 

@@ -24,6 +24,11 @@ int nsmi_flow_unseen(nsm_mixer *m, bool seen, int64_t row, int64_t n);
 nsm_tensor *nsmi_split_heads(nsm_tape *tape, nsm_tensor *x, int64_t heads);
 nsm_tensor *nsmi_join_last(nsm_tape *tape, nsm_tensor *x);
 
+/* One step of a GRU (seq/rnn.h): x [N, I], h [N, H] -> [N, H].  ih [3H, I], hh [3H, H], bih, bhh
+ * [3H]. */
+typedef struct { nsm_tensor *ih, *hh, *bih, *bhh; } nsmi_gru;
+nsm_tensor *nsmi_gru_cell(nsm_tape *tape, const nsmi_gru *w, nsm_tensor *x, nsm_tensor *h);
+
 /* Toeplitz matrices: of x [H, 2 T c] T rows, each c places further to the right than the one above,
  * [H, T, (2 T - 1) c].  Rows that are so much shorter, read from a text of repeated x, shift by
  * themselves. */

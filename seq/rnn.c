@@ -125,6 +125,16 @@ static nsm_tensor *one_way(nsm_tape *tape, const nsm_rnn_config *c, const direct
     return nsm_gru(tape, gx, d->hh, inner, h0, length, reverse, hn);
 }
 
+nsm_tensor *nsmi_gru_cell(nsm_tape *tape, const nsmi_gru *w, nsm_tensor *x, nsm_tensor *h)
+{
+    if (!x || !h) return NULL;
+    const direction d = { w->ih, w->hh, w->bih, w->bhh, NULL };
+    const nsm_rnn_config c = { .gru = true, .hidden = (int)h->dim[1] };
+    nsm_tensor *last = NULL, *none = NULL;
+    x = nsm_reshape(tape, x, 3, (int64_t[]){ x->dim[0], 1, x->dim[1] });
+    return one_way(tape, &c, &d, x, h, NULL, NULL, false, &last, &none) ? last : NULL;
+}
+
 /* ---- the stack ---- */
 static nsm_tensor *row_of(nsm_tape *tape, nsm_tensor *all, int k)
 {

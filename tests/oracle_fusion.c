@@ -1,8 +1,11 @@
-/* tests/oracle_fusion.c - Fixtures of fusion: the Neural State Machine over sets. */
+/* tests/oracle_fusion.c - Fixtures of fusion: the Neural State Machine over sets, Perceiver and
+ * Perceiver IO, slot attention. */
 #include "config.h"
+#include "fusion/perceiver.h"
 #include "fusion/set.h"
 #include "fusion/set_parts.h"
-#include "tests/fixture.h"
+#include "fusion/slot_attention.h"
+#include "tests/oracle_parts.h"
 
 static nsm_set_config config_of(fixture *f)
 {
@@ -86,4 +89,128 @@ static void run_set(fixture *f)
     nsm_set_free(s);
 }
 
-const oracle_kind oracle_fusion[] = { { "nsm_set", "nsm_set", run_set }, { NULL, NULL, NULL } };
+/* ---- Perceiver ---- */
+/* A mask of 1 and 0 over elements [B, n] as what is added to scores; NULL without one. */
+static nsm_tensor *shut_of(fixture *f, nsm_tape *tape)
+{
+    int64_t count = 0, dim[NSM_MAX_RANK];
+    if (!has_input(f, "mask")) return NULL;
+    const int32_t *mask = fixture_ints(f, "inputs/mask", &count);
+    if (!mask || fixture_dims(f, "inputs/mask", dim) != 2) {
+        fixture_fault(f, "inputs/mask is not [B,n]");
+        return NULL;
+    }
+    float *shut = malloc((size_t)(count + 1) * sizeof *shut);
+    for (int64_t i = 0; i < count; i++) shut[i] = mask[i] ? 0 : -INFINITY;
+    nsm_tensor *t = nsm_tape_tensor(tape, NSM_F32, 2, dim, shut);
+    free(shut);
+    return t;
+}
+
+static void run_perceiver_layer(fixture *f)
+{
+    nsm_ctx *ctx = fixture_ctx(f);
+    bool cross = fixture_bool(f, "is_cross_attention", false);
+    nsm_perceiver_layer_config c = {
+        .width = size(f, "d_latents", 0),
+        .context = cross ? size(f, "d_model", 0) : 0,
+        .heads = size(f, cross ? "num_cross_attention_heads" : "num_self_attention_heads", 0),
+        .qk_channels = size(f, "qk_channels", 0),
+        .v_channels = size(f, "v_channels", 0),
+        .widening = size(f, cross ? "cross_attention_widening_factor"
+                                  : "self_attention_widening_factor", 0),
+        .no_residual = !fixture_bool(f, "use_query_residual", true),
+        .eps = number(f, "norm_eps", 1e-5)
+    };
+    want_text(f, "gelu", "erf");
+    nsm_perceiver_layer *l = nsm_perceiver_layer_new(ctx, &c);
+    nsm_tape *tape = nsm_tape_new(ctx);
+    if (l) fixture_load(f, nsm_perceiver_layer_module(l));
+    nsm_tensor *y = nsm_perceiver_layer_apply(tape, l, fixture_input(f, "latents"),
+                                              cross ? fixture_input(f, "inputs") : NULL,
+                                              shut_of(f, tape), NULL);
+    if (nsm_error(ctx)) fixture_fault(f, "%s", nsm_error_message(ctx));
+    fixture_output(f, tape, "out", y);
+    if (l) fixture_grads(f, tape, nsm_perceiver_layer_module(l));
+    nsm_tape_free(tape);
+    nsm_perceiver_layer_free(l);
+}
+
+static nsm_perceiver_config perceiver_of(fixture *f, bool decoder)
+{
+    nsm_perceiver_config c = { .inputs = size(f, "d_model", 0),
+                               .latents = size(f, "num_latents", 0),
+                               .width = size(f, "d_latents", 0),
+                               .layers = size(f, "num_self_attends_per_block", 0),
+                               .blocks = size(f, "num_blocks", 0),
+                               .self_heads = size(f, "num_self_attention_heads", 0),
+                               .cross_heads = size(f, "num_cross_attention_heads", 0),
+                               .qk_channels = size(f, "qk_channels", 0),
+                               .v_channels = size(f, "v_channels", 0),
+                               .self_widening = size(f, "self_attention_widening_factor", 0),
+                               .cross_widening = size(f, "cross_attention_widening_factor", 0),
+                               .eps = number(f, "norm_eps", 1e-5) };
+    want_text(f, "gelu", "erf");
+    if (!decoder) return c;
+    c.query = size(f, "num_channels", 0);
+    c.queries = size(f, "output_len", 0);
+    c.decoder_heads = size(f, "decoder_num_heads", 0);
+    c.decoder_qk_channels = size(f, "decoder_qk_channels", 0);
+    c.decoder_v_channels = size(f, "decoder_v_channels", 0);
+    c.decoder_widening = size(f, "decoder_widening_factor", 0);
+    c.decoder_residual = fixture_bool(f, "decoder_use_query_residual", true);
+    c.outputs = size(f, "output_num_channels", 0);
+    return c;
+}
+
+static void run_perceiver(fixture *f, bool decoder)
+{
+    nsm_ctx *ctx = fixture_ctx(f);
+    nsm_perceiver_config c = perceiver_of(f, decoder);
+    nsm_perceiver *p = nsm_perceiver_new(ctx, &c);
+    nsm_tape *tape = nsm_tape_new(ctx);
+    if (p) fixture_load(f, nsm_perceiver_module(p));
+    nsm_tensor *z = nsm_perceiver_encode(tape, p, fixture_input(f, "inputs"), shut_of(f, tape),
+                                         NULL);
+    nsm_tensor *y = decoder ? nsm_perceiver_decode(tape, p, z, NULL, NULL) : NULL;
+    if (nsm_error(ctx)) fixture_fault(f, "%s", nsm_error_message(ctx));
+    fixture_output(f, tape, decoder ? "latents" : "last_hidden_state", z);
+    if (decoder) fixture_output(f, tape, "logits", y);
+    if (p) fixture_grads(f, tape, nsm_perceiver_module(p));
+    nsm_tape_free(tape);
+    nsm_perceiver_free(p);
+}
+static void run_perceiver_model(fixture *f) { run_perceiver(f, false); }
+static void run_perceiver_io(fixture *f) { run_perceiver(f, true); }
+
+/* ---- slot attention ---- */
+static void run_slot_attention(fixture *f)
+{
+    nsm_ctx *ctx = fixture_ctx(f);
+    nsm_slot_attention_config c = { .inputs = size(f, "input_dim", 0),
+                                    .slots = size(f, "num_slots", 0),
+                                    .width = size(f, "slot_dim", 0),
+                                    .hidden = size(f, "mlp_hidden", 0),
+                                    .iterations = size(f, "iterations", 0),
+                                    .eps = number(f, "eps", 1e-8),
+                                    .norm_eps = number(f, "norm_eps", 1e-5) };
+    nsm_slot_attention *s = nsm_slot_attention_new(ctx, &c);
+    nsm_tape *tape = nsm_tape_new(ctx);
+    nsm_tensor *seen = NULL;
+    if (s) fixture_load(f, nsm_slot_attention_module(s));
+    nsm_tensor *y = nsm_slot_attention_apply(tape, s, fixture_input(f, "x"),
+                                             fixture_input(f, "noise"), shut_of(f, tape), &seen);
+    if (nsm_error(ctx)) fixture_fault(f, "%s", nsm_error_message(ctx));
+    fixture_output(f, tape, "slots", y);
+    fixture_output(f, tape, "attn", seen);
+    if (s) fixture_grads(f, tape, nsm_slot_attention_module(s));
+    nsm_tape_free(tape);
+    nsm_slot_attention_free(s);
+}
+
+const oracle_kind oracle_fusion[] = { { "nsm_set", "nsm_set", run_set },
+                                      { "perceiver", "perceiver_layer", run_perceiver_layer },
+                                      { "perceiver", "perceiver_model", run_perceiver_model },
+                                      { "perceiver", "perceiver_io", run_perceiver_io },
+                                      { "slot_attention", "slot_attention", run_slot_attention },
+                                      { NULL, NULL, NULL } };
