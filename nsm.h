@@ -25,6 +25,7 @@
 #include "fusion/set.h"
 #include "fusion/perceiver.h"
 #include "fusion/slot_attention.h"
+#include "fusion/fuser.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

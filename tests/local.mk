@@ -50,9 +50,10 @@ endif
 # ---- fusion ----
 if HAVE_CHECK
 if HAVE_HDF5
-check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver
+check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver %D%/fusion/test_fusers
 %C%_fusion_test_set_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_perceiver_LDADD = $(NSM_TEST_LIBS)
+%C%_fusion_test_fusers_LDADD = $(NSM_TEST_LIBS)
 endif
 endif
 
