@@ -132,7 +132,8 @@ typedef struct {
     nsmi_words node, class;
     bool closed;               /* the node file has been read: edges name no new nodes */
     int64_t src, dst, weight;  /* columns of the edge file */
-    int64_t id, label, *feature, features; /* columns of the node file */
+    int64_t id, label, *feature, features, *told, texts; /* columns of the node file */
+    nsmi_texts text;
     int64_t edges, edge_room[2], cells, cell_room, class_room;
     int32_t (*pair)[2], *cls;
     float *weights, *cell;
@@ -178,27 +179,59 @@ static void edge_row(table *t, void *user)
     g->edges++;
 }
 
-/* features=a,b,c names columns; without it all but id and label are. */
-static void choose_features(graph *g, table *t)
+/* The columns that key=a,b,c names, into column [header.count]: how many. */
+static int64_t listed_columns(table *t, const char *key, const char *list, int64_t *column)
 {
-    const char *list = nsmi_option_text(g->o, "features", NULL);
-    g->feature = nsmi_malloc(g->ctx, (size_t)t->header.count * sizeof *g->feature);
-    if (!g->feature || (list && !strcmp(list, "false"))) return;
-    for (int64_t c = 0; !list && c < t->header.count; c++)
-        if (c != g->id && c != g->label) g->feature[g->features++] = c;
+    int64_t count = 0;
     while (list && *list) {
         char name[256];
         size_t n = strcspn(list, ",");
         snprintf(name, sizeof name, "%.*s", (int)n, list);
         int64_t c = nsmi_words_find(&t->header, name);
-        if (c < 0 || g->features == t->header.count) {
-            nsmi_text_error(t->text,
-                            "features=%.60s: there is no such column, or it is named twice", name);
-            return;
+        if (c < 0 || count == t->header.count) {
+            nsmi_text_error(t->text, "%s=%.60s: there is no such column, or it is named twice", key,
+                            name);
+            return 0;
         }
-        g->feature[g->features++] = c;
+        column[count++] = c;
         list += n + (list[n] == ',');
     }
+    return count;
+}
+
+/* features=a,b,c names columns; without it all are but id, label and those of the text. */
+static void choose_columns(graph *g, table *t)
+{
+    const char *list = nsmi_option_text(g->o, "features", NULL);
+    size_t bytes = (size_t)t->header.count * sizeof *g->feature;
+    g->feature = nsmi_malloc(g->ctx, bytes);
+    g->told = nsmi_malloc(g->ctx, bytes);
+    if (!g->feature || !g->told) return;
+    g->texts = listed_columns(t, "text", nsmi_option_text(g->o, "text", NULL), g->told);
+    if (list && !strcmp(list, "false")) return;
+    if (list) g->features = listed_columns(t, "features", list, g->feature);
+    for (int64_t c = 0; !list && c < t->header.count; c++) {
+        bool taken = c == g->id || c == g->label;
+        for (int64_t k = 0; k < g->texts; k++) taken |= g->told[k] == c;
+        if (!taken) g->feature[g->features++] = c;
+    }
+}
+
+typedef struct { graph *g; bool ok; } text_row;
+static void take_word(void *user, const char *word)
+{
+    text_row *r = user;
+    r->ok = r->ok && nsmi_texts_word(r->g->ctx, &r->g->text, word);
+}
+
+static bool take_texts(graph *g, const table *t)
+{
+    text_row r = { g, true };
+    for (int64_t k = 0; k < g->texts; k++) {
+        const char *text = cell(t, g->told[k]);
+        nsmi_words_each(text, text + strlen(text), take_word, &r);
+    }
+    return r.ok && (!g->texts || nsmi_texts_end(g->ctx, &g->text));
 }
 
 static void node_row(table *t, void *user)
@@ -207,7 +240,7 @@ static void node_row(table *t, void *user)
     if (t->rows == 0) {
         g->id = column_of(t, g->o, "id", 0);
         g->label = column_of(t, g->o, "label", -1);
-        if (!nsmi_failed(g->ctx)) choose_features(g, t);
+        if (!nsmi_failed(g->ctx)) choose_columns(g, t);
         if (nsmi_failed(g->ctx)) return;
     }
     int64_t before = g->node.count, i = node_of(g, t, g->id);
@@ -221,6 +254,7 @@ static void node_row(table *t, void *user)
         if (!number_in(t, g->feature[k], &g->cell[g->cells])) return;
         g->cells++;
     }
+    if (!take_texts(g, t)) return;
     if (g->label < 0 || !nsmi_grow(g->ctx, &g->cls, i, &g->class_room, sizeof *g->cls)) return;
     const char *word = cell(t, g->label);
     g->cls[i] = *word && strcmp(word, "-1") ? (int32_t)nsmi_words_add(g->ctx, &g->class, word) : -1;
@@ -250,6 +284,8 @@ static nsm_dataset *build(graph *g, const char *source)
         nsmi_words_to_classes(ds, &g->class, g->cls, g->node.count);
         g->cls = NULL;
     }
+    if (g->texts)
+        nsmi_texts_to_nodes(ds, &g->text, nsmi_option_int(g->o, "least", 1, INT32_MAX, 1), v);
     v->names = g->node.word;
     g->node.word = NULL;
     g->node.count = 0;
@@ -269,6 +305,8 @@ nsm_dataset *nsmi_import_csv(nsm_ctx *ctx, const char *source, const nsmi_option
     if (!nsmi_failed(ctx)) ds = build(&g, source);
     nsmi_words_clear(&g.node);
     nsmi_words_clear(&g.class);
+    nsmi_texts_clear(&g.text);
+    free(g.told);
     free(g.pair); free(g.cls); free(g.weights); free(g.cell); free(g.feature);
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);

@@ -34,7 +34,9 @@ static const nsmi_maker importers[] = {
         "nodes=  CSV file of the nodes\n"
         "id=  its column of names (the first)\n"
         "label=  its column of classes; an empty one or -1 is unlabelled\n"
-        "features=  its columns a,b,c (all others); false: none\n" },
+        "features=  its columns a,b,c (all others); false: none\n"
+        "text=  its columns a,b of words, one after the other\n"
+        "least=1  rarer words of the text become one word\n" },
       nsmi_import_csv },
 #ifdef HAVE_IGRAPH
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },

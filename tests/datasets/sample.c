@@ -400,10 +400,10 @@ const sample_source sample_sources[] = {
       "csv",
       { "edges.csv", "nodes.csv" },
       { "from,to,w\nx,y,1.5\ny,\"z \"\"q\"\"\",2\n",
-        "id,f1,lab,f2\nx,1,A,2\ny,3,B,4\n\"z \"\"q\"\"\",5,,6\n" },
+        "id,f1,lab,f2,said\nx,1,A,2,Red and blue\ny,3,B,4,\n\"z \"\"q\"\"\",5,,6,\"blue, blue\"\n" },
       "edges.csv",
-      { { "nodes", "@nodes.csv" }, { "label", "lab" }, { "weight", "w" } },
-      3,
+      { { "nodes", "@nodes.csv" }, { "label", "lab" }, { "weight", "w" }, { "text", "said" } },
+      4,
       false },
 #ifdef HAVE_IGRAPH
     { "graphml",

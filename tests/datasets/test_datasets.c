@@ -393,6 +393,10 @@ START_TEST(small_imports) /* what the small sources say, number by number */
     ds = import_sample("csv");
     ck_assert(!strcmp(ds->node[0].names[2], "z \"q\"") && ds->label.cls[2] == -1 &&
               ds->edge[0].weight[1] == 2);
+    ck_assert_int_eq(ds->node[0].features, 2);
+    const nsm_dataset_text *said = &ds->node[0].text;
+    ck_assert(said->vocab == 4 && said->ptr[1] == 3 && said->ptr[2] == 3 && said->ptr[3] == 5);
+    ck_assert(said->id[2] == said->id[3] && !strcmp(said->symbol[said->id[0]], "red"));
     nsm_dataset_free(ds);
 #ifdef HAVE_IGRAPH
     ds = import_sample("graphml");
@@ -460,8 +464,9 @@ START_TEST(malformed) /* one change each: one error, with file and line */
         { "csv", "edges.csv", "from,to,w\nx,nobody,1\n",
           "edges.csv:2: node nobody is not in the node file" },
         { "csv", "edges.csv", "from,to,w\nx,y\n", "2 columns, the first line has 3" },
-        { "csv", "nodes.csv", "id,f1,lab,f2\nx,one,A,2\n",
+        { "csv", "nodes.csv", "id,f1,lab,f2,said\nx,one,A,2,\n",
           "column f1: \"one\" is not a finite number" },
+        { "csv", "nodes.csv", "id,f1,lab,f2\nx,1,A,2\n", "text=said: there is no such column" },
     };
     begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
