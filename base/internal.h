@@ -49,6 +49,19 @@ void nsmi_device_free(nsm_ctx *ctx, void *p);
 nsmi_cache *nsmi_cache_new(nsm_device *d);
 void nsmi_cache_free(nsmi_cache *c);
 
+/* A device copy of a host array. */
+void *nsmi_device_put(nsm_ctx *ctx, const void *host, size_t bytes);
+
+/* ---- sparse matrices: base/sparse.c, base/typed.c ---- */
+/* to [nnz] = from (NULL: 0, 1, 2, ...) ordered by key, stable; count is scratch [keys + 1], which
+ * keeps the ends of the keys' runs. */
+void nsmi_counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const int32_t *from,
+                        int32_t *to, int64_t *count);
+/* One direction of host rows; to be freed also where it fails. */
+bool nsmi_csr_fill_part(nsm_ctx *ctx, nsm_csr_part *p, int64_t rows, int64_t cols,
+                        const int64_t *ptr, const int32_t *idx, const int32_t *pos);
+void nsmi_csr_free_part(nsm_ctx *ctx, nsm_csr_part *p);
+
 /* Product of sizes; false when it overflows int64 or something is negative. */
 bool nsmi_mul(int64_t a, int64_t b, int64_t *product);
 

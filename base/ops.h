@@ -178,6 +178,12 @@ nsm_tensor *nsm_segment_softmax(nsm_tape *tape, const nsm_csr *csr, nsm_tensor *
 nsm_tensor *nsm_sddmm(nsm_tape *tape, const nsm_csr *csr, int heads, nsm_tensor *a, nsm_tensor *b);
 /* nsm_linear of a sparse matrix x [R, C]: w [O, C], bias [O] or NULL -> [R, O]. */
 nsm_tensor *nsm_sparse_linear(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias);
+/* y[r] = sum over types t of aggr{x[column] : entries of type t in row r} w[t]: x [C, F] and w
+ * [T, F, O], or [T, K, F/K, O/K] for matrices of K blocks on their diagonals -> [R, O].  GIVEN: x
+ * [groups, F] holds the aggregates themselves, as nsm_spmm_max(typed->group) gives the largest. */
+typedef enum { NSM_TYPED_SUM, NSM_TYPED_MEAN, NSM_TYPED_GIVEN } nsm_typed_aggr;
+nsm_tensor *nsm_typed_linear(nsm_tape *tape, const nsm_typed *typed, nsm_typed_aggr aggr,
+                             nsm_tensor *x, nsm_tensor *w);
 /* Attention over the entries of each row, fused: nothing of size E*H*D is made.
  *   gat:   s = leaky_relu(src[column,h] + dst[row,h] + edge[e,h])      x [C, H*D], src [C,H], dst
  *   [R,H], edge [E,H] or NULL

@@ -8,9 +8,8 @@
 
 enum { CHUNK_WORK = 2048 }; /* edges + rows that one thread takes at a time */
 
-/* order (nnz) by key: stable; count is scratch [keys + 1].  from NULL: 0, 1, 2, ... */
-static void counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const int32_t *from,
-                          int32_t *to, int64_t *count)
+void nsmi_counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const int32_t *from,
+                        int32_t *to, int64_t *count)
 {
     memset(count, 0, (size_t)(keys + 1) * sizeof *count);
     for (int64_t k = 0; k < nnz; k++) count[key[k] + 1]++;
@@ -21,7 +20,7 @@ static void counting_sort(int64_t nnz, int64_t keys, const int32_t *key, const i
     }
 }
 
-static void *put(nsm_ctx *ctx, const void *host, size_t bytes)
+void *nsmi_device_put(nsm_ctx *ctx, const void *host, size_t bytes)
 {
     void *p = nsmi_device_alloc(ctx, bytes);
     if (p && bytes) ctx->dev.be->to_device(&ctx->dev, bytes, host, p);
@@ -57,30 +56,30 @@ static bool fill_long(nsm_ctx *ctx, nsm_csr_part *p, const int64_t *ptr)
     }
     if (ok) {
         piece[n] = p->pieces;
-        p->long_row = put(ctx, row, (size_t)n * sizeof *row);
-        p->long_piece = put(ctx, piece, (size_t)(n + 1) * sizeof *piece);
+        p->long_row = nsmi_device_put(ctx, row, (size_t)n * sizeof *row);
+        p->long_piece = nsmi_device_put(ctx, piece, (size_t)(n + 1) * sizeof *piece);
     }
     free(row);
     free(piece);
     return ok;
 }
 
-static bool fill_part(nsm_ctx *ctx, nsm_csr_part *p, int64_t rows, int64_t cols, const int64_t *ptr,
-                      const int32_t *idx, const int32_t *pos)
+bool nsmi_csr_fill_part(nsm_ctx *ctx, nsm_csr_part *p, int64_t rows, int64_t cols,
+                        const int64_t *ptr, const int32_t *idx, const int32_t *pos)
 {
     int64_t nnz = ptr[rows];
     int64_t *chunk = nsmi_malloc(ctx, (size_t)(rows + 1) * sizeof *chunk);
     if (!chunk) return false;
     *p = (nsm_csr_part){ .rows = rows, .cols = cols, .nnz = nnz, .chunks = cut(rows, ptr, chunk) };
-    p->ptr = put(ctx, ptr, (size_t)(rows + 1) * sizeof *ptr);
-    p->idx = put(ctx, idx, (size_t)nnz * sizeof *idx);
-    if (pos) p->pos = put(ctx, pos, (size_t)nnz * sizeof *pos);
-    p->chunk = put(ctx, chunk, (size_t)(p->chunks + 1) * sizeof *chunk);
+    p->ptr = nsmi_device_put(ctx, ptr, (size_t)(rows + 1) * sizeof *ptr);
+    p->idx = nsmi_device_put(ctx, idx, (size_t)nnz * sizeof *idx);
+    if (pos) p->pos = nsmi_device_put(ctx, pos, (size_t)nnz * sizeof *pos);
+    p->chunk = nsmi_device_put(ctx, chunk, (size_t)(p->chunks + 1) * sizeof *chunk);
     free(chunk);
     return fill_long(ctx, p, ptr) && !nsmi_failed(ctx);
 }
 
-static void free_part(nsm_ctx *ctx, nsm_csr_part *p)
+void nsmi_csr_free_part(nsm_ctx *ctx, nsm_csr_part *p)
 {
     nsmi_device_free(ctx, p->ptr);
     nsmi_device_free(ctx, p->idx);
@@ -107,7 +106,7 @@ static bool add_transpose(nsm_ctx *ctx, nsm_csr *m, const int64_t *ptr, const in
                 tidx[at] = (int32_t)r;
                 tpos[at] = (int32_t)k;
             }
-        ok = fill_part(ctx, &m->bwd, m->cols, m->rows, tptr, tidx, tpos);
+        ok = nsmi_csr_fill_part(ctx, &m->bwd, m->cols, m->rows, tptr, tidx, tpos);
     }
     free(tptr);
     free(tidx);
@@ -154,13 +153,13 @@ nsm_csr *nsm_csr_new(nsm_ctx *ctx, int64_t rows, int64_t cols, int64_t nnz, cons
     bool ok = count && by_col && order && check_indices(ctx, "row", nnz, row, rows) &&
               check_indices(ctx, "column", nnz, col, cols);
     if (ok) {
-        counting_sort(nnz, cols, col, NULL, by_col, count);
-        counting_sort(nnz, rows, row, by_col, order, count);
-        m->source = put(ctx, order, (size_t)nnz * sizeof *order);
+        nsmi_counting_sort(nnz, cols, col, NULL, by_col, count);
+        nsmi_counting_sort(nnz, rows, row, by_col, order, count);
+        m->source = nsmi_device_put(ctx, order, (size_t)nnz * sizeof *order);
         for (int64_t k = 0; k < nnz; k++) by_col[k] = col[order[k]]; /* now the sorted columns */
         memmove(count + 1, count, (size_t)rows * sizeof *count);     /* ends become starts */
         count[0] = 0;
-        ok = fill_part(ctx, &m->fwd, rows, cols, count, by_col, NULL) &&
+        ok = nsmi_csr_fill_part(ctx, &m->fwd, rows, cols, count, by_col, NULL) &&
              (without_transpose || add_transpose(ctx, m, count, by_col));
     }
     free(count);
@@ -180,7 +179,7 @@ nsm_csr *nsm_csr_from_rows(nsm_ctx *ctx, int64_t rows, int64_t cols, const int64
     for (int64_t r = 0; ok && r < rows; r++) ok = ptr[r] <= ptr[r + 1] && ptr[r + 1] <= m->nnz;
     if (!ok) nsm_error_set(ctx, NSM_EINVAL, "nsm_csr_from_rows: ptr does not rise from 0");
     ok = ok && check_indices(ctx, "column", m->nnz, idx, cols) &&
-         fill_part(ctx, &m->fwd, rows, cols, ptr, idx, NULL) &&
+         nsmi_csr_fill_part(ctx, &m->fwd, rows, cols, ptr, idx, NULL) &&
          (without_transpose || add_transpose(ctx, m, ptr, idx));
     if (ok) return m;
     nsm_csr_free(m);
@@ -190,8 +189,8 @@ nsm_csr *nsm_csr_from_rows(nsm_ctx *ctx, int64_t rows, int64_t cols, const int64
 void nsm_csr_free(nsm_csr *m)
 {
     if (!m) return;
-    free_part(m->ctx, &m->fwd);
-    free_part(m->ctx, &m->bwd);
+    nsmi_csr_free_part(m->ctx, &m->fwd);
+    nsmi_csr_free_part(m->ctx, &m->bwd);
     nsmi_device_free(m->ctx, m->source);
     free(m);
 }

@@ -46,6 +46,45 @@ nsm_csr *nsm_csr_from_rows(nsm_ctx *ctx, int64_t rows, int64_t cols, const int64
                            const int32_t *idx, bool without_transpose);
 void nsm_csr_free(nsm_csr *csr);
 
+/* ---- entries with types ----
+ * A matrix A_t for each of T types, all of the same size, mostly without an entry in most rows: so
+ * only the rows that a type has entries in are kept, as its groups.  Groups stand by type, then by
+ * row, and are cut into pieces, each of one type and of at most NSM_TYPED_GROUPS groups: what is
+ * computed for a piece at a time has a bounded size. */
+enum { NSM_TYPED_GROUPS = 16384 };
+
+typedef struct {
+    int32_t type;
+    int64_t first;     /* its first group */
+    int64_t entry;     /* its first entry */
+    nsm_csr_part part; /* a row for each of its groups; columns are the matrix's */
+} nsm_typed_piece;
+
+/* One direction. */
+typedef struct {
+    int64_t rows, cols, nnz, groups, pieces;
+    nsm_typed_piece *piece;
+    int32_t *row; /* [groups] the row of each; rises within a piece */
+    float *share; /* [nnz] 1 / how many entries of its type its row has, in fwd's rows */
+} nsm_typed_side;
+
+struct nsm_typed {
+    nsm_ctx *ctx;
+    int types;
+    nsm_typed_side fwd;
+    nsm_typed_side bwd; /* the transpose: rows are columns */
+    nsm_csr *group;     /* [groups of fwd, cols]: every group as a row; NULL unless asked for */
+};
+
+/* Build from coordinates in any order; repeats are kept.  Copies; the caller frees.
+ * without_transpose leaves bwd empty; with_groups makes `group` (what max needs).
+ * Errors: NSM_EINVAL an index or type is out of range (named with its k), or a size is;
+ * NSM_ENOMEM. */
+nsm_typed *nsm_typed_new(nsm_ctx *ctx, int types, int64_t rows, int64_t cols, int64_t nnz,
+                         const int32_t *row, const int32_t *col, const int32_t *type,
+                         bool without_transpose, bool with_groups);
+void nsm_typed_free(nsm_typed *typed);
+
 #ifdef __cplusplus
 }
 #endif

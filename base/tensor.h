@@ -15,6 +15,7 @@ enum { NSM_MAX_RANK = 5 };
 typedef enum { NSM_F32, NSM_BF16, NSM_F16, NSM_I32, NSM_I64, NSM_U8, NSM_F64 } nsm_type;
 
 typedef struct nsm_csr nsm_csr;
+typedef struct nsm_typed nsm_typed; /* base/sparse.h, too */
 typedef struct nsm_tensor nsm_tensor;
 
 struct nsm_tensor {

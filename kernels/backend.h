@@ -402,6 +402,9 @@ struct nsm_backend {
      * NaN. */
     void (*gather)(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const int32_t *index,
                    const float *x, float *y);
+    /* y[index[i]] += x[i]; no two of the n indices are the same. */
+    void (*scatter_rows)(nsm_device *d, int64_t n, int64_t cols, const int32_t *index,
+                         const float *x, float *y);
     /* dx[r] += sum over the entries of row r in by_row (made of index) of dy[pos]: the gather's
      * backward. */
     void (*gather_back)(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy,

@@ -17,7 +17,8 @@
                                         X(gatv2_attention) X(attention) X(rotary) X(append) X(rnn) \
                                             X(conv1d) X(linear_recurrence) X(selective_scan) \
                                                 X(wkv) X(slots) X(window) X(clock) X(memory_mix) \
-                                                    X(pool_open) X(pool_route)
+                                                    X(pool_open) X(pool_route) \
+                                                        X(typed_linear)
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;
 #define ADDRESS(name) &nsmi_op_##name,

@@ -377,6 +377,19 @@ static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const i
         }
 }
 
+static void scatter_rows(nsm_device *d, int64_t n, int64_t cols, const int32_t *index,
+                         const float *x, float *y)
+{
+    int64_t size = nsmi_block_rows(cols);
+#pragma omp parallel for num_threads(nsmi_team(d, n *cols)) schedule(static)
+    for (int64_t b = 0; b < nsmi_blocks(n, size); b++)
+        for (int64_t i = b * size; i < nsmi_block_end(b, size, n); i++) {
+            const float *from = x + i * cols;
+            float *to = y + (int64_t)index[i] * cols;
+            VF_EACH(j, k, cols, { vf_put(to + j, vf_get(to + j, k) + vf_get(from + j, k), k); });
+        }
+}
+
 static void gather_back(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy,
                         float *dx)
 {
@@ -401,5 +414,6 @@ void NSMI_FILL(norm)(nsm_backend *be)
     be->batch_norm = batch_norm;
     be->batch_norm_back = batch_norm_back;
     be->gather = gather;
+    be->scatter_rows = scatter_rows;
     be->gather_back = gather_back;
 }

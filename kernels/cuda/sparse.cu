@@ -91,6 +91,18 @@ static void gather(nsm_device *d, int64_t n, int64_t cols, int64_t rows, const i
     FOR_ITEMS(d, gather_kernel, n * cols, cols, index, x, y, rows);
 }
 
+static __global__ void scatter_rows_kernel(int64_t n, int64_t cols, const int32_t *index,
+                                           const float *x, float *y)
+{
+    EACH_ITEM(i, n) y[index[i / cols] * cols + i % cols] += x[i];
+}
+
+static void scatter_rows(nsm_device *d, int64_t n, int64_t cols, const int32_t *index,
+                         const float *x, float *y)
+{
+    FOR_ITEMS(d, scatter_rows_kernel, n * cols, cols, index, x, y);
+}
+
 /* ---- a dot product an entry and head ---- */
 
 struct dot_job {
@@ -347,6 +359,7 @@ static void segment_softmax_back(nsm_device *d, const nsm_csr_part *m, int64_t h
 void nsmi_cuda_sparse(nsm_backend *be)
 {
     be->gather = gather;
+    be->scatter_rows = scatter_rows;
     be->gather_back = gather_back;
     be->spmm = spmm;
     be->sddmm = sddmm;

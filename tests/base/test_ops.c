@@ -47,6 +47,9 @@ typedef struct {
 #define BETA(...) IN(FLOATS, 0.1, 0.5, __VA_ARGS__)
 #define SMALL(...) IN(FLOATS, -0.4, 0.2, __VA_ARGS__)
 
+/* The entries of the running case's sparse matrix with types 0, 1 and 3 of 4. */
+static const nsm_typed *typed_matrix;
+
 /* ---- the functions ---- */
 #define FUNCTION(name, expression)                                                    \
     static nsm_tensor *name(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)      \
@@ -160,6 +163,11 @@ FUNCTION(y_spmm, nsm_spmm(t, m, NULL, false, x[0]))
 FUNCTION(y_spmm_weights, nsm_spmm(t, m, x[1], false, x[0]))
 FUNCTION(y_spmm_mean, nsm_spmm(t, m, x[1], true, x[0]))
 FUNCTION(y_spmm_max, nsm_spmm_max(t, m, x[0]))
+FUNCTION(y_typed_sum, nsm_typed_linear(t, typed_matrix, NSM_TYPED_SUM, x[0], x[1]))
+FUNCTION(y_typed_mean, nsm_typed_linear(t, typed_matrix, NSM_TYPED_MEAN, x[0], x[1]))
+FUNCTION(y_typed_max,
+         nsm_typed_linear(t, typed_matrix, NSM_TYPED_GIVEN,
+                          nsm_spmm_max(t, typed_matrix ? typed_matrix->group : NULL, x[0]), x[1]))
 FUNCTION(y_segment_sum, nsm_segment_sum(t, m, x[0]))
 FUNCTION(y_segment_mean, nsm_segment_mean(t, m, x[0]))
 FUNCTION(y_segment_max, nsm_segment_max(t, m, x[0]))
@@ -311,6 +319,7 @@ DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
                                             DECLARE(wkv) DECLARE(slots) DECLARE(window)
                                                 DECLARE(clock) DECLARE(memory_mix)
                                                     DECLARE(pool_open) DECLARE(pool_route)
+                                                        DECLARE(typed_linear)
                                                         EVERY_UNARY(DECLARE) EVERY_POSITIVE(DECLARE)
                                                             EVERY_BINARY(DECLARE)
 
@@ -422,6 +431,9 @@ DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
         GRAPH(spmm_weights, spmm_weights, F(N(9), 5), F(N(30))),
         GRAPH(spmm_mean, spmm_weights, F(N(9), 5), F(N(30))),
         GRAPH(spmm_max, spmm_max, IN(DISTINCT, 0, 0, N(9), 5)),
+        GRAPH(typed_sum, typed_linear, F(N(9), 5), F(4, 5, 3)),
+        GRAPH(typed_mean, typed_linear, F(N(9), 6), F(4, 2, 3, 2)),
+        GRAPH(typed_max, typed_linear, IN(DISTINCT, 0, 0, N(9), 5), F(4, 5, 3)),
         GRAPH(segment_sum, segment, F(N(30), 5)),
         GRAPH(segment_mean, segment, F(N(30), 5)),
         GRAPH(segment_max, segment, IN(DISTINCT, 0, 0, N(30), 5)),
@@ -526,6 +538,7 @@ typedef struct {
     nsm_ctx *ctx;
     nsm_tensor *in[INPUTS];
     nsm_csr *csr;
+    nsm_typed *typed;
     float *host[INPUTS];     /* the inputs' values, and room for as many */
     float *moved[INPUTS];
     int64_t count[INPUTS];
@@ -582,6 +595,13 @@ static void setup_csr(setup *s, int64_t big)
     for (int64_t k = 0; k < 2 * n; k++)
         at[k] = (int32_t)((double)(u[k] + 1) / 2 * (double)(k < n ? rows : cols));
     s->csr = nsm_csr_new(s->ctx, rows, cols, n, at, at + n, false);
+    if (s->c->op == &nsmi_op_typed_linear) {
+        static const int32_t types[] = { 0, 1, 3, 1, 0 };
+        int32_t *type = room(n, sizeof *type);
+        for (int64_t k = 0; k < n; k++) type[k] = types[k % 5];
+        s->typed = nsm_typed_new(s->ctx, 4, rows, cols, n, at, at + n, type, false, true);
+        free(type);
+    }
     free(u);
     free(at);
 }
@@ -617,12 +637,14 @@ static void setup_close(setup *s)
         free(s->moved[i]);
     }
     nsm_csr_free(s->csr);
+    nsm_typed_free(s->typed);
 }
 
 /* Every evaluation draws the same dropout. */
 static nsm_tensor *apply(setup *s, nsm_tape *t)
 {
     nsm_random_set(s->ctx, (nsm_random){ 5, 0 });
+    typed_matrix = s->typed;
     return s->c->y(t, s->in, s->csr);
 }
 

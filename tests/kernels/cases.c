@@ -201,6 +201,7 @@ static void (*const required[])(kernels *k) = {
     case_cross_entropy,
     case_updates,
     case_gather,
+    case_scatter_rows,
     case_spmm,
     case_sddmm,
     case_spmm_max,

@@ -68,6 +68,7 @@ void case_batch_norm(kernels *k);
 void case_cross_entropy(kernels *k);
 void case_updates(kernels *k);
 void case_gather(kernels *k);
+void case_scatter_rows(kernels *k);
 void case_spmm(kernels *k);
 void case_sddmm(kernels *k);
 void case_spmm_max(kernels *k);

@@ -78,6 +78,25 @@ void case_gather(kernels *k)
     }
 }
 
+void case_scatter_rows(kernels *k)
+{
+    static const int64_t shape[][3] = {
+        { 0, 3, 5 }, { 1, 1, 1 }, { 9, 17, 10 }, { 1009, 40, 3001 }
+    };
+    for (int s = 0; s < 4; s++) {
+        int64_t n = shape[s][0], cols = shape[s][1], rows = shape[s][2];
+        ints index = ints_random(k, n, 0, rows);
+        for (int64_t i = 0; i < n; i++) index.h[i] = (int32_t)((i * 7 + 3) % rows);
+        k->be->to_device(k->d, (size_t)n * sizeof *index.h, index.h, index.d);
+        reals x = reals_random(k, n * cols, -1, 1), y = reals_random(k, rows * cols, -1, 1);
+        double *want = wanted_from(k, y, 1);
+        for (int64_t i = 0; i < n * cols; i++)
+            want[index.h[i / cols] * cols + i % cols] += (double)x.h[i];
+        k->be->scatter_rows(k->d, n, cols, index.d, x.d, y.d);
+        result(k, "scatter_rows", y, want, 1e-6);
+    }
+}
+
 static void spmm(kernels *k, const matrix *m, const nsm_csr_part *part, int64_t f, int options)
 {
     bool weights = options & 1, mean = options & 2, adds = options & 4;

@@ -24,6 +24,7 @@ TEST(batch_norm)
 TEST(cross_entropy)
 TEST(updates)
 TEST(gather)
+TEST(scatter_rows)
 TEST(spmm)
 TEST(sddmm)
 TEST(spmm_max)
@@ -61,6 +62,7 @@ int main(void)
                                                         cross_entropy,
                                                         updates,
                                                         gather,
+                                                        scatter_rows,
                                                         spmm,
                                                         sddmm,
                                                         spmm_max,
