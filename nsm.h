@@ -31,6 +31,7 @@
 #include "graph/gcn.h"
 #include "graph/gat.h"
 #include "graph/gatv2.h"
+#include "graph/rgcn.h"
 #include "graph/sage.h"
 #include "graph/gnn.h"
 #include "graph/sampler.h"

@@ -8,6 +8,7 @@
 #include "graph/gcn.h"
 #include "graph/gnn.h"
 #include "graph/internal.h"
+#include "graph/rgcn.h"
 
 /* What one layer is to be. */
 typedef struct { int in, out, heads; bool average; nsm_act act; float a, b, dropout; } layer_plan;
@@ -128,17 +129,44 @@ static nsm_tensor *apply_sage(nsm_tape *tape, void *layer, const nsm_graph *g, n
 static nsm_module *module_sage(void *layer) { return nsm_sage_module(layer); }
 static void free_sage(void *layer) { nsm_sage_free(layer); }
 
+static void *make_rgcn(nsm_ctx *ctx, const nsm_gnn_config *c, const layer_plan *p)
+{
+    return nsm_rgcn_new(ctx, &(nsm_rgcn_config){ .in_channels = p->in,
+                                                 .out_channels = p->out,
+                                                 .relations = c->relations,
+                                                 .num_bases = c->num_bases,
+                                                 .num_blocks = c->num_blocks,
+                                                 .aggr = c->aggr,
+                                                 .no_root_weight = c->no_root_weight,
+                                                 .no_bias = c->no_bias,
+                                                 .act = p->act,
+                                                 .act_a = p->a,
+                                                 .act_b = p->b,
+                                                 .dropout = p->dropout });
+}
+
+static nsm_tensor *apply_rgcn(nsm_tape *tape, void *layer, const nsm_graph *g, nsm_tensor *x,
+                              nsm_attention *attention)
+{
+    (void)attention;
+    return nsm_rgcn_apply(tape, layer, g, x);
+}
+
+static nsm_module *module_rgcn(void *layer) { return nsm_rgcn_module(layer); }
+static void free_rgcn(void *layer) { nsm_rgcn_free(layer); }
+
 static const layer_kind kinds[] = {
     { "gcn", make_gcn, apply_gcn, module_gcn, free_gcn, false, false },
     { "gat", make_gat, apply_gat, module_gat, free_gat, true, true },
     { "gatv2", make_gatv2, apply_gatv2, module_gatv2, free_gatv2, true, true },
     { "sage", make_sage, apply_sage, module_sage, free_sage, false, false },
+    { "rgcn", make_rgcn, apply_rgcn, module_rgcn, free_rgcn, false, false },
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 const char *const *nsm_gnn_kinds(void)
 {
-    static const char *const names[] = { "gcn", "gat", "gatv2", "sage", NULL };
+    static const char *const names[] = { "gcn", "gat", "gatv2", "sage", "rgcn", NULL };
     _Static_assert(sizeof names / sizeof *names == KINDS + 1, "a name for each kind");
     return names;
 }

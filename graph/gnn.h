@@ -22,7 +22,7 @@ typedef enum { NSM_GNN_NO_JUMP, NSM_GNN_JUMP_CONCAT, NSM_GNN_JUMP_MAX } nsm_gnn_
 
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
 typedef struct {
-    const char *kind;       /* "gcn", "gat", "gatv2", "sage"; must be given */
+    const char *kind;       /* "gcn", "gat", "gatv2", "sage", "rgcn"; must be given */
     int in_channels;        /* must be > 0 */
     int hidden_channels;    /* of each head; must be > 0 if layers > 1 or with jumping */
     int out_channels;       /* must be > 0 */
@@ -47,9 +47,13 @@ typedef struct {
     /* gcn, gat, gatv2 */
     bool no_self_loops;
     bool improved, no_normalize; /* gcn */
-    /* sage */
+    /* sage, rgcn */
     nsm_sage_aggr aggr;     /* (mean) */
-    bool no_root_weight, normalize, project;
+    bool no_root_weight;
+    bool normalize, project; /* sage */
+    /* rgcn: how many types the graph's edges have; must be > 0 */
+    int relations;
+    int num_bases, num_blocks; /* (0: none) */
 } nsm_gnn_config;
 
 typedef struct nsm_gnn nsm_gnn;

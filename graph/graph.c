@@ -58,6 +58,7 @@ nsm_graph *nsm_graph_from_rows(nsm_ctx *ctx, int64_t sources, int64_t nodes, con
 void nsm_graph_free(nsm_graph *g)
 {
     if (!g) return;
+    nsmi_graph_types_free(g);
     nsmi_graph_cache_free(g);
     nsm_tensor_free(g->weight);
     nsm_tensor_free(g->feature);
@@ -203,6 +204,36 @@ int nsm_edges_symmetric(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_
     return nsm_error(ctx);
 }
 
+int nsm_edges_inverse(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src,
+                      const int32_t *dst, int types, const int32_t *type, nsm_edges *out,
+                      int32_t *out_type)
+{
+    *out = (nsm_edges){ 0 };
+    if (nsmi_failed(ctx)) return nsm_error(ctx);
+    if (edges > INT32_MAX / 2 || types > INT32_MAX / 2)
+        return nsm_error_set(ctx, NSM_EINVAL,
+                             "nsm_edges_inverse: %lld edges of %d types, want at most 2^30",
+                             (long long)edges, types);
+    if (!ends_ok(ctx, "nsm_edges_inverse", edges, src, nodes, "source") ||
+        !ends_ok(ctx, "nsm_edges_inverse", edges, dst, nodes, "destination"))
+        return nsm_error(ctx);
+    size_t bytes = (size_t)edges * 2 * sizeof(int32_t);
+    out->src = nsmi_malloc(ctx, bytes);
+    out->dst = nsmi_malloc(ctx, bytes);
+    out->from = nsmi_malloc(ctx, bytes);
+    for (int64_t k = 0; !nsmi_failed(ctx) && k < 2 * edges; k++) {
+        int64_t e = k % edges;
+        bool turned = k >= edges;
+        out->src[k] = turned ? dst[e] : src[e];
+        out->dst[k] = turned ? src[e] : dst[e];
+        out->from[k] = (int32_t)e;
+        out_type[k] = type[e] + (turned ? types : 0);
+    }
+    if (nsmi_failed(ctx)) nsm_edges_free(out);
+    else out->count = 2 * edges;
+    return nsm_error(ctx);
+}
+
 /* ---- batches ---- */
 int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_node)
 {
@@ -240,7 +271,7 @@ int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_
 }
 
 typedef struct {
-    int32_t *src, *dst, *graph_of_node;
+    int32_t *src, *dst, *type, *graph_of_node;
     float *weight, *feature;
     int64_t nodes, edges, k;
 } joined;
@@ -257,6 +288,7 @@ static void append(joined *j, const nsm_graph *g, int64_t which)
     for (int64_t i = 0; i < g->nodes; i++) j->graph_of_node[j->nodes + i] = (int32_t)which;
     if (j->weight) nsm_tensor_get(g->weight, j->weight + j->edges);
     if (j->feature) nsm_tensor_get(g->feature, j->feature + j->edges * j->k);
+    if (j->type) nsm_tensor_get(g->type, j->type + j->edges);
     j->nodes += g->nodes;
     j->edges += g->edges;
 }
@@ -273,11 +305,12 @@ static bool batch_sizes(nsm_ctx *ctx, int64_t count, nsm_graph *const *graph, in
             nsm_error_set(ctx, NSM_EINVAL, "nsm_graph_batch: graph %lld is NULL or bipartite",
                           (long long)i);
         else if (!g->weight != !first->weight || !g->feature != !first->feature ||
-                 (g->feature && g->feature->dim[1] != first->feature->dim[1]))
-            nsm_error_set(
-                ctx, NSM_EINVAL,
-                "nsm_graph_batch: graph %lld has other edge weights or features than graph 0",
-                (long long)i);
+                 (g->feature && g->feature->dim[1] != first->feature->dim[1]) ||
+                 g->types != first->types)
+            nsm_error_set(ctx, NSM_EINVAL,
+                          "nsm_graph_batch: graph %lld has other edge weights, features or types "
+                          "than graph 0",
+                          (long long)i);
         if (nsmi_failed(ctx)) return false;
         *nodes += g->nodes;
         *edges += g->edges;
@@ -295,23 +328,27 @@ nsm_graph *nsm_graph_batch(nsm_ctx *ctx, int64_t count, nsm_graph *const *graph)
     if (nsmi_failed(ctx) || !batch_sizes(ctx, count, graph, &nodes, &edges)) return NULL;
     joined j = { 0 };
     nsm_graph *g = NULL;
-    bool weighted = count && graph[0]->weight, featured = count && graph[0]->feature;
+    bool weighted = count && graph[0]->weight, featured = count && graph[0]->feature,
+         typed = count && graph[0]->type;
     j.k = featured ? graph[0]->feature->dim[1] : 0;
     j.src = nsmi_malloc(ctx, (size_t)edges * sizeof *j.src);
     j.dst = nsmi_malloc(ctx, (size_t)edges * sizeof *j.dst);
     j.graph_of_node = nsmi_malloc(ctx, (size_t)nodes * sizeof *j.graph_of_node);
     if (weighted) j.weight = nsmi_malloc(ctx, (size_t)edges * sizeof *j.weight);
     if (featured) j.feature = nsmi_malloc(ctx, (size_t)(edges * j.k) * sizeof *j.feature);
+    if (typed) j.type = nsmi_malloc(ctx, (size_t)edges * sizeof *j.type);
     for (int64_t i = 0; !nsmi_failed(ctx) && i < count; i++) append(&j, graph[i], i);
     if (!nsmi_failed(ctx)) g = nsm_graph_new(ctx, nodes, edges, j.src, j.dst);
     if (g) nsm_graph_set_members(g, count, j.graph_of_node);
     if (g && weighted) nsm_graph_set_weights(g, j.weight);
     if (g && featured) nsm_graph_set_features(g, j.k, j.feature);
+    if (g && typed) nsm_graph_set_types(g, graph[0]->types, j.type);
     free(j.src);
     free(j.dst);
     free(j.graph_of_node);
     free(j.weight);
     free(j.feature);
+    free(j.type);
     if (!nsmi_failed(ctx)) return g;
     nsm_graph_free(g);
     return NULL;

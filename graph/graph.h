@@ -30,6 +30,8 @@ struct nsm_graph {
     nsm_csr *csr;         /* csr->source: the caller's number of each entry */
     nsm_tensor *weight;   /* [E] in the caller's order, or NULL */
     nsm_tensor *feature;  /* [E, K] in the caller's order, or NULL */
+    nsm_tensor *type;     /* int32 [E] in the caller's order, or NULL */
+    int types;            /* how many there may be; 0 without */
     int64_t graphs;       /* how many graphs this is a batch of: 1 */
     nsm_csr *member;      /* of a batch: row = graph, columns = its nodes; else NULL */
     nsm_tensor *graph_of; /* of a batch: int32 [n], the graph of each node; else NULL */
@@ -57,6 +59,9 @@ void nsm_graph_free(nsm_graph *g); /* NULL is allowed */
  * NSM_EINVAL: the number of an edge whose value is not finite; a K that is not positive. */
 int nsm_graph_set_weights(nsm_graph *g, const float *weight);
 int nsm_graph_set_features(nsm_graph *g, int64_t k, const float *feature);
+/* Give every edge a type 0..types-1, copied: the relation it stands for (graph/rgcn.h).
+ * NSM_EINVAL: the number of an edge whose type is another; types that are not positive. */
+int nsm_graph_set_types(nsm_graph *g, int types, const int32_t *type);
 
 /* The edges as they were given: fills src [E] and dst [E]. */
 int nsm_graph_edges(const nsm_graph *g, int32_t *src, int32_t *dst);
@@ -70,10 +75,15 @@ typedef struct { int64_t count; int32_t *src, *dst, *from; } nsm_edges;
 int nsm_edges_symmetric(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src,
                         const int32_t *dst, bool merge, nsm_edges *out);
 void nsm_edges_free(nsm_edges *edges);
+/* Each edge k of type t as it is, and edge E + k, which is k turned around, of type types + t: the
+ * inverse relations of graph/rgcn.h.  Fills out_type [2E]; otherwise as nsm_edges_symmetric. */
+int nsm_edges_inverse(nsm_ctx *ctx, int64_t nodes, int64_t edges, const int32_t *src,
+                      const int32_t *dst, int types, const int32_t *type, nsm_edges *out,
+                      int32_t *out_type);
 
 /* ---- batches of small graphs ---- */
 /* All of them as one graph without edges between them; nodes and edges numbered one graph after the
- * other, weights and features too (either all graphs have them, or none). */
+ * other, weights, features and types too (either all graphs have them, or none). */
 nsm_graph *nsm_graph_batch(nsm_ctx *ctx, int64_t count, nsm_graph *const *graph);
 /* Say of a graph's nodes which of `graphs` graphs each belongs to, in any order. */
 int nsm_graph_set_members(nsm_graph *g, int64_t graphs, const int32_t *graph_of_node);
@@ -86,7 +96,7 @@ typedef enum {
 /* Fill place [n].  Pays for meshes, road maps and other graphs whose given order says nothing.  On
  * the random power-law graph of bench/gnn.c neither order changed an epoch measurably. */
 int nsm_graph_order(const nsm_graph *g, nsm_order order, int32_t *place);
-/* The graph with node i renamed place[i]; edges keep their numbers, weights and features. */
+/* The graph with node i renamed place[i]; edges keep their numbers, weights, features and types. */
 nsm_graph *nsm_graph_permuted(const nsm_graph *g, const int32_t *place);
 
 /* ---- typed nodes and edges: what HGT and RGCN work on ---- */
@@ -110,8 +120,8 @@ int nsm_hetero_add_edges(nsm_hetero *h, const char *name, int src_type, int dst_
 /* -1, no error, if there is none */
 int nsm_hetero_find_nodes(const nsm_hetero *h, const char *name);
 int nsm_hetero_find_edges(const nsm_hetero *h, const char *name);
-/* All types as one untyped graph: nodes and edges one type after the other.  The caller frees
- * it. */
+/* All as one graph: nodes and edges one type after the other; the edges' types are the relations.
+ * The caller frees it. */
 nsm_graph *nsm_hetero_flat(const nsm_hetero *h);
 
 #ifdef __cplusplus

@@ -99,18 +99,24 @@ nsm_graph *nsm_hetero_flat(const nsm_hetero *h)
                       (long long)nodes, (long long)edges);
     int32_t *src = nsmi_failed(h->ctx) ? NULL : nsmi_malloc(h->ctx, (size_t)edges * sizeof *src);
     int32_t *dst = src ? nsmi_malloc(h->ctx, (size_t)edges * sizeof *dst) : NULL;
-    for (int i = 0; dst && i < h->relations; i++) {
+    int32_t *type = dst ? nsmi_malloc(h->ctx, (size_t)edges * sizeof *type) : NULL;
+    for (int i = 0; type && i < h->relations; i++) {
         const nsm_relation *r = &h->relation[i];
         if (nsm_graph_edges(r->graph, src + at, dst + at)) break;
         for (int64_t k = at; k < at + r->graph->edges; k++) {
             src[k] += (int32_t)offset[r->src];
             dst[k] += (int32_t)offset[r->dst];
+            type[k] = i;
         }
         at += r->graph->edges;
     }
     nsm_graph *g = nsmi_failed(h->ctx) ? NULL : nsm_graph_new(h->ctx, nodes, edges, src, dst);
+    if (g && h->relations) nsm_graph_set_types(g, h->relations, type);
     free(offset);
     free(src);
     free(dst);
-    return g;
+    free(type);
+    if (!nsmi_failed(h->ctx)) return g;
+    nsm_graph_free(g);
+    return NULL;
 }

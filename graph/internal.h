@@ -19,6 +19,11 @@ typedef struct nsmi_graph_cache {
     nsm_csr *keep_loops;
     nsm_tensor *fill_one[2]; /* [loops->nnz, 1]: what an added loop weighs: 1, or 2 (improved) */
     nsm_tensor *gcn[8];      /* [nnz] weights of GCN by its options */
+    nsm_typed *typed[2];     /* the edges by their types; with its groups as a matrix */
+    nsm_csr *by_type;        /* [n, m*types]: column source * types + type */
+    nsm_tensor *type_share;  /* its entries: 1 / the edges of that type that enter the node */
+    nsm_csr *entry_type;     /* [E, types]: row = entry in csr order, its column the entry's type */
+    nsm_tensor *entry_share; /* [E] as type_share, in csr order */
 } nsmi_graph_cache;
 
 /* The graph with loops replaced: NULL and an error if bipartite with fewer sources than nodes. */
@@ -34,6 +39,16 @@ typedef struct { bool normalize, loops, improved; } nsmi_gcn_options;
 const nsm_csr *nsmi_gcn_matrix(nsm_tape *tape, const nsm_graph *g, nsmi_gcn_options o,
                                nsm_tensor *weight, nsm_tensor **value);
 
+/* The edges by their types, which the graph must have (graph/types.c).  groups: with the matrix of
+ * its groups. */
+const nsm_typed *nsmi_graph_typed(const nsm_graph *g, bool groups);
+/* A matrix over (source, type), and what an entry is in the mean of its node and type. */
+const nsm_csr *nsmi_graph_by_type(const nsm_graph *g, nsm_tensor **share);
+
+/* The type of every entry in csr order, as a matrix; share as above. */
+const nsm_csr *nsmi_graph_entry_types(const nsm_graph *g, nsm_tensor **share);
+
+void nsmi_graph_types_free(nsm_graph *g); /* before the cache */
 void nsmi_graph_cache_free(nsm_graph *g);
 
 /* A new host copy of device memory, or NULL. */

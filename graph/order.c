@@ -130,6 +130,9 @@ static void copy_values(nsm_graph *to, const nsm_graph *g)
     if (host && g->feature && nsm_tensor_get(g->feature, host) == NSM_OK)
         nsm_graph_set_features(to, k, host);
     free(host);
+    int32_t *type = g->type ? nsmi_malloc(g->ctx, (size_t)g->edges * sizeof *type) : NULL;
+    if (type && nsm_tensor_get(g->type, type) == NSM_OK) nsm_graph_set_types(to, g->types, type);
+    free(type);
 }
 
 nsm_graph *nsm_graph_permuted(const nsm_graph *g, const int32_t *place)

@@ -54,6 +54,7 @@ void nsmi_draft_clear(nsmi_draft *d, int layers)
     for (int k = 0; d->hop && k < layers; k++) {
         free(d->hop[k].ptr);
         free(d->hop[k].idx);
+        free(d->hop[k].type);
     }
     free(d->hop);
     free(d->node);
@@ -171,9 +172,11 @@ static void draw_group(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key
         stream s = { .key = key, .counter = (uint64_t)i << 32 };
         pick(&s, n, k, first, p->place + at);
         for (int64_t e = at; e < at + k; e++) __builtin_prefetch(c->idx + p->place[e]);
+        for (int64_t e = at; c->types && e < at + k; e++) __builtin_prefetch(c->type + p->place[e]);
     }
     for (int64_t e = h->ptr[from]; e < h->ptr[to]; e++) {
         h->idx[e] = c->idx[p->place[e]];
+        if (c->types) h->type[e] = c->type[p->place[e]];
         __builtin_prefetch(&p->slot[home(p, h->idx[e])], 1);
     }
     for (int64_t e = h->ptr[from]; e < h->ptr[to]; e++) {
@@ -191,6 +194,7 @@ static int draw_hop(const nsm_sampler_config *c, nsmi_picker *p, uint64_t key, i
     count_hop(c, d, fan_out, h);
     int64_t most = d->nodes + h->edges;
     if (most > INT32_MAX || !GROW(h->idx, h->idx_room, h->edges) ||
+        (c->types && !GROW(h->type, h->type_room, h->edges)) ||
         !GROW(p->place, p->place_room, h->edges) || !GROW(d->node, d->node_room, most))
         return NSM_ENOMEM;
     if (2 * most > p->slots && !reset_numbers(p, most, d)) return NSM_ENOMEM;

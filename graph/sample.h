@@ -8,8 +8,8 @@
 typedef struct {
     int64_t dst, edges;
     int64_t *ptr;
-    int32_t *idx;
-    int64_t ptr_room, idx_room;
+    int32_t *idx, *type;      /* type: with types only */
+    int64_t ptr_room, idx_room, type_room;
 } nsmi_hop;
 
 /* A batch as drawn; its arrays grow and are used again. */

@@ -102,7 +102,8 @@ static bool numbers_ok(nsm_ctx *ctx, const nsm_sampler_config *c)
     bool ok = c->nodes >= 0 && c->nodes <= INT32_MAX && c->layers > 0 && c->layers <= 64 &&
               c->seeds >= 0 && c->seeds <= INT32_MAX && c->batch > 0 && c->workers > 0 &&
               c->workers <= 1024 && c->ahead > 0 && c->ahead <= 4096 && c->features >= 0 &&
-              (c->features == 0 || c->x || c->read) && c->ptr && c->idx && c->fan_out;
+              (c->features == 0 || c->x || c->read) && c->types >= 0 &&
+              (c->types == 0 || c->type) && c->ptr && c->idx && c->fan_out;
     if (!ok)
         nsm_error_set(ctx, NSM_EINVAL,
                       "nsm_sampler_new: nodes %lld, layers %d, seeds %lld, batch %d, workers %d, "
@@ -133,6 +134,13 @@ static bool graph_ok(nsm_ctx *ctx, const nsm_sampler_config *c)
             nsm_error_set(ctx, NSM_EINVAL,
                           "nsm_sampler_new: the source of entry %lld is %d, want 0..%lld",
                           (long long)e, c->idx[e], (long long)c->nodes - 1);
+            return false;
+        }
+    for (int64_t e = 0; c->types && e < c->ptr[c->nodes]; e++)
+        if (c->type[e] < 0 || c->type[e] >= c->types) {
+            nsm_error_set(ctx, NSM_EINVAL,
+                          "nsm_sampler_new: the type of entry %lld is %d, want 0..%d", (long long)e,
+                          c->type[e], c->types - 1);
             return false;
         }
     for (int64_t i = 0; i < c->seeds; i++) {
@@ -288,6 +296,8 @@ static const nsm_batch *hand_out(nsm_sampler *s, nsmi_draft *d, int64_t number)
         int64_t sources = k + 1 < layers ? d->hop[k + 1].dst : d->nodes;
         b->block[layers - 1 - k] = nsm_graph_from_rows(s->ctx, sources, h->dst, h->ptr, h->idx,
                                                        false);
+        if (s->config.types)
+            nsm_graph_set_types(b->block[layers - 1 - k], s->config.types, h->type);
     }
     if (s->config.features) b->x = features_of(s, d);
     return nsmi_failed(s->ctx) ? NULL : b;

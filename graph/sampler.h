@@ -27,6 +27,8 @@ typedef struct {
     int64_t nodes;          /* n */
     const int64_t *ptr;     /* [n + 1] host; kept, as are all arrays and pointers here */
     const int32_t *idx;     /* [ptr[n]] host: what enters each node */
+    int types;              /* of edges: the blocks' edges have them, too (none) */
+    const int32_t *type;    /* [ptr[n]] host: 0..types-1, what each edge's is */
     int layers;             /* hops, must be > 0 */
     const int *fan_out;     /* [layers] of each hop, the seeds' own first; -1: all neighbours */
     int64_t seeds;          /* how many nodes an epoch goes over */

@@ -7,6 +7,7 @@
 #include "graph/gcn.h"
 #include "graph/gnn.h"
 #include "graph/pool.h"
+#include "graph/rgcn.h"
 #include "graph/sage.h"
 #include "tests/fixture.h"
 
@@ -145,6 +146,33 @@ static void run_sage(fixture *f)
     fixture_grads(f, tape, nsm_sage_module(sage));
     nsm_tape_free(tape);
     nsm_sage_free(sage);
+    nsm_graph_free(g);
+}
+
+static void run_rgcn(fixture *f)
+{
+    int64_t n = fixture_int(f, "num_nodes", 0), count = 0;
+    int relations = size(f, "num_relations", 0);
+    nsm_tape *tape = nsm_tape_new(fixture_ctx(f));
+    nsm_graph *g = open_graph(f, n, n);
+    const int32_t *type = fixture_ints(f, "inputs/edge_type", &count);
+    if (g && (!type || count != g->edges)) fixture_fault(f, "inputs/edge_type is not [E]");
+    else nsm_graph_set_types(g, relations, type);
+    nsm_rgcn *rgcn = nsm_rgcn_new(fixture_ctx(f),
+                                  &(nsm_rgcn_config){
+                                      .in_channels = size(f, "in_channels", 0),
+                                      .out_channels = size(f, "out_channels", 0),
+                                      .relations = relations,
+                                      .num_bases = size(f, "num_bases", 0),
+                                      .num_blocks = size(f, "num_blocks", 0),
+                                      .aggr = aggregation(f),
+                                      .no_root_weight = !fixture_bool(f, "root_weight", true),
+                                      .no_bias = !fixture_bool(f, "bias", true) });
+    fixture_load(f, nsm_rgcn_module(rgcn));
+    fixture_output(f, tape, "out", nsm_rgcn_apply(tape, rgcn, g, fixture_input(f, "x")));
+    fixture_grads(f, tape, nsm_rgcn_module(rgcn));
+    nsm_tape_free(tape);
+    nsm_rgcn_free(rgcn);
     nsm_graph_free(g);
 }
 
@@ -344,6 +372,7 @@ const oracle_kind oracle_graph[] = {
     { "gat", "gat", run_gat },
     { "gatv2", "gatv2", run_gatv2 },
     { "sage", "sage", run_sage },
+    { "rgcn", "rgcn", run_rgcn },
     { "models", "gcn_node_classifier", run_model },
     { "models", "gat_node_classifier", run_model },
     { "models", "sage_node_classifier", run_model },

@@ -40,27 +40,60 @@ static int make_features(node_task *n)
     return nsm_error(n->ctx);
 }
 
+/* The edges as they stand, or with their inverses, and their relations. */
+static int make_typed_graph(node_task *n, edge_use use, int64_t edges, const int32_t *src,
+                            const int32_t *dst, int32_t *type)
+{
+    int *of = node_array(n->ctx, n->ds->edge_types, 1, sizeof *of), relations;
+    int32_t *all = node_array(n->ctx, edges, 2, sizeof *all);
+    nsm_edges both = { 0 };
+    if (of && all) {
+        relations = edge_relations(n->ds, use, of);
+        for (int64_t k = 0; k < edges; k++) type[k] = of[type[k]];
+        if (!use.inverse) {
+            n->graph = nsm_graph_new(n->ctx, n->nodes->count, edges, src, dst);
+            nsm_graph_set_types(n->graph, relations, type);
+        } else if (!nsm_edges_inverse(n->ctx, n->nodes->count, edges, src, dst, relations / 2, type,
+                                      &both, all)) {
+            n->graph = nsm_graph_new(n->ctx, n->nodes->count, both.count, both.src, both.dst);
+            nsm_graph_set_types(n->graph, relations, all);
+        }
+    }
+    nsm_edges_free(&both);
+    free(of);
+    free(all);
+    return nsm_error(n->ctx);
+}
+
+static int make_symmetric_graph(node_task *n, int64_t edges, const int32_t *src, const int32_t *dst)
+{
+    nsm_edges both = { 0 };
+    if (!nsm_edges_symmetric(n->ctx, n->nodes->count, edges, src, dst, true, &both))
+        n->graph = nsm_graph_new(n->ctx, n->nodes->count, both.count, both.src, both.dst);
+    nsm_edges_free(&both);
+    return nsm_error(n->ctx);
+}
+
 static int make_graph(node_task *n)
 {
     const edge_rows *r = &n->batches.rows;
     if (n->sampled) {
         n->graph = nsm_graph_from_rows(n->ctx, r->n, r->n, r->ptr, r->idx, true);
+        if (r->type) nsm_graph_set_types(n->graph, n->batches.relations, r->type);
         return nsm_error(n->ctx);
     }
+    edge_use use;
     int64_t edges;
-    int32_t *src = NULL, *dst = NULL;
-    nsm_edges both = { 0 };
-    int code = nsm_dataset_edges_merged(n->ds, n->ds->target, &edges, &src, &dst, NULL);
-    if (!code && n->options->symmetric) {
-        code = nsm_edges_symmetric(n->ctx, n->nodes->count, edges, src, dst, true, &both);
-        if (!code)
-            n->graph = nsm_graph_new(n->ctx, n->nodes->count, both.count, both.src, both.dst);
-        nsm_edges_free(&both);
-    } else if (!code) {
-        n->graph = nsm_graph_new(n->ctx, n->nodes->count, edges, src, dst);
-    }
+    int32_t *src = NULL, *dst = NULL, *type = NULL;
+    if (edge_use_of(n->ctx, n->options, &use)) return nsm_error(n->ctx);
+    int code = nsm_dataset_edges_merged(n->ds, n->ds->target, &edges, &src, &dst,
+                                        use.typed ? &type : NULL);
+    if (!code && use.typed) make_typed_graph(n, use, edges, src, dst, type);
+    else if (!code && use.symmetric) make_symmetric_graph(n, edges, src, dst);
+    else if (!code) n->graph = nsm_graph_new(n->ctx, n->nodes->count, edges, src, dst);
     nsm_dataset_release(src);
     nsm_dataset_release(dst);
+    nsm_dataset_release(type);
     return nsm_error(n->ctx);
 }
 
@@ -120,7 +153,8 @@ static bool whole_fits(const node_task *n)
     const nsm_dataset_nodes *d = n->nodes;
     double nodes = (double)d->count, edges = (double)n->batches.rows.ptr[d->count];
     double features = d->ptr ? 3 * (double)d->ptr[d->count] : nodes * (double)d->features;
-    double hidden = (double)(o->hidden * (strcmp(o->model, "sage") ? o->heads : 1));
+    bool heads = strcmp(o->model, "sage") && strcmp(o->model, "rgcn");
+    double hidden = (double)(o->hidden * (heads ? o->heads : 1));
     double width = fmax(hidden, (double)n->outputs);
     return 4 * (features + 3 * nodes * width + 2 * edges) <= (double)o->whole_mib * (1 << 20);
 }

@@ -39,7 +39,15 @@ int node_make_model(node_task *n)
         .heads = (int)o->heads,
         .out_heads = (int)o->out_heads,
         .attn_dropout = (float)o->attn_dropout,
+        .num_bases = (int)o->bases,
+        .num_blocks = (int)o->blocks,
     };
+    edge_use use;
+    if (edge_use_of(n->ctx, o, &use)) return nsm_error(n->ctx);
+    c.relations = edge_relations(n->ds, use, NULL);
+    if (use.typed && !c.relations)
+        return nsm_error_set(n->ctx, NSM_EINVAL, "%s has no edges between its %s nodes",
+                             n->ds->name, n->nodes->name);
     static const struct {
         const char *name;
         nsm_gnn_jump jump;

@@ -15,6 +15,9 @@ typedef struct {
     int64_t hidden, layers, heads, out_heads;
     double dropout, attn_dropout;
     bool residual;
+    /* relations: the types of edges */
+    bool inverse;
+    int64_t bases, blocks;
     /* training */
     char *optimizer, *decay_only, *schedule, *keep;
     double lr, weight_decay, gamma, label_smoothing, clip, ema;

@@ -313,14 +313,15 @@ const tool_command train_command = {
     .name = "train",
     .args = "RECIPE|CONFIG.yaml [KEY=VALUE...]",
     .summary = "train a model",
-    .details = "RECIPE is gcn, gat, sage or wordnet, with its paper's settings, or lm or recall "
-               "for sequences, with mixer=NAME and that mixer's own keys; CONFIG.yaml holds "
-               "settings, and may begin from one "
-               "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard "
-               "events, checkpoints, best.h5 and charts. "
-               "Ctrl-C ends the step (an epoch, or with batch_size a batch), writes a checkpoint "
-               "and stops; --resume goes on bit for bit.  With batch_size the "
-               "graph may be larger than what training on the whole of it could hold.",
+    .details =
+        "RECIPE is gcn, gat, sage, rgcn or wordnet, with its paper's settings, or lm or recall "
+        "for sequences, with mixer=NAME and that mixer's own keys; CONFIG.yaml holds "
+        "settings, and may begin from one "
+        "with \"recipe: gat\". The folder then holds config.yaml, log.csv, TensorBoard "
+        "events, checkpoints, best.h5 and charts. "
+        "Ctrl-C ends the step (an epoch, or with batch_size a batch), writes a checkpoint "
+        "and stops; --resume goes on bit for bit.  With batch_size the "
+        "graph may be larger than what training on the whole of it could hold.",
     .options = options,
     .keys = keys,
     .least = 1,

@@ -23,6 +23,8 @@ nsm_graph *layer_graph(nsm_ctx *ctx, int64_t n, int64_t edges)
     }
     nsm_graph *g = nsm_graph_new(ctx, n, edges, end, end + edges);
     nsm_graph_set_features(g, LAYER_EDGE, feature);
+    for (int64_t k = 0; k < edges; k++) end[k] = (int32_t)(k % 7 % (LAYER_TYPES - 1));
+    nsm_graph_set_types(g, LAYER_TYPES, end);
     free(end);
     free(feature);
     free(u);

@@ -5,7 +5,8 @@
 #include "graph/graph.h"
 #include "tests/test.h"
 
-enum { LAYER_IN = 6, LAYER_EDGE = 3 }; /* features of nodes and of edges */
+/* Features of nodes and of edges; types of edges, of which the last has none. */
+enum { LAYER_IN = 6, LAYER_EDGE = 3, LAYER_TYPES = 4 };
 
 typedef struct {
     const char *fixture; /* "gcn/edge_weight": replayed by tests/oracle_graph.c */
@@ -15,7 +16,8 @@ typedef struct {
     void (*free)(void *layer);
 } test_layer;
 
-/* A graph of n nodes with loops, repeats, isolated nodes and LAYER_EDGE features an edge. */
+/* A graph of n nodes with loops, repeats, isolated nodes, types, and LAYER_EDGE features
+ * an edge. */
 nsm_graph *layer_graph(nsm_ctx *ctx, int64_t n, int64_t edges);
 
 void layer_fixture(const test_layer *l);

@@ -26,6 +26,8 @@ static nsm_gnn_config options(const char *kind, int which)
     c.residual = which / 3 % 2;
     c.jump = (nsm_gnn_jump)(which / 6 % 3);
     c.aggr = (nsm_sage_aggr)(which % 3);
+    c.relations = LAYER_TYPES;
+    c.num_bases = which % 2 ? 2 : 0;
     return c;
 }
 

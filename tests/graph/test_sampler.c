@@ -42,6 +42,9 @@ static nsm_sampler_config config(const data *d, const int *fan_out)
                                  .x = d->x };
 }
 
+/* The type of an edge, told by its ends. */
+static int32_t type_of(int32_t from, int32_t to) { return (from * 3 + to * 5) % 11; }
+
 /* How often node `from` enters node `to`. */
 static int times(const data *d, int32_t from, int32_t to)
 {
@@ -102,6 +105,44 @@ START_TEST(subset)
     ck_assert_int_eq(seen, N);
     ck_assert_int_eq(sum, (int64_t)N * (N - 1) / 2); /* every seed once */
     nsm_sampler_free(s);
+    free_data(&d);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+START_TEST(types) /* sampled edges keep theirs */
+{
+    static const int fan_out[] = { 4, -1 };
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    data d = make_data(ctx);
+    nsm_sampler_config c = config(&d, fan_out);
+    int32_t *type = malloc(E * sizeof *type), *src = malloc(E * sizeof *src),
+            *dst = malloc(E * sizeof *dst), *got = malloc(E * sizeof *got);
+    for (int32_t i = 0; i < N; i++)
+        for (int64_t e = d.ptr[i]; e < d.ptr[i + 1]; e++) type[e] = type_of(d.idx[e], i);
+    c.types = 11;
+    c.type = type;
+    nsm_sampler *s = nsm_sampler_new(ctx, &c);
+    const nsm_batch *b;
+    ck_assert_int_eq(nsm_sampler_start(s, 0, 0), NSM_OK);
+    while ((b = nsm_sampler_next(s)))
+        for (int k = 0; k < 2; k++) {
+            const nsm_graph *g = b->block[k];
+            ck_assert_int_eq(g->types, 11);
+            nsm_graph_edges(g, src, dst);
+            nsm_tensor_get(g->type, got);
+            for (int64_t e = 0; e < g->edges; e++)
+                ck_assert_int_eq(got[e], type_of(b->node[src[e]], b->node[dst[e]]));
+        }
+    ck_ok(ctx);
+    nsm_sampler_free(s);
+    type[7] = 11;
+    ck_assert(!nsm_sampler_new(ctx, &c));
+    ck_error(ctx, NSM_EINVAL);
+    free(type);
+    free(src);
+    free(dst);
+    free(got);
     free_data(&d);
     nsm_ctx_free(ctx);
 }
@@ -260,6 +301,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("sampler",
-                     (const TTest *const[]){ subset, reproducible, whole, errors, memory, NULL });
+    return test_main("sampler", (const TTest *const[]){ subset, types, reproducible, whole, errors,
+                                                        memory, NULL });
 }
