@@ -8,7 +8,7 @@
 typedef struct {
     nsm_fuser base;
     int slots, learned, topk, heads, rounds;
-    float tau_new;
+    float tau_new, spread;
     nsm_set *set;
 } pool;
 
@@ -19,6 +19,7 @@ static const nsm_key keys[] = {
     KEY_INT(pool, heads, 4, 1, 65536, "heads of reasoning and reading"),
     KEY_INT(pool, rounds, 1, 1, 1024, "times that states hear of each other"),
     KEY_REAL(pool, tau_new, 0.9, -1, 2, "an element less near than that to every state opens one"),
+    KEY_REAL(pool, spread, 0.1, 1e-6, 100, "deviation of the modalities' embeddings at the start"),
     KEYS_END
 };
 
@@ -33,7 +34,8 @@ static int make(nsm_fuser *f)
                          .rounds = p->rounds,
                          .modalities = f->modalities,
                          .query_features = f->query_features ? f->query_features : f->width,
-                         .tau_new = p->tau_new };
+                         .tau_new = p->tau_new,
+                         .spread = p->spread };
     memcpy(c.features, f->features, sizeof c.features);
     p->set = nsm_set_new(f->module.ctx, &c);
     if (p->set) nsm_module_child(&f->module, "set", nsm_set_module(p->set));

@@ -10,6 +10,8 @@ FUSERS(DECLARE)
 static const nsm_fuser_type *const types[] = { FUSERS(ADDRESS) NULL };
 
 enum { MOST = 1 << 20 }; /* what a size of a configuration may be */
+/* deviation of a modality's embedding at the start: small beside what elements say (doc/set.md) */
+static const float SPREAD = 0.1f;
 
 const nsm_fuser_type *const *nsm_fuser_types(void) { return types; }
 
@@ -154,7 +156,7 @@ void nsmi_fuser_maps_make(nsm_fuser *f, nsmi_fuser_maps *maps)
     for (int m = 0; m < f->modalities; m++) {
         snprintf(name, sizeof name, "in.%d", m);
         maps->in[m] = nsmi_linear_new(&f->module, name, f->width, f->features[m], true);
-        nsm_init_normal(maps->in[m].b, 0, 0.5f);
+        nsm_init_normal(maps->in[m].b, 0, SPREAD);
     }
     if (f->query_features)
         maps->query = nsmi_linear_new(&f->module, "in.query", f->width, f->query_features, true);

@@ -49,7 +49,7 @@ static void make_embedding(nsm_set *s, int m, const char *which, int features)
     s->w_in[m] = drawn(s, name, d, features, 1 / sqrtf((float)features));
     snprintf(name, sizeof name, "b_in_%s", which);
     s->b_in[m] = filled(s, name, d, 0);
-    if (s->b_in[m]) nsm_init_normal(s->b_in[m], 0, 0.5f); /* tells modalities apart */
+    if (s->b_in[m]) nsm_init_normal(s->b_in[m], 0, s->config.spread); /* tells modalities apart */
 }
 
 static void make(nsm_set *s)
@@ -87,15 +87,15 @@ static bool config_ok(nsm_ctx *ctx, const nsm_set_config *c)
 {
     bool ok = c->width > 0 && c->modalities > 0 && c->modalities <= NSM_SET_MODALITIES &&
               c->learned > 0 && c->learned <= c->slots && c->top > 0 && c->heads > 0 &&
-              c->width % c->heads == 0 && c->rounds >= 0 && c->query_features >= 0;
+              c->width % c->heads == 0 && c->rounds >= 0 && c->query_features >= 0 && c->spread > 0;
     for (int m = 0; ok && m < c->modalities; m++) ok = c->features[m] > 0;
     if (!ok)
         nsm_error_set(ctx, NSM_EINVAL,
                       "nsm_set_new: width %d, %d heads, %d slots, %d of them learned, %d kept, %d "
-                      "rounds, %d modalities; want heads that divide "
-                      "the width, 1 <= learned <= slots, 1 to %d modalities with features",
+                      "rounds, %d modalities, spread %g; want heads that divide the width, "
+                      "1 <= learned <= slots, 1 to %d modalities with features, a spread above 0",
                       c->width, c->heads, c->slots, c->learned, c->top, c->rounds, c->modalities,
-                      NSM_SET_MODALITIES);
+                      (double)c->spread, NSM_SET_MODALITIES);
     return ok;
 }
 
@@ -111,6 +111,7 @@ nsm_set *nsm_set_new(nsm_ctx *ctx, const nsm_set_config *config)
     if (c.tau_new == 0) c.tau_new = 0.9f;
     if (c.rho == 0) c.rho = 0.5f;
     if (c.tau_prune == 0) c.tau_prune = 0.1f;
+    if (c.spread == 0) c.spread = 0.1f;
     nsm_set *s = config_ok(ctx, &c) ? nsmi_calloc(ctx, 1, sizeof *s) : NULL;
     if (!s) return NULL;
     nsm_module_init(&s->module, ctx);

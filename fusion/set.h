@@ -41,6 +41,8 @@ typedef struct {
     int features[NSM_SET_MODALITIES];      /* F of each */
     int query_features;                    /* 0: the elements read */
     float tau_new, rho, tau_prune;         /* (0.9) (0.5) (0.1) */
+    /* deviation of b_in at the start; large, elements of a modality look alike: doc/set.md (0.1) */
+    float spread;
 } nsm_set_config;
 
 typedef struct nsm_set nsm_set;

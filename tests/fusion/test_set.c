@@ -172,6 +172,42 @@ START_TEST(threads)
 }
 END_TEST
 
+/* How many states the elements of one set open that each are two ones among 24 features. */
+static int opened_at_the_start(float spread)
+{
+    enum { ITEMS = 6, FEATURES = 24, WIDE = 48 };
+    nsm_ctx *ctx = nsm_ctx_new(&(nsm_ctx_config){ .seed = 1 });
+    nsm_set *set = nsm_set_new(ctx, &(nsm_set_config){ .width = WIDE,
+                                                       .modalities = 1,
+                                                       .features = { FEATURES },
+                                                       .tau_new = 0.7f,
+                                                       .spread = spread });
+    nsm_tape *tape = nsm_tape_new(ctx);
+    float x[ITEMS * FEATURES] = { 0 };
+    int32_t opened[ITEMS];
+    int count = 0;
+    nsm_set_view view;
+    for (int i = 0; i < ITEMS; i++) x[i * FEATURES + i] = x[i * FEATURES + 16 + i] = 1;
+    nsm_set_input in = { nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, ITEMS, FEATURES }, x),
+                         NULL };
+    nsm_set_apply(tape, set, &in, NULL, NULL, &view);
+    nsm_tensor_get(view.opened, opened);
+    ck_ok(ctx);
+    for (int i = 0; i < ITEMS; i++) count += opened[i] >= 0;
+    nsm_tape_free(tape);
+    nsm_set_free(set);
+    nsm_ctx_free(ctx);
+    return count;
+}
+
+/* What elements say outweighs the modality that they are of. */
+START_TEST(told_apart)
+{
+    ck_assert_int_eq(opened_at_the_start(0), 6);
+    ck_assert_int_lt(opened_at_the_start(0.5f), 5);
+}
+END_TEST
+
 static void make_and_use(nsm_ctx *ctx)
 {
     nsm_set *set = nsm_set_new(ctx, &(nsm_set_config){ .width = D,
@@ -228,9 +264,10 @@ START_TEST(errors)
         { .width = 10, .heads = 3, .modalities = 1, .features = { 2 } },
         { .width = 8, .modalities = 0 },
         { .width = 8, .modalities = 1 },
-        { .width = 8, .modalities = 1, .features = { 2 }, .slots = 2, .learned = 3 }
+        { .width = 8, .modalities = 1, .features = { 2 }, .slots = 2, .learned = 3 },
+        { .width = 8, .modalities = 1, .features = { 2 }, .spread = -1 }
     };
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         ck_assert(!nsm_set_new(s.ctx, &wrong[i]));
         ck_error(s.ctx, NSM_EINVAL);
     }
@@ -241,6 +278,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("set", (const TTest *const[]){ order, absent, handed_over, threads, memory,
-                                                    errors, NULL });
+    return test_main("set", (const TTest *const[]){ order, absent, handed_over, threads, told_apart,
+                                                    memory, errors, NULL });
 }
