@@ -26,6 +26,7 @@
 #include "fusion/perceiver.h"
 #include "fusion/slot_attention.h"
 #include "fusion/fuser.h"
+#include "fusion/fused.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

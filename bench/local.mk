@@ -1,6 +1,6 @@
 # One library of measurements, which the program's bench command links, and a program for each claim of its own.
 noinst_LTLIBRARIES += libnsmbench.la
-libnsmbench_la_SOURCES = %D%/gnn.h %D%/gnn.c %D%/limits.c %D%/mixer.h %D%/mixer.c
+libnsmbench_la_SOURCES = %D%/gnn.h %D%/gnn.c %D%/limits.c %D%/mixer.h %D%/mixer.c %D%/fuser.h %D%/fuser.c
 if HAVE_HDF5
 noinst_PROGRAMS += %D%/bench_sampler
 %C%_bench_sampler_LDADD = libnsmbench.la libnsmall.la $(NSM_ALL_LIBS)

@@ -50,10 +50,11 @@ endif
 # ---- fusion ----
 if HAVE_CHECK
 if HAVE_HDF5
-check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver %D%/fusion/test_fusers
+check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver %D%/fusion/test_fusers %D%/fusion/test_fused
 %C%_fusion_test_set_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_perceiver_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_fusers_LDADD = $(NSM_TEST_LIBS)
+%C%_fusion_test_fused_LDADD = $(NSM_TEST_LIBS)
 endif
 endif
 
@@ -87,10 +88,10 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/labels.sh \
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/labels.sh \
 	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh
 endif
-EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh \
+EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh \
 	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh
 
 # ---- the examples, against the installed library ----

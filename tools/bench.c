@@ -6,6 +6,7 @@
 #include "config.h"
 #include <math.h>
 #include <string.h>
+#include "bench/fuser.h"
 #include "bench/gnn.h"
 #include "bench/mixer.h"
 #include "tools/nearest.h"
@@ -55,8 +56,30 @@ static const setting mixer_fields[] = {
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 
+typedef struct {
+    char *fuser, *options;
+    int64_t elements, until, width, runs;
+    bool train;
+} fuser_options;
+
+#define FUSER(name, type, fallback, help, range) \
+    { \
+#name, SETTING_##type, offsetof(fuser_options, name), fallback, help, NULL, range \
+    }
+static const setting fuser_fields[] = {
+    FUSER(fuser, STRING, "nsm", "which: nsm, perceiver, attention, ...", NULL),
+    FUSER(options, STRING, "", "its keys, as \"slots=64\"", NULL),
+    FUSER(elements, INT, "16384", "elements of one set", "1..100000000"),
+    FUSER(until, INT, "0", "also twice as many, and so on until so many; 0: not", "0..100000000"),
+    FUSER(width, INT, "64", "width of elements and states", "1..65536"),
+    FUSER(runs, INT, "3", "runs that are measured", "1..100000"),
+    FUSER(train, BOOL, "false", "forward and backward; false: forward alone", NULL),
+    { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
+};
+
 static const tool_keys keys[] = { { "Keys of graph networks", fields },
                                   { "Keys of sequence mixers, beside their own", mixer_fields },
+                                  { "Keys of fuser", fuser_fields },
                                   { NULL, NULL } };
 
 static json_t *kernels_of(const bench_gnn_result *r)
@@ -119,6 +142,7 @@ static int unknown(tool *t)
         nearest_try(&n, t->arg[0], *kind);
     for (const nsm_mixer_type *const *m = nsm_mixer_types(); *m; m++)
         nearest_try(&n, t->arg[0], (*m)->name);
+    nearest_try(&n, t->arg[0], "fuser");
     return tool_usage(t, "there is no workload \"%s\"; did you mean \"%s\"?", t->arg[0], n.name);
 }
 
@@ -173,8 +197,42 @@ static int run_mixer(tool *t, const nsm_mixer_type *type)
     return report_result(t, j);
 }
 
+/* Time and memory at each size, and how they grow. */
+static int run_fuser(tool *t)
+{
+    fuser_options o = { 0 };
+    json_t *points = json_array();
+    int code = tool_settings(t, fuser_fields, &o);
+    for (int64_t n = o.elements; code == TOOL_DONE && (n <= o.until || n == o.elements); n *= 2) {
+        bench_fuser_result r = { 0 };
+        bench_fuser_config c = { .type = o.fuser, .options = o.options, .elements = n,
+                                 .width = (int)o.width, .runs = (int)o.runs, .train = o.train };
+        if (bench_fuser(t->ctx, &c, &r)) code = tool_error(t);
+        nsm_ctx_trim(t->ctx);
+        json_array_append_new(points, json_pack("{s:I, s:f, s:f}", "elements", (json_int_t)n, "ms",
+                                                r.ms, "tensor_mib",
+                                                (double)r.tensor_bytes / (1 << 20)));
+    }
+    report_line_fit time = report_slope(points, "elements", "ms"),
+                    memory = report_slope(points, "elements", "tensor_mib");
+    json_t *last = json_array_get(points, json_array_size(points) - 1);
+    json_t *j = json_pack("{s:s, s:O?, s:O?, s:O?, s:o, s:o, s:o, s:i, s:s, s:O}", "bench", o.fuser,
+                          "elements", json_object_get(last, "elements"), "ms",
+                          json_object_get(last, "ms"), "tensor_mib",
+                          json_object_get(last, "tensor_mib"), "slope", report_real(time.slope),
+                          "slope_error", report_real(time.error), "memory_slope",
+                          report_real(memory.slope), "threads", nsm_ctx_threads(t->ctx), "device",
+                          nsm_ctx_backend(t->ctx), "points", points);
+    json_decref(points);
+    settings_clear(fuser_fields, &o);
+    if (code == TOOL_DONE) return report_result(t, j);
+    json_decref(j);
+    return code;
+}
+
 static int run_bench(tool *t)
 {
+    if (!strcmp(t->arg[0], "fuser")) return run_fuser(t);
     if (nsm_mixer_find(t->arg[0])) return run_mixer(t, nsm_mixer_find(t->arg[0]));
 
     bench_options o = { 0 };
@@ -207,10 +265,11 @@ static int run_bench(tool *t)
 
 const tool_command bench_command = {
     .name = "bench",
-    .args = "gcn|gat|gatv2|sage|MIXER [KEY=VALUE...]",
+    .args = "gcn|gat|gatv2|sage|MIXER|fuser [KEY=VALUE...]",
     .summary = "Time a workload, and each kernel beside its limit.",
     .details = "MIXER is a sequence system (transformer, ...): one layer, as the peers' script "
-               "times it.  Of a graph network it prints the median epoch and, for each kernel, its "
+               "times it; fuser: what joins modalities, at one size or at growing ones with the "
+               "slope of log time over log elements.  Of a graph network it prints the median epoch and, for each kernel, its "
                "time, what the machine's limit would take (measured in the same run) "
                "and the share of that limit it reaches.",
     .options = NULL,

@@ -162,36 +162,14 @@ int compare_scaling(nsm_ctx *ctx, const train_options *o, const json_t *job, jso
 }
 
 /* ---- the table ---- */
-typedef struct {
-    double slope, error;
-    int points;
-} line;
-
-/* Least squares of log y over log x; the error is that of the slope. */
-static line fit(const json_t *points, const char *of)
-{
-    size_t n = json_array_size(points);
-    double x = 0, y = 0, xx = 0, xy = 0, yy = 0, count = (double)n;
-    for (size_t pass_ = 0; pass_ < 2; pass_++) /* first the means, then about them */
-        for (size_t i = 0; i < n; i++) {
-            const json_t *p = json_array_get(points, i);
-            double u = log(json_number_value(json_object_get(p, "tokens"))),
-                   v = log(json_number_value(json_object_get(p, of)));
-            if (!pass_) x += u / count, y += v / count;
-            else xx += (u - x) * (u - x), xy += (u - x) * (v - y), yy += (v - y) * (v - y);
-        }
-    if (n < 2) return (line){ NAN, NAN, (int)n };
-    double slope = xy / xx, rest = fmax(0, yy - slope * xy);
-    return (line){ slope, n > 2 ? sqrt(rest / ((count - 2) * xx)) : NAN, (int)n };
-}
-
 static json_t *row_of(comparison *c, const contender *m, bool train)
 {
     char folder[COMPARE_PATH];
     compare_scaling_folder(m, train, folder);
     json_t *job = compare_scaling_job(c, m, train), *r = compare_result(c->ctx, folder, job),
            *points = json_object_get(r, "points");
-    line wall = fit(points, "seconds"), cpu = fit(points, "cpu_seconds");
+    report_line_fit wall = report_slope(points, "tokens", "seconds"),
+                    cpu = report_slope(points, "tokens", "cpu_seconds");
     const json_t *last = json_array_get(points, json_array_size(points) - 1);
     json_t *row = json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:o, s:O?, s:O?, s:O?, s:O?, s:O?}", "model", m->label, "way",

@@ -120,22 +120,26 @@ static int run_eval(tool *t)
     part_score part[3];
     json_t *o = NULL;
     bool ok = model_open(t, t->arg[0], &m);
-    task *what = ok ? node_task_base(m.task) : NULL;
-    bool labelled = ok && m.ds->label.kind != NSM_LABEL_NONE && !m.ds->label.of_graphs;
+    task *what = !ok ? NULL : m.fused ? fused_task_base(m.fused) : node_task_base(m.task);
+    bool labelled = ok && (m.fused || (m.ds->label.kind != NSM_LABEL_NONE && !m.ds->label.of_graphs));
+    const nsm_dataset_split *split = !ok       ? NULL
+                                     : m.fused ? fused_task_split(m.fused)
+                                               : node_task_split(m.task);
     if (ok && tool_get(t, "set"))
         nsm_error_set(t->ctx, NSM_EINVAL, "--set is for models of sequences; %s is one of graphs",
                       m.path);
-    if (ok && (!labelled || !node_task_split(m.task)))
+    if (ok && (!labelled || !split))
         nsm_error_set(t->ctx, NSM_EINVAL, "%s has no labels or no split to evaluate with",
                       m.options.data);
     if (ok && !nsm_error(t->ctx) && what->evaluate(what, part) == NSM_OK) {
         o = json_pack("{s:s, s:s, s:s, s:s, s:I}", "checkpoint", m.path, "data", m.options.data,
-                      "split", node_task_split(m.task)->name, "metric", what->metric, "epoch",
+                      "split", split->name, "metric", what->metric, "epoch",
                       (json_int_t)m.meta.state.epoch);
         for (int k = 0; k < 3; k++)
             json_object_set_new(o, part_name[k], report_real(part[k].score));
         json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
-        if (m.ds->label.kind == NSM_LABEL_CLASS) add_classes(t, &m, o);
+        if (m.fused) fused_task_details(m.fused, o);
+        else if (m.ds->label.kind == NSM_LABEL_CLASS) add_classes(t, &m, o);
     }
     int code = nsm_error(t->ctx) ? tool_error(t) : report_result(t, json_incref(o));
     json_decref(o);

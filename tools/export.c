@@ -120,7 +120,8 @@ static int export_graph(tool *t, const char *path)
     int64_t nodes = 0, edges = 0;
     igraph_set_error_handler(igraph_error_handler_ignore);
     igraph_set_attribute_table(&igraph_cattribute_table);
-    if (model_open(t, t->arg[0], &m) && node_task_edges(m.task, &e) == NSM_OK) {
+    if (model_open(t, t->arg[0], &m) && model_of_nodes(t, &m, "nsm export graph") &&
+        node_task_edges(m.task, &e) == NSM_OK) {
         nodes = node_task_nodes(m.task);
         edges = e.count;
         p = node_array(ctx, nodes, m.meta.outputs, sizeof *p);

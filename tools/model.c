@@ -50,13 +50,26 @@ bool model_open(tool *t, const char *from, model *m)
         settings_set(ctx, train_fields, &m->options, "split", "",
                      "--data"); /* another file has splits of its own */
     m->ds = node_dataset(ctx, &m->options);
-    m->task = node_task_new(ctx, &m->options, m->ds, &m->meta);
-    return m->task && trainer_load(ctx, m->path, node_task_base(m->task)->module) == NSM_OK;
+    if (m->ds && fused_wanted(&m->options))
+        m->fused = fused_task_new(ctx, &m->options, m->ds, &m->meta);
+    else m->task = node_task_new(ctx, &m->options, m->ds, &m->meta);
+    if (!m->fused && !m->task) return false;
+    task *what = m->fused ? fused_task_base(m->fused) : node_task_base(m->task);
+    return trainer_load(ctx, m->path, what->module) == NSM_OK;
+}
+
+bool model_of_nodes(tool *t, const model *m, const char *what)
+{
+    if (m->fused)
+        nsm_error_set(t->ctx, NSM_EINVAL, "%s is for models of nodes; %s fuses modalities", what,
+                      m->path);
+    return m->task != NULL;
 }
 
 void model_close(model *m)
 {
     node_task_free(m->task);
+    fused_task_free(m->fused);
     nsm_dataset_free(m->ds);
     settings_clear(train_fields, &m->options);
     trainer_meta_clear(&m->meta);

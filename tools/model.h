@@ -3,6 +3,7 @@
 #ifndef TOOLS_MODEL_H
 #define TOOLS_MODEL_H
 #include "datasets/dataset.h"
+#include "tools/fused.h"
 #include "tools/node.h"
 #include "tools/tool.h"
 
@@ -12,6 +13,7 @@ typedef struct {
     train_options options;
     nsm_dataset *ds;       /* NULL after model_read() */
     node_task *task;
+    fused_task *fused;     /* in its place where several modalities are fused */
 } model;
 
 /* Read settings and scores.  `from` is a checkpoint, or a run's folder: its best.h5, else its
@@ -20,6 +22,8 @@ bool model_read(tool *t, const char *from, model *m);
 /* The same with the dataset (--data, else the one that was trained on), and the weights.  --split
  * names another split than the one trained with. */
 bool model_open(tool *t, const char *from, model *m);
+/* Is the open model one of nodes?  Else an error says that `what` is for these. */
+bool model_of_nodes(tool *t, const model *m, const char *what);
 void model_close(model *m);
 
 /* The weights as they stand in the checkpoint. */

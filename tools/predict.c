@@ -22,8 +22,25 @@ typedef struct {
     const char *head; /* of a column: "p", "value" */
 } prediction;
 
+static bool predict_fused(nsm_ctx *ctx, model *m, prediction *p)
+{
+    *p = (prediction){ .nodes = m->ds->node[m->ds->target].count,
+                       .columns = m->meta.outputs, .head = "p" };
+    p->p = node_array(ctx, p->nodes, p->columns, sizeof *p->p);
+    p->guess = node_array(ctx, p->nodes, 1, sizeof *p->guess);
+    if (nsm_error(ctx) || fused_task_predict(m->fused, p->p)) return false;
+    for (int64_t i = 0; i < p->nodes; i++) {
+        const float *row = p->p + i * p->columns;
+        p->guess[i] = 0;
+        for (int32_t c = 1; c < p->columns; c++)
+            if (row[c] > row[p->guess[i]]) p->guess[i] = c;
+    }
+    return true;
+}
+
 static bool predict(nsm_ctx *ctx, model *m, prediction *p)
 {
+    if (m->fused) return predict_fused(ctx, m, p);
     nsm_label_kind kind = node_task_labels(m->task);
     bool classes = kind == NSM_LABEL_CLASS;
     *p = (prediction){.nodes = node_task_nodes(m->task),

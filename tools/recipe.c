@@ -11,6 +11,7 @@
  * lm     any sequence mixer told the next token; recall: targets within sequences; forecast:
  *        PatchTST (Nie et al., ICLR 2023) around any mixer; classify: classes of rows; qa:
  *        sentences as tokens, repeated layers.
+ * fused  graph, text and questions in one pool of states (fusion/fused.h).
  * wordnet  the default job: GraphSAGE over pointers in both directions, glosses as features. */
 #include "config.h"
 #include <stddef.h>
@@ -46,9 +47,9 @@ const setting train_fields[] = {
     CHOICE(jump, "none", "none|concat|max",
            "let the output see every layer's result (jumping knowledge)"),
     CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE and RGCN gather neighbours"),
-    FLAG(inverse, "false", "rgcn: every type of edges turned around too, as a type of its own"),
+    FLAG(inverse, "false", "rgcn, fused: every type of edges turned around too, as a type of its own"),
     INT(bases, "0", "0..100000",
-        "rgcn: bases that the relations' weights are combined from; 0: weights of their own"),
+        "rgcn, fused: bases that the relations' weights are combined from; 0: weights of their own"),
     INT(blocks, "0", "0..100000", "rgcn: blocks that the relations' weights consist of; 0: whole"),
     TEXT(optimizer, "adam", "sgd, adam, adamw, rmsprop, adagrad, adadelta, nadam, radam, lion"),
     REAL(lr, "0.01", ">0", "learning rate"),
@@ -120,6 +121,21 @@ const setting train_fields[] = {
     INT(hops, "1", "1..1000", "stories: how often the layers are applied, with the same weights"),
     REAL(noise, "0", "0..0.9",
          "stories: while training, chance of a gap in time before a sentence"),
+    TEXT(fuser, "",
+         "fused: what joins the modalities: nsm, perceiver, slot_attention, attention, cross, "
+         "concat"),
+    TEXT(fuser_options, "", "fused: the fuser's keys, as \"slots=16 rounds=1\""),
+    TEXT(modalities, "", "fused: of graph,text those to use; all that the data has"),
+    TEXT(encoder, "rgcn", "fused: layers over the graph: rgcn, sage, gat, ..."),
+    TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
+    TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
+    FLAG(node_features, "true", "fused: the graph's encoder sees the nodes' features"),
+    FLAG(show_labels, "false",
+         "fused: the encoder sees classes of training nodes, but never those it is asked for"),
+    FLAG(reuse, "false",
+         "fused, with show_labels: at other nodes it sees what was last told of them"),
+    FLAG(whole, "true", "fused: the encoder runs over the whole graph; false: over sampled "
+                        "neighbours, fanouts has one number more for each layer"),
     { NULL, SETTING_BOOL, 0, NULL, NULL, NULL, NULL },
 };
 
@@ -133,6 +149,10 @@ const recipe recipes[] = {
       "model: sage\nhidden: 64\nrow_normalize: true\n" },
     { "rgcn", "relational graph convolution over types of edges, Schlichtkrull et al. 2018",
       "model: rgcn\nhidden: 16\ninverse: true\nrow_normalize: true\nepochs: 50\n" },
+    { "fused", "things that graph, text and pictures tell of, in one pool of states",
+      "fuser: nsm\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\nbatch_size: 1024\ndropout: 0.2\n"
+      "optimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\n"
+      "epochs: 20\nkeep: best\n" },
     { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
       "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\n"
       "keep: best\n" },

@@ -34,6 +34,9 @@ typedef struct {
         sentences, words, hops;
     double noise;
     bool tied, rms_norm;
+    /* things that several modalities tell of: a fuser's name makes it a fused model */
+    char *fuser, *fuser_options, *modalities, *encoder, *text_mixer, *text_options;
+    bool node_features, show_labels, reuse, whole;
 } train_options;
 
 extern const setting train_fields[];

@@ -131,3 +131,21 @@ int report_result(const tool *t, json_t *object)
     json_decref(object);
     return TOOL_DONE;
 }
+
+/* Least squares: first the means, then about them. */
+report_line_fit report_slope(const json_t *points, const char *of, const char *what)
+{
+    size_t n = json_array_size(points);
+    double x = 0, y = 0, xx = 0, xy = 0, yy = 0, count = (double)n;
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < n; i++) {
+            const json_t *p = json_array_get(points, i);
+            double u = log(json_number_value(json_object_get(p, of))),
+                   v = log(json_number_value(json_object_get(p, what)));
+            if (!pass) x += u / count, y += v / count;
+            else xx += (u - x) * (u - x), xy += (u - x) * (v - y), yy += (v - y) * (v - y);
+        }
+    if (n < 2) return (report_line_fit){ NAN, NAN, (int)n };
+    double slope = xy / xx, rest = fmax(0, yy - slope * xy);
+    return (report_line_fit){ slope, n > 2 ? sqrt(rest / ((count - 2) * xx)) : NAN, (int)n };
+}

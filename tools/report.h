@@ -15,4 +15,9 @@ int report_result(const tool *t, json_t *object);
 /* A number; null if it is not finite, which JSON cannot say. */
 json_t *report_real(double value);
 
+/* The slope of log `y` over log `x`, keys of the objects in points, and its standard error; NaN
+ * where there are too few. */
+typedef struct { double slope, error; int points; } report_line_fit;
+report_line_fit report_slope(const json_t *points, const char *x, const char *y);
+
 #endif

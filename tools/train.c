@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include "tools/fused.h"
 #include "tools/node.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
@@ -168,11 +169,32 @@ static int train_sequences(job *j, const char *folder, trainer_result *r, json_t
     return code;
 }
 
+static int train_fused(job *j, const char *folder, trainer_result *r, json_t **result)
+{
+    nsm_ctx *ctx = j->t->ctx;
+    char title[256];
+    fused_task *s = fused_task_new(ctx, &j->o, j->ds, NULL);
+    int code = s ? trainer_run(j->t, fused_task_base(s), &j->o, folder,
+                               tool_get(j->t, "resume") != NULL, r)
+                 : nsm_error(ctx);
+    if (!code) {
+        *result = result_of(fused_task_base(s), r, NULL, NAN);
+        json_object_set_new(*result, "parameters",
+                            json_integer(nsm_module_count(fused_task_base(s)->module)));
+        snprintf(title, sizeof title, "%s on %s", j->o.fuser, j->ds->name);
+        if (j->o.charts && DRAWS_CHARTS && !r->interrupted)
+            code = picture_curves(ctx, folder, title, r->state.kept_epoch);
+    }
+    fused_task_free(s);
+    return code;
+}
+
 static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)
 {
     nsm_ctx *ctx = j->t->ctx;
     nsm_random_set(ctx, (nsm_random){ seed, 0 });
     if (j->sequences) return train_sequences(j, folder, r, result);
+    if (fused_wanted(&j->o)) return train_fused(j, folder, r, result);
     node_task *n = node_task_new(ctx, &j->o, j->ds, NULL);
     int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder,
                                tool_get(j->t, "resume") != NULL, r)
@@ -277,17 +299,29 @@ static int dry_run(job *j)
     return report_result(j->t, o);
 }
 
+static int say_size(job *j, task *what)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "parameters", json_integer(nsm_module_count(what->module)));
+    json_object_set_new(o, "steps_per_epoch", json_integer(what->steps_per_epoch));
+    json_object_set_new(o, "epochs", json_integer(j->o.epochs));
+    return report_result(j->t, o);
+}
+
+static int dry_run_fused(job *j)
+{
+    fused_task *s = fused_task_new(j->t->ctx, &j->o, j->ds, NULL);
+    int code = s ? say_size(j, fused_task_base(s)) : tool_error(j->t);
+    fused_task_free(s);
+    return code;
+}
+
 static int dry_run_sequences(job *j)
 {
     sequence_task *s = sequence_task_new(j->t->ctx, &j->o, j->sequences, NULL);
-    if (!s) return tool_error(j->t);
-    json_t *o = json_object();
-    json_object_set_new(o, "parameters",
-                        json_integer(nsm_module_count(sequence_task_base(s)->module)));
-    json_object_set_new(o, "steps_per_epoch", json_integer(sequence_task_base(s)->steps_per_epoch));
-    json_object_set_new(o, "epochs", json_integer(j->o.epochs));
+    int code = s ? say_size(j, sequence_task_base(s)) : tool_error(j->t);
     sequence_task_free(s);
-    return report_result(j->t, o);
+    return code;
 }
 
 static int run_train(tool *t)
@@ -300,7 +334,8 @@ static int run_train(tool *t)
         else j.ds = node_dataset(t->ctx, &j.o);
         if (!j.ds && !j.sequences) code = tool_error(t);
         else if (j.sequences && tool_get(t, "dry-run")) code = dry_run_sequences(&j);
-        else if (tool_get(t, "dry-run")) code = dry_run(&j);
+        else if (tool_get(t, "dry-run"))
+            code = fused_wanted(&j.o) ? dry_run_fused(&j) : dry_run(&j);
         else code = j.o.seeds > 1 ? train_seeds(&j) : train_once(&j);
         nsm_dataset_free(j.ds);
         nsm_sequences_free(j.sequences);

@@ -1,0 +1,251 @@
+/* fusion/fused.c - See fused.h. */
+#include "config.h"
+#include <math.h>
+#include "base/internal.h"
+#include "fusion/fused.h"
+
+enum { GRAPH, TEXT, MODALITIES };
+
+struct nsm_fused {
+    nsm_module module;
+    nsm_fused_config config;
+    char *name[6];           /* copies of the configuration's words */
+    int place[MODALITIES];   /* of each modality among the fuser's; -1: the model has it not */
+    nsm_gnn *gnn;
+    nsm_backbone *text;      /* NULL: a bag of words */
+    nsm_fuser *fuser;
+    nsm_tensor *feature, *shown, *relation, *word, *reader, *question, *question_bias;
+    nsm_tensor *norm_w, *norm_b, *head, *head_bias;
+};
+
+/* ---- making ---- */
+static nsm_tensor *drawn(nsm_fused *f, const char *name, int64_t rows, int64_t cols, float std)
+{
+    nsm_tensor *w = nsm_module_param(&f->module, name, 2, (int64_t[]){ rows, cols });
+    if (w) nsm_init_normal(w, 0, std);
+    return w;
+}
+
+static nsm_tensor *filled(nsm_fused *f, const char *name, int64_t count, float value)
+{
+    nsm_tensor *b = nsm_module_param(&f->module, name, 1, &count);
+    if (b) nsm_tensor_fill(b, value);
+    return b;
+}
+
+static void make_graph(nsm_fused *f)
+{
+    const nsm_fused_config *c = &f->config;
+    float small = 1 / sqrtf((float)c->width);
+    if (c->features) f->feature = drawn(f, "feature.weight", c->width, c->features, small);
+    if (c->shown) f->shown = drawn(f, "shown.weight", c->width, c->shown, small);
+    f->gnn = nsm_gnn_new(f->module.ctx, &(nsm_gnn_config){ .kind = c->gnn,
+                                                           .in_channels = c->width,
+                                                           .hidden_channels = c->width,
+                                                           .out_channels = c->width,
+                                                           .layers = c->gnn_layers,
+                                                           .norm = NSM_GNN_LAYER_NORM,
+                                                           .residual = true,
+                                                           .jump = NSM_GNN_JUMP_CONCAT,
+                                                           .dropout = c->dropout,
+                                                           .relations = c->relations,
+                                                           .num_bases = c->bases });
+    nsm_module_child(&f->module, "gnn", f->gnn ? nsm_gnn_module(f->gnn) : NULL);
+    f->relation = drawn(f, "relation.weight", c->relations + 1, c->width, small);
+}
+
+static void make_text(nsm_fused *f)
+{
+    const nsm_fused_config *c = &f->config;
+    f->word = drawn(f, "word.weight", c->vocab, c->width, 0.5f);
+    if (!strcmp(c->mixer, "none")) return;
+    f->text = nsm_backbone_new(f->module.ctx, &(nsm_backbone_config){ .mixer = c->mixer,
+                                                                      .options = c->mixer_options,
+                                                                      .width = c->width,
+                                                                      .layers = c->text_layers,
+                                                                      .inner = 2 * c->width,
+                                                                      .rms_norm = true,
+                                                                      .dropout = c->dropout,
+                                                                      .bare = true });
+    nsm_module_child(&f->module, "text", f->text ? nsm_backbone_module(f->text) : NULL);
+}
+
+static void make_fuser(nsm_fused *f)
+{
+    const nsm_fused_config *c = &f->config;
+    nsm_fuser_config s = { .width = c->width, .query_features = c->width,
+                           .options = c->fuser_options };
+    for (int m = 0; m < MODALITIES; m++) {
+        f->place[m] = (m == GRAPH && c->graph) || (m == TEXT && c->vocab) ? s.modalities++ : -1;
+        if (f->place[m] >= 0) s.features[f->place[m]] = c->width;
+    }
+    f->fuser = nsm_fuser_new(f->module.ctx, c->fuser, &s);
+    nsm_module_child(&f->module, "fuser", nsm_fuser_module(f->fuser));
+}
+
+static void make(nsm_fused *f)
+{
+    const nsm_fused_config *c = &f->config;
+    float small = 1 / sqrtf((float)c->width);
+    if (c->graph) make_graph(f);
+    if (c->vocab) make_text(f);
+    if (c->question_features) {
+        f->question = drawn(f, "question.weight", c->width, c->question_features,
+                            1 / sqrtf((float)c->question_features));
+        f->question_bias = filled(f, "question.bias", c->width, 0);
+    } else {
+        f->reader = drawn(f, "reader.weight", 1, c->width, 1);
+    }
+    make_fuser(f);
+    f->norm_w = filled(f, "norm.weight", c->width, 1);
+    f->norm_b = filled(f, "norm.bias", c->width, 0);
+    f->head = drawn(f, "head.weight", c->outputs, c->width, small);
+    f->head_bias = filled(f, "head.bias", c->outputs, 0);
+}
+
+static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
+{
+    bool ok = c->width > 0 && c->outputs > 0 && c->vocab >= 0 && c->question_features >= 0 &&
+              c->features >= 0 && c->shown >= 0 && (!c->graph || c->relations > 0) &&
+              c->dropout >= 0 && c->dropout < 1;
+    if (!ok)
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_fused_new: width %d, %d outputs, %d words, questions of %d, %d features, "
+                      "%d classes shown, %d relations, dropout %g: one is out of range",
+                      c->width, c->outputs, c->vocab, c->question_features, c->features, c->shown,
+                      c->relations, (double)c->dropout);
+    else if (!c->graph && !c->vocab)
+        nsm_error_set(ctx, NSM_EINVAL, "nsm_fused_new: neither a graph nor a text is asked for");
+    return !nsmi_failed(ctx);
+}
+
+/* The configuration with its defaults, its words copied. */
+static bool settle(nsm_fused *f)
+{
+    nsm_fused_config *c = &f->config;
+    const char **word[] = { &c->fuser, &c->fuser_options, &c->gnn, &c->mixer, &c->mixer_options };
+    static const char *const fallback[] = { "nsm", "", "rgcn", "nsm", "" };
+    for (size_t i = 0; i < sizeof word / sizeof *word; i++) {
+        f->name[i] = nsmi_strdup(f->module.ctx, *word[i] ? *word[i] : fallback[i]);
+        *word[i] = f->name[i];
+    }
+    if (!c->gnn_layers) c->gnn_layers = 2;
+    if (!c->text_layers) c->text_layers = 1;
+    return !nsmi_failed(f->module.ctx);
+}
+
+nsm_fused *nsm_fused_new(nsm_ctx *ctx, const nsm_fused_config *config)
+{
+    nsm_fused *f = !nsmi_failed(ctx) && config_ok(ctx, config) ? nsmi_calloc(ctx, 1, sizeof *f)
+                                                               : NULL;
+    if (!f) return NULL;
+    nsm_module_init(&f->module, ctx);
+    f->config = *config;
+    if (settle(f)) make(f);
+    if (!nsmi_failed(ctx)) return f;
+    nsm_fused_free(f);
+    return NULL;
+}
+
+void nsm_fused_free(nsm_fused *f)
+{
+    if (!f) return;
+    nsm_module_clear(&f->module);
+    nsm_gnn_free(f->gnn);
+    nsm_backbone_free(f->text);
+    nsm_fuser_free(f->fuser);
+    for (size_t i = 0; i < sizeof f->name / sizeof *f->name; i++) free(f->name[i]);
+    free(f);
+}
+
+nsm_module *nsm_fused_module(nsm_fused *f) { return f ? &f->module : NULL; }
+nsm_fuser *nsm_fused_fuser(nsm_fused *f) { return f->fuser; }
+const nsm_fused_config *nsm_fused_settings(const nsm_fused *f) { return &f->config; }
+
+/* ---- running ---- */
+nsm_tensor *nsm_fused_nodes(nsm_tape *tape, nsm_fused *f, const nsm_graph *graph,
+                            nsm_graph *const *block, nsm_tensor *x, nsm_tensor *shown)
+{
+    nsm_tensor *x0 = NULL;
+    if (nsmi_failed(f->module.ctx)) return NULL;
+    if (!f->config.graph || (f->feature == NULL) != (x == NULL) || (shown && !f->shown)) {
+        nsm_error_set(f->module.ctx, NSM_EINVAL,
+                      "nsm_fused_nodes: features or shown classes are given where the model has "
+                      "none, or the other way round");
+        return NULL;
+    }
+    if (x) x0 = nsm_linear(tape, x, f->feature, NULL);
+    if (shown) {
+        nsm_tensor *told = nsm_linear(tape, shown, f->shown, NULL);
+        x0 = x ? nsm_add(tape, x0, told) : told;
+    }
+    if (!x0) return NULL;
+    return block ? nsm_gnn_apply_blocks(tape, f->gnn, block, x0, NULL)
+                 : nsm_gnn_apply(tape, f->gnn, graph, x0, NULL);
+}
+
+static nsm_tensor *thinned(nsm_tape *tape, const nsm_fused *f, nsm_tensor *x)
+{
+    return f->config.dropout > 0 ? nsm_dropout(tape, x, f->config.dropout) : x;
+}
+
+/* near: [B, m, d] the thing's own node and its neighbours, or NULL without a graph */
+static nsm_set_input graph_elements(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in,
+                                    nsm_tensor *near)
+{
+    nsm_tensor *h = nsm_add(tape, near, nsm_embedding(tape, f->relation, in->relation, -1));
+    return (nsm_set_input){ thinned(tape, f, h), in->elements };
+}
+
+static nsm_set_input text_elements(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in)
+{
+    nsm_tensor *x = nsm_embedding(tape, f->word, in->word, -1);
+    if (f->text) x = nsm_backbone_layers(tape, f->text, x, in->words, NULL);
+    return (nsm_set_input){ thinned(tape, f, x), in->words };
+}
+
+/* What is asked: the questions, or one reader for each thing that knows the thing's own node. */
+static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in,
+                           nsm_tensor *near)
+{
+    int64_t d = f->config.width;
+    nsm_tensor *own = near ? nsm_slice(tape, near, 1, 0, 1) : NULL, *q; /* [B, 1, d] */
+    if (f->question) {
+        q = nsm_linear(tape, in->question, f->question, f->question_bias);
+        return own ? nsm_add(tape, q, own) : q;
+    }
+    q = nsm_reshape(tape, f->reader, 3, (int64_t[]){ 1, 1, d });
+    if (own) return nsm_add(tape, own, q);
+    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3,
+                                        (int64_t[]){ in->words ? in->words->dim[0] : 0, 1, 1 },
+                                        NULL);
+    if (every) nsm_tensor_zero(every);
+    return nsm_add(tape, q, every);
+}
+
+static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
+{
+    const nsm_fused_config *c = &f->config;
+    bool graph = in->nodes && in->element && in->relation && in->elements;
+    if (graph == c->graph && (in->word && in->words) == (c->vocab > 0) &&
+        (in->question != NULL) == (c->question_features > 0))
+        return true;
+    nsm_error_set(f->module.ctx, NSM_EINVAL,
+                  "nsm_fused_apply: graph %s, text %s, questions %s; the model wants %s, %s, %s",
+                  graph ? "given" : "missing", in->word ? "given" : "missing",
+                  in->question ? "given" : "missing", c->graph ? "a graph" : "none",
+                  c->vocab ? "a text" : "none", c->question_features ? "questions" : "none");
+    return false;
+}
+
+nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
+{
+    nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
+    if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
+    nsm_tensor *near = in->element ? nsm_gather(tape, in->nodes, in->element) : NULL;
+    if (f->place[GRAPH] >= 0) part[f->place[GRAPH]] = graph_elements(tape, f, in, near);
+    if (f->place[TEXT] >= 0) part[f->place[TEXT]] = text_elements(tape, f, in);
+    nsm_tensor *y = nsm_fuser_apply(tape, f->fuser, part, readers(tape, f, in, near));
+    y = thinned(tape, f, nsm_layer_norm(tape, y, f->norm_w, f->norm_b, 1, 1e-5f));
+    return nsm_linear(tape, y, f->head, f->head_bias);
+}

@@ -1,0 +1,221 @@
+/* tests/fusion/test_fused.c - The fused model: a graph's neighbours, words and questions together.
+ *
+ * Every combination of modalities is tried: gradients reach every parameter; the order of
+ * neighbours does not matter, nor what is absent; sampled blocks that hold the whole graph give
+ * what the whole graph gives; a missing or unwanted part, a row out of range, a bad configuration
+ * are errors; every allocation fails in turn. */
+#include "config.h"
+#include "base/ops.h"
+#include "fusion/fused.h"
+#include "tests/test.h"
+
+enum { NODES = 7, EDGES = 9, RELATIONS = 3, B = 3, M = 3, T = 5, V = 11, F = 4, C = 6, Q = 4, R = 2 };
+static const int32_t src[EDGES] = { 0, 1, 2, 3, 4, 5, 6, 1, 2 },
+                     dst[EDGES] = { 1, 2, 0, 2, 3, 4, 5, 0, 2 },
+                     type[EDGES] = { 0, 1, 2, 0, 1, 2, 0, 1, 1 };
+/* Things 2, 0, 5: themselves, then what enters them. */
+static const int32_t element[B * M] = { 2, 1, 3, 0, 2, 1, 5, 6, 0 },
+                     relation[B * M] = { 3, 1, 0, 3, 2, 1, 3, 0, 0 }, elements[B] = { 3, 3, 2 };
+static const int32_t word[B * T] = { 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 8, 9, 10, 1, 0 },
+                     words[B] = { 5, 2, 0 };
+
+typedef struct {
+    nsm_ctx *ctx;
+    nsm_fused *model;
+    nsm_graph *graph;
+    nsm_tape *tape;
+    bool has_graph, has_text, asked;
+} subject;
+
+static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked)
+{
+    subject s = { ctx, NULL, NULL, NULL, graph, text, asked };
+    s.model = nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8,
+                                                      .outputs = C,
+                                                      .fuser_options = "slots=6 heads=2",
+                                                      .graph = graph,
+                                                      .features = graph ? F : 0,
+                                                      .shown = graph ? C : 0,
+                                                      .relations = RELATIONS,
+                                                      .bases = 2,
+                                                      .vocab = text ? V : 0,
+                                                      .mixer_options = "heads=2 s=4",
+                                                      .question_features = asked ? Q : 0 });
+    s.graph = nsm_graph_new(ctx, NODES, EDGES, src, dst);
+    if (s.graph) nsm_graph_set_types(s.graph, RELATIONS, type);
+    s.tape = nsm_tape_new(ctx);
+    return s;
+}
+
+static void subject_free(subject *s)
+{
+    nsm_tape_free(s->tape);
+    nsm_fused_free(s->model);
+    nsm_graph_free(s->graph);
+}
+
+static nsm_tensor *numbers(subject *s, uint64_t seed, int64_t a, int64_t b, int64_t c)
+{
+    float *x = malloc((size_t)(a * b * (c ? c : 1)) * sizeof *x);
+    test_random(seed, a * b * (c ? c : 1), x);
+    nsm_tensor *t = nsm_tape_tensor(s->tape, NSM_F32, c ? 3 : 2, (int64_t[]){ a, b, c }, x);
+    free(x);
+    return t;
+}
+
+static nsm_tensor *rows(subject *s, int64_t a, int64_t b, const int32_t *x)
+{
+    return nsm_tape_tensor(s->tape, NSM_I32, b ? 2 : 1, (int64_t[]){ a, b }, x);
+}
+
+static nsm_fused_input input_of(subject *s, const int32_t *element_of, const int32_t *relation_of)
+{
+    nsm_fused_input in = { 0 };
+    if (s->has_graph) {
+        in.nodes = nsm_fused_nodes(s->tape, s->model, s->graph, NULL, numbers(s, 1, NODES, F, 0),
+                                   numbers(s, 2, NODES, C, 0));
+        in.element = rows(s, B, M, element_of);
+        in.relation = rows(s, B, M, relation_of);
+        in.elements = rows(s, B, 0, elements);
+    }
+    if (s->has_text) {
+        in.word = rows(s, B, T, word);
+        in.words = rows(s, B, 0, words);
+    }
+    if (s->asked) in.question = numbers(s, 3, B, R, Q);
+    return in;
+}
+
+static nsm_tensor *apply(subject *s, const int32_t *element_of, const int32_t *relation_of)
+{
+    nsm_fused_input in = input_of(s, element_of, relation_of);
+    return nsm_fused_apply(s->tape, s->model, &in);
+}
+
+static int has_gradient(void *user, const char *name, nsm_tensor *t, bool buffer)
+{
+    float *g = malloc((size_t)nsm_numel(t) * sizeof *g), largest = 0;
+    (void)user;
+    if (!buffer) {
+        nsm_tensor_get_grad(t, g);
+        for (int64_t i = 0; i < nsm_numel(t); i++) largest = fmaxf(largest, fabsf(g[i]));
+    }
+    free(g);
+    /* the fuser's own: tests/fusion/test_fusers.c (a state that nobody reached passes none on) */
+    ck_assert_msg(buffer || largest > 0 || !strncmp(name, "fuser.", 6), "no gradient reaches %s",
+                  name);
+    return NSM_OK;
+}
+
+START_TEST(combinations)
+{
+    for (int k = 1; k < 8; k++) {
+        bool graph = k & 1, text = k & 2, asked = k & 4;
+        if (!graph && !text) continue;
+        nsm_ctx *ctx = nsm_ctx_new(NULL);
+        subject s = subject_of(ctx, graph, text, asked);
+        nsm_tensor *y = apply(&s, element, relation);
+        ck_ok(ctx);
+        ck_assert(y->rank == 3 && y->dim[0] == B && y->dim[1] == (asked ? R : 1) && y->dim[2] == C);
+        int32_t answer[B * R] = { 0, 3, 5, 1, 2, 4 };
+        int64_t n = B * y->dim[1];
+        y = nsm_reshape(s.tape, y, 2, (int64_t[]){ n, C });
+        nsm_tensor *l = nsm_cross_entropy(s.tape, y, rows(&s, n, 0, answer), NULL);
+        ck_assert_int_eq(nsm_tape_backward(s.tape, l), NSM_OK);
+        nsm_module_walk(nsm_fused_module(s.model), has_gradient, NULL);
+        subject_free(&s);
+        nsm_ctx_free(ctx);
+    }
+}
+END_TEST
+
+START_TEST(order) /* of neighbours; what stands where nobody is */
+{
+    static const int32_t turned[B * M] = { 2, 3, 1, 0, 1, 2, 5, 6, 4 },
+                         turned_relation[B * M] = { 3, 0, 1, 3, 1, 2, 3, 0, 2 };
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    subject s = subject_of(ctx, true, true, false);
+    float a[B * C], b[B * C];
+    nsm_tape_inference(s.tape, true);
+    nsm_tensor_get(apply(&s, element, relation), a);
+    nsm_tensor_get(apply(&s, turned, turned_relation), b);
+    ck_ok(ctx);
+    ck_assert(test_difference(a, b, B * C, 1e-3) < 1e-5);
+    subject_free(&s);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+/* Two layers on blocks whose sources and destinations are all nodes. */
+START_TEST(blocks)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    subject s = subject_of(ctx, true, false, false);
+    nsm_graph *block[2] = { s.graph, s.graph };
+    float a[NODES * 8], b[NODES * 8];
+    nsm_tape_inference(s.tape, true);
+    nsm_tensor *x = numbers(&s, 1, NODES, F, 0), *shown = numbers(&s, 2, NODES, C, 0);
+    nsm_tensor_get(nsm_fused_nodes(s.tape, s.model, s.graph, NULL, x, shown), a);
+    nsm_tensor_get(nsm_fused_nodes(s.tape, s.model, NULL, block, x, shown), b);
+    ck_ok(ctx);
+    ck_assert(test_difference(a, b, NODES * 8, 1e-3) < 1e-5);
+    subject_free(&s);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+START_TEST(errors)
+{
+    static const int32_t beyond[B * M] = { 2, 1, 3, 0, 7, 1, 5, 6, 0 };
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .outputs = 2 }));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .graph = true }));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .vocab = 3 }));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_new(
+        ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .vocab = 3, .fuser = "glue" }));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_new(
+        ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .vocab = 3, .mixer = "spoon" }));
+    ck_error(ctx, NSM_EINVAL);
+    subject s = subject_of(ctx, true, true, false);
+    nsm_fused_input in = input_of(&s, element, relation);
+    nsm_fused_input none = in, more = in;
+    none.word = NULL;
+    ck_assert(!nsm_fused_apply(s.tape, s.model, &none));
+    ck_error(ctx, NSM_EINVAL);
+    more.question = numbers(&s, 3, B, R, Q);
+    ck_assert(!nsm_fused_apply(s.tape, s.model, &more));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!apply(&s, beyond, relation));
+    ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_nodes(s.tape, s.model, s.graph, NULL, NULL, NULL));
+    ck_error(ctx, NSM_EINVAL);
+    subject_free(&s);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+static void run(nsm_ctx *ctx)
+{
+    subject s = subject_of(ctx, true, true, true);
+    nsm_tensor *y = s.tape && s.model && s.graph ? apply(&s, element, relation) : NULL;
+    nsm_tape_backward(s.tape, nsm_sum(s.tape, y, NSM_ALL, false));
+    subject_free(&s);
+}
+
+START_TEST(memory)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    ck_assert_int_gt(test_brutal(run, ctx), 50);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+int main(void)
+{
+    return test_main("fused", (const TTest *const[]){ combinations, order, blocks, errors, memory,
+                                                      NULL });
+}

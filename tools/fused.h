@@ -1,0 +1,33 @@
+/* fused.h - The fused model on a dataset: nodes told by their neighbours, texts and questions.
+ *
+ * A step takes so many nodes of the target type with some of what enters each (fanouts' first
+ * number); the graph's encoder runs over the whole graph, or with `whole=false` over neighbours that
+ * are sampled further (the other numbers, one a layer).  With `show_labels` the classes of training
+ * nodes are shown to the encoder, never those that the step asks for; with `reuse` all others show
+ * what the model last told of them, a training node what it was told to be while its own class was
+ * hidden.  Labels of the test part are looked at for scores alone. */
+#ifndef TOOLS_FUSED_H
+#define TOOLS_FUSED_H
+#include <nsm.h>
+#include "tools/recipe.h"
+#include "tools/report.h"
+#include "tools/trainer.h"
+
+typedef struct fused_task fused_task;
+
+/* Do these settings speak of a fused model? */
+static inline bool fused_wanted(const train_options *o) { return *o->fuser != 0; }
+
+/* trained NULL: a new model, sized by the data.  ds and options must outlive it.  NULL with the
+ * error in ctx. */
+fused_task *fused_task_new(nsm_ctx *ctx, const train_options *options, const nsm_dataset *ds,
+                           const trainer_meta *trained);
+void fused_task_free(fused_task *s);
+task *fused_task_base(fused_task *s);
+const nsm_dataset_split *fused_task_split(const fused_task *s);
+/* Probabilities of each class of every target node [targets, C] on the host. */
+int fused_task_predict(fused_task *s, float *out);
+/* What the last evaluation found of the test part beside its score: that of each kind of question. */
+void fused_task_details(const fused_task *s, json_t *o);
+
+#endif
