@@ -4,7 +4,7 @@ libnsmall_la_SOURCES += %D%/internal.h %D%/context.c %D%/memory.c %D%/random.c %
 nobase_pkginclude_HEADERS += %D%/ops.h
 libnsmall_la_SOURCES += %D%/ops/common.h %D%/ops/list.c %D%/ops/elementwise.c %D%/ops/linear.c %D%/ops/norm.c \
 	%D%/ops/shape.c %D%/ops/loss.c %D%/ops/sparse.c %D%/ops/typed.c %D%/ops/sequence.c %D%/ops/rnn.c %D%/ops/recurrence.c
-libnsmall_la_SOURCES += %D%/ops/memory.c %D%/ops/pool.c
+libnsmall_la_SOURCES += %D%/ops/memory.c %D%/ops/pool.c %D%/ops/image.c
 if HAVE_HDF5
 libnsmall_la_SOURCES += %D%/hdf5.h %D%/hdf5.c %D%/seal.h %D%/seal.c
 endif

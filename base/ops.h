@@ -158,6 +158,62 @@ nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index);
 /* The same from a table of embeddings; row `padding` (below 0: none) gets no gradient. */
 nsm_tensor *nsm_embedding(nsm_tape *tape, nsm_tensor *table, nsm_tensor *ids, int64_t padding);
 
+/* ---- images [B, C, H, W]; of two numbers the first is for rows (H), the second for columns ---- */
+/* Start from zero, set what you need: a field left 0 takes the value in ( ). */
+typedef struct {
+    int stride[2];         /* (1) */
+    int padding[2];        /* zeros on all sides (0) */
+    int dilation[2];       /* (1) */
+    int groups;            /* divides C and O (1) */
+    int output_padding[2]; /* of the transposed: rows and columns more than the fewest (0) */
+} nsm_conv2d_config;
+/* y[b,o,i,j] = bias[o] + sum over c, e, f of w[o,c,e,f] x[b, c', i s0 + e d0 - p0, j s1 + f d1 -
+ * p1], c' channel c of o's group: w [O, C/G, kh, kw], bias [O] or NULL.  Also x [B, C, L], w [O,
+ * C/G, k] -> [B, O, L'], with the first of two numbers.  config may be NULL.
+ * NSM_EINVAL also: a row of outputs reads more than 131072 padded numbers of a channel. */
+nsm_tensor *nsm_conv2d(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias,
+                       const nsm_conv2d_config *config);
+/* The gradient of that with respect to its x: x [B, C, H, W], w [C, O/G, kh, kw] -> [B, O, H', W'],
+ * H' = (H - 1) s - 2 p + d (kh - 1) + output_padding + 1. */
+nsm_tensor *nsm_conv_transpose2d(nsm_tape *tape, nsm_tensor *x, nsm_tensor *w, nsm_tensor *bias,
+                                 const nsm_conv2d_config *config);
+
+typedef struct {
+    int kernel[2];   /* must be given */
+    int stride[2];   /* (kernel) */
+    int padding[2];  /* at most half of the kernel (0) */
+    int dilation[2]; /* of max_pool2d (1) */
+    bool ceil;       /* windows that reach behind the padded image, too */
+    bool image_only; /* the mean is over what is in the image (and padding) */
+} nsm_pool2d_config;
+/* The largest of each window; the gradient goes to the first. */
+nsm_tensor *nsm_max_pool2d(nsm_tape *tape, nsm_tensor *x, const nsm_pool2d_config *config);
+nsm_tensor *nsm_avg_pool2d(nsm_tape *tape, nsm_tensor *x, const nsm_pool2d_config *config);
+/* Means over rows floor(i H / height) .. ceil((i + 1) H / height), columns likewise. */
+nsm_tensor *nsm_adaptive_avg_pool2d(nsm_tape *tape, nsm_tensor *x, int64_t height, int64_t width);
+
+typedef enum {
+    NSM_PAD_CONSTANT,
+    NSM_PAD_REFLECT,
+    NSM_PAD_REPLICATE,
+    NSM_PAD_CIRCULAR
+} nsm_pad_mode;
+/* pad: left, right, top, bottom; below 0 it cuts off.  value: of NSM_PAD_CONSTANT. */
+nsm_tensor *nsm_pad2d(nsm_tape *tape, nsm_tensor *x, const int pad[4], nsm_pad_mode mode,
+                      float value);
+
+typedef enum { NSM_RESIZE_NEAREST, NSM_RESIZE_LINEAR, NSM_RESIZE_CUBIC } nsm_resize_mode;
+typedef struct {
+    nsm_resize_mode mode;
+    bool align_corners; /* row i is from i (H-1)/(height-1) ((i + 1/2) H/height - 1/2) */
+    float a;            /* of NSM_RESIZE_CUBIC (-0.75) */
+} nsm_resize_config;
+/* Another size by interpolation, without smoothing.  Nearest: row floor(i H / height). */
+nsm_tensor *nsm_resize(nsm_tape *tape, nsm_tensor *x, int64_t height, int64_t width,
+                       const nsm_resize_config *config);
+/* [B, C r^2, H, W] -> [B, C, r H, r W] (Shi et al., arXiv:1609.05158). */
+nsm_tensor *nsm_pixel_shuffle(nsm_tape *tape, nsm_tensor *x, int r);
+
 /* ---- graphs and sparse matrices: csr has R rows (destinations), C columns (sources), E entries,
  * and must outlive the tape's step.  Values of entries stand in csr order.  NSM_EINVAL: csr was
  * made without its transpose and a gradient is wanted. ---- */

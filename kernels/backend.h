@@ -164,6 +164,38 @@ static inline int64_t nsmi_scan_scratch(const nsmi_scan *s)
 
 enum { NSMI_CONV_TAPS = 32 }; /* most of a conv1d */
 
+/* 2-D convolution, as torch's: y[b, o, i, j] = sum over c, e, f of w[o, c, e, f] x[b, c', i s0 + e
+ * d0 - p0, j s1 + f d1 - p1], c' channel c of o's group, x 0 outside; w [O, C/G, kh, kw]. */
+typedef struct {
+    int64_t batch, channels, height, width; /* B, C, H, W of x */
+    int64_t outputs, groups;                /* O; G divides C and O */
+    int64_t out_height, out_width;          /* of y */
+    int64_t kernel[2], stride[2], padding[2], dilation[2];
+} nsmi_conv;
+/* What a kernel can do: a row of outputs reads at most NSMI_CONV_ROW padded
+ * numbers of a channel. */
+enum { NSMI_CONV_WIDTH = 1 << 15, NSMI_CONV_ROW = 1 << 17, NSMI_CONV_KERNEL = 1 << 15 };
+static inline bool nsmi_conv_fits(const nsmi_conv *c)
+{
+    int64_t rows = (c->kernel[0] - 1) * c->dilation[0] + 2 * c->stride[0],
+            cols = c->width + 2 * c->padding[1] + (c->kernel[1] - 1) * c->dilation[1] +
+                   2 * c->stride[1];
+    return c->kernel[0] * c->kernel[1] <= NSMI_CONV_KERNEL && cols <= NSMI_CONV_WIDTH &&
+           rows <= NSMI_CONV_ROW / cols;
+}
+
+/* Windows of a pooling over planes [P, H, W] -> [P, out H, out W]. */
+typedef struct {
+    int64_t planes, height, width, out_height, out_width;
+    int64_t kernel[2], stride[2], padding[2], dilation[2];
+} nsmi_windows;
+
+/* Rows of a sparse matrix: row i has the entries ptr[i]..ptr[i + 1]. */
+typedef struct {
+    const int32_t *ptr, *index;
+    const float *value;
+} nsmi_sparse_rows;
+
 /* Tokens of row b that are there: length[b], taken as 0..n; all without lengths. */
 NSMI_DEVICE static inline int64_t nsmi_length(const int32_t *length, int64_t b, int64_t n)
 {
@@ -614,6 +646,26 @@ struct nsm_backend {
     void (*pool_route_back)(nsm_device *d, const nsmi_pool *c, const float *cosine,
                             const float *gamma, const float *share, const float *dshare,
                             float *dcosine, float *dgamma, float *dnull); /* +=, may be NULL */
+
+    /* ---- images ---- */
+    /* y = beta y + convolution + bias [O] (may be NULL) */
+    void (*conv2d)(nsm_device *d, const nsmi_conv *c, const float *x, const float *w,
+                   const float *bias, float beta, float *y);
+    /* dx = beta dx + (it): also a transposed convolution's forward */
+    void (*conv2d_back_x)(nsm_device *d, const nsmi_conv *c, const float *w, const float *dy,
+                          float beta, float *dx);
+    void (*conv2d_back_w)(nsm_device *d, const nsmi_conv *c, const float *x, const float *dy,
+                          float *dw); /* += */
+    /* arg: the winner's place in its plane, -1 where a window holds none; ties: the first; a NaN
+     * wins */
+    void (*max_pool2d)(nsm_device *d, const nsmi_windows *c, const float *x, float *y,
+                       int32_t *arg);
+    void (*max_pool2d_back)(nsm_device *d, const nsmi_windows *c, const int32_t *arg,
+                            const float *dy, float *dx); /* += */
+    /* Planes x [P, H, W] -> y [P, Ho, Wo] = beta y + A x B', A [Ho, H] and B [Wo, W] sparse: average
+     * pooling, padding, resampling; its own backward, with A and B transposed. */
+    void (*resample)(nsm_device *d, int64_t planes, const int64_t in[2], const int64_t out[2],
+                     nsmi_sparse_rows a, nsmi_sparse_rows b, const float *x, float beta, float *y);
 };
 
 #ifdef __cplusplus

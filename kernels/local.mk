@@ -5,6 +5,7 @@ NSM_CPU_SOURCES += %D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/
 NSM_CPU_SOURCES += %D%/cpu/rnn.c
 NSM_CPU_SOURCES += %D%/cpu/slots.c %D%/cpu/memory.c %D%/cpu/pool.c
 NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/recurrence.c %D%/cpu/scan.c
+NSM_CPU_SOURCES += %D%/cpu/conv2d.c %D%/cpu/image.c
 
 libnsmall_la_SOURCES += %D%/backend.h %D%/philox.h %D%/update.h %D%/cpu/backend.c
 libnsmall_la_LIBADD += libnsmcpu_generic.la
@@ -26,7 +27,7 @@ endif
 NSM_CUDA_SOURCES = %D%/cuda/backend.cu %D%/cuda/gemm.cu %D%/cuda/elementwise.cu %D%/cuda/dense.cu %D%/cuda/norm.cu %D%/cuda/loss.cu \
 	%D%/cuda/optimizer.cu %D%/cuda/sparse.cu %D%/cuda/attention.cu %D%/cuda/attend.cu %D%/cuda/conv1d.cu \
 	%D%/cuda/recurrence.cu %D%/cuda/scan.cu %D%/cuda/rnn.cu \
-	%D%/cuda/memory.cu %D%/cuda/slots.cu
+	%D%/cuda/memory.cu %D%/cuda/slots.cu %D%/cuda/conv2d.cu %D%/cuda/image.cu
 NSM_CUDA_INCLUDES = %D%/cuda/cuda.h %D%/cuda/chunk.h %D%/cuda/functions.h %D%/cuda/rows.h %D%/cuda/emulate.h
 EXTRA_DIST += $(NSM_CUDA_SOURCES) $(NSM_CUDA_INCLUDES) %D%/cuda/emulate.cc %D%/cuda/nvcc
 if HAVE_CUDA

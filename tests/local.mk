@@ -16,7 +16,7 @@ check_PROGRAMS += %D%/oracle
 EXTRA_DIST += %D%/fixtures
 %C%_oracle_SOURCES = %D%/oracle.c %D%/oracle_losses.c %D%/oracle_optimizers.c %D%/oracle_primitives.c \
 	%D%/oracle_parts.h %D%/oracle_model.h %D%/oracle_model.c %D%/oracle_seq.c %D%/oracle_linear.c %D%/oracle_scan.c \
-	%D%/oracle_s4.c %D%/oracle_rwkv.c %D%/oracle_models.c %D%/oracle_memory.c %D%/oracle_fusion.c
+	%D%/oracle_s4.c %D%/oracle_rwkv.c %D%/oracle_models.c %D%/oracle_memory.c %D%/oracle_fusion.c %D%/oracle_images.c
 %C%_oracle_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 endif
 
@@ -126,7 +126,7 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/kernels/test_backend
 %C%_kernels_test_backend_SOURCES = %D%/kernels/test_backend.c %D%/kernels/cases.h %D%/kernels/cases.c \
 	%D%/kernels/cases_dense.c %D%/kernels/cases_elementwise.c %D%/kernels/cases_graph.c %D%/kernels/cases_sequence.c \
-	%D%/kernels/cases_recurrence.c %D%/kernels/cases_memory.c
+	%D%/kernels/cases_recurrence.c %D%/kernels/cases_memory.c %D%/kernels/cases_images.c
 %C%_kernels_test_backend_LDADD = $(NSM_TEST_LIBS)
 if NSM_EMULATION
 TESTS += %D%/kernels/emulated.sh

@@ -13,9 +13,9 @@
 #include "tests/fixture.h"
 
 #define TABLES(X) \
-    X(losses) X(optimizers) X(primitives) X(graph) X(seq) X(linear) X(scan) X(s4) X(rwkv) \
-    X(models) \
-    X(memory) X(fusion)
+    X(losses) \
+    X(optimizers) X(primitives) X(graph) X(seq) X(linear) X(scan) X(s4) X(rwkv) X(models) \
+        X(memory) X(fusion) X(images)
 #define DECLARE(name) extern const oracle_kind oracle_##name[];
 #define ADDRESS(name) oracle_##name,
 TABLES(DECLARE)

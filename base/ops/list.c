@@ -18,7 +18,8 @@
                                             X(conv1d) X(linear_recurrence) X(selective_scan) \
                                                 X(wkv) X(slots) X(window) X(clock) X(memory_mix) \
                                                     X(pool_open) X(pool_route) \
-                                                        X(typed_linear)
+                                                        X(typed_linear) X(conv2d) \
+                                                        X(conv_transpose2d) X(max_pool2d) X(resample)
 
 #define DECLARE(name) extern const nsm_op nsmi_op_##name;
 #define ADDRESS(name) &nsmi_op_##name,

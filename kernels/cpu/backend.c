@@ -29,6 +29,8 @@ enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
     void nsmi_cpu_memory_##isa(nsm_backend *);      \
     void nsmi_cpu_scan_##isa(nsm_backend *);        \
     void nsmi_cpu_pool_##isa(nsm_backend *);        \
+    void nsmi_cpu_conv2d_##isa(nsm_backend *);      \
+    void nsmi_cpu_image_##isa(nsm_backend *);       \
     static void fill_##isa(nsm_backend *be)         \
     {                                               \
         nsmi_cpu_dense_##isa(be);                   \
@@ -47,6 +49,8 @@ enum { BIG = 4 << 20, HUGE_PAGE = 2 << 20, PIECE = 1 << 20 };
         nsmi_cpu_memory_##isa(be);                  \
         nsmi_cpu_scan_##isa(be);                    \
         nsmi_cpu_pool_##isa(be);                    \
+        nsmi_cpu_conv2d_##isa(be);                  \
+        nsmi_cpu_image_##isa(be);                   \
     }
 DECLARE(generic)
 #if defined(NSM_X86_64)

@@ -36,6 +36,8 @@ void NSMI_FILL(slots)(nsm_backend *be);
 void NSMI_FILL(memory)(nsm_backend *be);
 void NSMI_FILL(scan)(nsm_backend *be);
 void NSMI_FILL(pool)(nsm_backend *be);
+void NSMI_FILL(conv2d)(nsm_backend *be);
+void NSMI_FILL(image)(nsm_backend *be);
 #endif
 
 /* What a device keeps for its kernels: they allocate nothing and so cannot fail.  Pages of it

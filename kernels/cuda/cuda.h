@@ -72,6 +72,8 @@ NSMI_SHARED void nsmi_cuda_scan(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_rnn(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_memory(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_slots(nsm_backend *be);
+NSMI_SHARED void nsmi_cuda_conv2d(nsm_backend *be);
+NSMI_SHARED void nsmi_cuda_image(nsm_backend *be);
 
 /* y [R, F] = beta y + per row of m the sum (mean) over its entries e of w[place of e] x[at[e]]; at
  * NULL: x[e]; w NULL: 1. */

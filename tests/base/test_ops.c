@@ -304,8 +304,49 @@ FUNCTION(y_scan_gate,
                             NULL))
 FUNCTION(y_wkv, nsm_wkv(t, x[0], x[1], x[2], x[3], x[4], x[5], NULL))
 
+FUNCTION(y_conv2d, nsm_conv2d(t, x[0], x[1], x[2], NULL))
+FUNCTION(y_conv2d_strided, nsm_conv2d(t, x[0], x[1], x[2],
+                                      &(nsm_conv2d_config){ .stride = { 2, 3 },
+                                                            .padding = { 1, 2 },
+                                                            .dilation = { 2, 1 },
+                                                            .groups = 2 }))
+FUNCTION(y_conv2d_line,
+         nsm_conv2d(t, x[0], x[1], NULL,
+                    &(nsm_conv2d_config){ .stride = { 2 }, .padding = { 3 }, .dilation = { 3 } }))
+FUNCTION(y_conv_transpose2d,
+         nsm_conv_transpose2d(t, x[0], x[1], x[2],
+                              &(nsm_conv2d_config){ .stride = { 2, 3 },
+                                                    .padding = { 1, 0 },
+                                                    .groups = 2,
+                                                    .output_padding = { 1, 2 } }))
+FUNCTION(y_max_pool2d, nsm_max_pool2d(t, x[0],
+                                      &(nsm_pool2d_config){ .kernel = { 3, 2 },
+                                                            .stride = { 2, 2 },
+                                                            .padding = { 1, 1 },
+                                                            .dilation = { 1, 2 },
+                                                            .ceil = true }))
+FUNCTION(y_avg_pool2d,
+         nsm_avg_pool2d(t, x[0], &(nsm_pool2d_config){ .kernel = { 3, 2 }, .padding = { 1, 1 } }))
+FUNCTION(y_avg_pool2d_image, nsm_avg_pool2d(t, x[0],
+                                            &(nsm_pool2d_config){ .kernel = { 3, 2 },
+                                                                  .stride = { 2, 3 },
+                                                                  .padding = { 1, 1 },
+                                                                  .ceil = true,
+                                                                  .image_only = true }))
+FUNCTION(y_adaptive, nsm_adaptive_avg_pool2d(t, x[0], 3, 4))
+FUNCTION(y_pad, nsm_pad2d(t, x[0], (const int[]){ 1, 2, -1, 3 }, NSM_PAD_CONSTANT, 0.5f))
+FUNCTION(y_pad_reflect, nsm_pad2d(t, x[0], (const int[]){ 2, 1, 3, 0 }, NSM_PAD_REFLECT, 0))
+FUNCTION(y_pad_circular, nsm_pad2d(t, x[0], (const int[]){ 5, 1, 3, -1 }, NSM_PAD_CIRCULAR, 0))
+FUNCTION(y_nearest, nsm_resize(t, x[0], 7, 3, &(nsm_resize_config){ .mode = NSM_RESIZE_NEAREST }))
+FUNCTION(y_bilinear, nsm_resize(t, x[0], 7, 3, &(nsm_resize_config){ .mode = NSM_RESIZE_LINEAR }))
+FUNCTION(y_bicubic,
+         nsm_resize(t, x[0], 3, 9,
+                    &(nsm_resize_config){ .mode = NSM_RESIZE_CUBIC, .align_corners = true }))
+FUNCTION(y_pixel_shuffle, nsm_pixel_shuffle(t, x[0], 2))
+
 DECLARE(leaky_relu)
-DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp) DECLARE(dropout)
+DECLARE(elu)
+DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp) DECLARE(dropout)
     DECLARE(activate) DECLARE(activate_relu) DECLARE(activate_none) DECLARE(matmul) DECLARE(bmm)
         DECLARE(linear) DECLARE(linear2) DECLARE(sum) DECLARE(mean) DECLARE(max) DECLARE(min)
             DECLARE(logsumexp) DECLARE(softmax) DECLARE(log_softmax) DECLARE(layer_norm)
@@ -320,6 +361,7 @@ DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
                                                 DECLARE(clock) DECLARE(memory_mix)
                                                     DECLARE(pool_open) DECLARE(pool_route)
                                                         DECLARE(typed_linear)
+    DECLARE(conv2d) DECLARE(conv_transpose2d) DECLARE(max_pool2d) DECLARE(resample)
                                                         EVERY_UNARY(DECLARE) EVERY_POSITIVE(DECLARE)
                                                             EVERY_BINARY(DECLARE)
 
@@ -337,7 +379,7 @@ DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
     CASE(name, name, F(2, N(3), 2, 3, 2), IN(FLOATS, 1, 3, 1, N(3), 1, 3, 1)),              \
     CASE(name, name, F(N(13), 7), IN(FLOATS, 1, 3, 1)),
 
-                                                                static const test_case
+                                                                            static const test_case
     cases[] = {
         EVERY_UNARY(WIDE_CASE) EVERY_POSITIVE(POSITIVE_CASE) WIDE_CASE(leaky_relu) WIDE_CASE(elu)
             WIDE_CASE(quick_gelu) WIDE_CASE(softplus) WIDE_CASE(scale) WIDE_CASE(clamp)
@@ -487,6 +529,24 @@ DECLARE(elu) DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp)
         CASE(pool_route, pool_route, F(2, N(5), 7), IN(FLOATS, 0.5, 1, 1), IN(FLOATS, 0, 1, 1)),
         CASE(conv1d, conv1d, F(2, N(1), 9), F(9, 1, 4), F(9), F(2, 3, 9)),
         CASE(conv1d, conv1d, F(N(2), 6, 21), F(21, 3), F(21), F(N(2), 2, 21)),
+        CASE(conv2d, conv2d, R(N(2), 3, 5, 6), R(4, 3, 3, 2), R(4)),
+        CASE(conv2d, conv2d, R(2, 9, 4, 3), R(1, 9, 1, 1)),
+        CASE(conv2d, conv2d, R(2, 66, 5, 4), R(67, 66, 2, 2), R(67)),
+        CASE(conv2d_strided, conv2d, R(N(2), 4, 9, 8), R(6, 2, 3, 4), R(6)),
+        CASE(conv2d_strided, conv2d, R(3, 2, 37, 40), R(2, 1, 3, 1)),
+        CASE(conv2d_line, conv2d, R(2, 3, N(11)), R(4, 3, 3)),
+        CASE(conv_transpose2d, conv_transpose2d, R(N(2), 4, 3, 4), R(4, 3, 3, 2), R(6)),
+        CASE(max_pool2d, max_pool2d, IN(DISTINCT, 0, 0, N(1), 2, 6, 7)),
+        CASE(avg_pool2d, resample, F(N(1), 2, 6, 7)),
+        CASE(avg_pool2d_image, resample, F(2, 1, 6, 7)),
+        CASE(adaptive, resample, F(N(1), 2, 7, 5)),
+        CASE(pad, resample, F(N(1), 2, 4, 5)),
+        CASE(pad_reflect, resample, F(2, 1, 4, 5)),
+        CASE(pad_circular, resample, F(2, 1, 4, 5)),
+        CASE(nearest, resample, F(2, 1, 5, 4)),
+        CASE(bilinear, resample, F(N(1), 2, 5, 4)),
+        CASE(bicubic, resample, F(2, 2, 5, 4)),
+        CASE(pixel_shuffle, permute, F(N(1), 8, 2, 3)),
         CASE(conv1d_plain, conv1d, F(N(2), 5, 7), F(7, 1)),
         CASE(scan, selective_scan, R(2, N(2), 6), BETA(2, N(2), 6), LOG(6, 3), R(2, N(2), 2, 3),
              R(2, N(2), 2, 3)),

@@ -87,5 +87,8 @@ void case_clock(kernels *k);
 void case_window(kernels *k);
 void case_memory_mix(kernels *k);
 void case_slots(kernels *k);
+void case_conv2d(kernels *k);
+void case_max_pool2d(kernels *k);
+void case_resample(kernels *k);
 
 #endif

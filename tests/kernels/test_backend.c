@@ -43,6 +43,9 @@ TEST(clock)
 TEST(window)
 TEST(memory_mix)
 TEST(slots)
+TEST(conv2d)
+TEST(max_pool2d)
+TEST(resample)
 
 int main(void)
 {
@@ -81,5 +84,8 @@ int main(void)
                                                         window,
                                                         memory_mix,
                                                         slots,
+                                                        conv2d,
+                                                        max_pool2d,
+                                                        resample,
                                                         NULL });
 }
