@@ -22,6 +22,8 @@
 #include "seq/reader.h"
 #include "seq/rnn.h"
 #include "seq/memory.h"
+#include "vision/image.h"
+#include "vision/patch.h"
 #include "fusion/set.h"
 #include "fusion/perceiver.h"
 #include "fusion/slot_attention.h"

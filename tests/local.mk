@@ -133,3 +133,9 @@ TESTS += %D%/kernels/emulated.sh
 endif
 endif
 EXTRA_DIST += %D%/kernels/emulated.sh
+
+# ---- vision ----
+if HAVE_CHECK
+check_PROGRAMS += %D%/vision/test_vision
+%C%_vision_test_vision_LDADD = $(NSM_TEST_LIBS)
+endif
