@@ -44,5 +44,6 @@
 #include "datasets/generate.h"
 #include "datasets/sequences.h"
 #include "datasets/tokenizer.h"
+#include "datasets/picture.h"
 #include "datasets/info.h"
 #endif

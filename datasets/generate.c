@@ -28,6 +28,14 @@ static const nsmi_maker generators[] = {
         "classes=16  C\n"
         "homophily=0.5  share of the edges moved into the source's class\n" NSMI_PLANTED_HELP },
       nsmi_generate_rmat },
+    { { "sort_of_clevr",
+        "pictures of six coloured shapes with questions (Santoro et al. 2017), and their objects",
+        "train=9800  pictures, of 20 questions each\n"
+        "valid=200\n"
+        "test=200\n"
+        "size=75  pixels of a side\n"
+        "seed=0\n" },
+      nsmi_generate_sort_of_clevr },
 #ifdef HAVE_IGRAPH
     { { "ba", "Barabasi-Albert, by igraph",
         "nodes=1000  n\n"

@@ -1,9 +1,10 @@
-/* datasets/generate.h - Random graphs with known properties.
+/* datasets/generate.h - Random graphs with known properties, and pictures with questions.
  *
  *   sbm    stochastic block model: classes, homophily, Gaussian features about class means
  *   csbm   contextual SBM of Deshpande et al., NeurIPS 2018: two classes, lambda (edges), mu
  *   (features)
  *   rmat   R-MAT (Chakrabarti et al., SDM 2004) with planted labels and features, in parallel
+ *   sort_of_clevr   pictures of coloured shapes with questions about them, and their objects
  *   ba     Barabasi-Albert (igraph)
  *   erdos  Erdos-Renyi G(n, m) (igraph)
  *

@@ -38,6 +38,9 @@ static const nsmi_maker importers[] = {
         "text=  its columns a,b of words, one after the other\n"
         "least=1  rarer words of the text become one word\n" },
       nsmi_import_csv },
+    { { "idx", "pictures with classes in MNIST's files: the folder of all four, packed or not",
+        "valid=5000  the last of the training file are for validation (0 where it has no more)\n" },
+      nsmi_import_idx },
 #ifdef HAVE_IGRAPH
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },
     { { "gml", "GML, by igraph", GRAPH_OPTIONS }, nsmi_import_gml },

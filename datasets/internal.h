@@ -128,10 +128,12 @@ nsm_dataset *nsmi_import_graphml(nsm_ctx *ctx, const char *source, const nsmi_op
 nsm_dataset *nsmi_import_gml(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_pajek(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_edgelist(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_idx(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_hdf5(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_generate_sbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
 nsm_dataset *nsmi_generate_csbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
 nsm_dataset *nsmi_generate_rmat(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
+nsm_dataset *nsmi_generate_sort_of_clevr(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
 nsm_dataset *nsmi_generate_igraph(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
 
 /* ---- edges.c: work on edge lists ---- */

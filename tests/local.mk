@@ -104,7 +104,8 @@ EXTRA_DIST += %D%/examples.sh %D%/read_h5.sh
 # ---- datasets ----
 if HAVE_HDF5
 check_PROGRAMS += %D%/datasets/fuzz_readers
-%C%_datasets_fuzz_readers_SOURCES = %D%/datasets/fuzz_readers.c %D%/datasets/sample.h %D%/datasets/sample.c
+%C%_datasets_fuzz_readers_SOURCES = %D%/datasets/fuzz_readers.c %D%/datasets/sample.h %D%/datasets/sample.c \
+	%D%/datasets/sample_picture.h %D%/datasets/sample_picture.c
 %C%_datasets_fuzz_readers_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 if HAVE_CHECK
 check_PROGRAMS += %D%/datasets/test_datasets
@@ -115,6 +116,10 @@ check_PROGRAMS += %D%/datasets/test_tokenizer
 %C%_datasets_test_tokenizer_SOURCES = %D%/datasets/test_tokenizer.c %D%/datasets/sample.h %D%/datasets/sample.c
 %C%_datasets_test_tokenizer_LDADD = $(NSM_TEST_LIBS)
 endif
+check_PROGRAMS += %D%/datasets/test_pictures
+%C%_datasets_test_pictures_SOURCES = %D%/datasets/test_pictures.c %D%/datasets/sample.h %D%/datasets/sample.c \
+	%D%/datasets/sample_picture.h %D%/datasets/sample_picture.c
+%C%_datasets_test_pictures_LDADD = $(NSM_TEST_LIBS)
 check_PROGRAMS += %D%/datasets/test_sequences
 %C%_datasets_test_sequences_SOURCES = %D%/datasets/test_sequences.c %D%/datasets/sample.h %D%/datasets/sample.c
 %C%_datasets_test_sequences_LDADD = $(NSM_TEST_LIBS)

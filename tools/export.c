@@ -1,11 +1,13 @@
 /* export.c - nsm export: a model in other programs' formats.
  *   FILE.safetensors  the weights, under the names they have in the checkpoint
- *   FILE.graphml      the graph with predictions, and attention where the model has it (igraph) */
+ *   FILE.graphml      the graph with predictions, and attention where the model has it (igraph)
+ *   FILE.png          of a dataset: its first pictures, on one sheet (libpng) */
 #include <stdlib.h>
 #include <string.h>
 #include "base/safetensors.h"
 #include "base/seal.h"
 #include "config.h"
+#include "datasets/picture.h"
 #include "tools/model.h"
 #include "tools/report.h"
 #ifdef HAVE_IGRAPH
@@ -157,6 +159,56 @@ static int export_graph(tool *t, const char *path)
 }
 #endif
 
+enum { SHEET = 8, GAP = 2 }; /* pictures of a row and column, pixels between them */
+
+/* The first pictures of the first type that has some; those that are not there stay white. */
+static bool make_sheet(nsm_ctx *ctx, const nsm_dataset *ds, nsm_picture *sheet, int64_t *count)
+{
+    int type = 0;
+    while (type < ds->node_types && !ds->node[type].image.channels) type++;
+    const nsm_dataset_images *m = type < ds->node_types ? &ds->node[type].image : NULL;
+    if (!m || m->channels > 4) {
+        nsm_error_set(ctx, NSM_EINVAL, "dataset %s has no pictures of 1 to 4 channels", ds->name);
+        return false;
+    }
+    int64_t n = ds->node[type].count < SHEET * SHEET ? ds->node[type].count : SHEET * SHEET,
+            cols = n < SHEET ? n : SHEET, rows = (n + SHEET - 1) / SHEET, c = m->channels;
+    *sheet = (nsm_picture){ rows * (m->height + GAP) - GAP, cols * (m->width + GAP) - GAP, c,
+                            NULL };
+    *count = n;
+    if (n > 0) sheet->pixel = malloc((size_t)(sheet->height * sheet->width * c));
+    if (!sheet->pixel) {
+        nsm_error_set(ctx, NSM_ENOMEM, "no memory, or no picture, for a sheet of %lld",
+                      (long long)n);
+        return false;
+    }
+    memset(sheet->pixel, 255, (size_t)(sheet->height * sheet->width * c));
+    for (int64_t i = 0; i < n * m->height; i++) {
+        int64_t k = i / m->height, y = k / SHEET * (m->height + GAP) + i % m->height,
+                x = k % SHEET * (m->width + GAP);
+        if (!m->there || m->there[k])
+            memcpy(sheet->pixel + (y * sheet->width + x) * c, m->pixel + i * m->width * c,
+                   (size_t)(m->width * c));
+    }
+    return true;
+}
+
+static int export_pictures(tool *t, const char *path)
+{
+    nsm_picture sheet = { 0 };
+    int64_t count = 0;
+    nsm_dataset *ds = nsm_dataset_load(t->ctx, t->arg[0], NULL);
+    if (ds && make_sheet(t->ctx, ds, &sheet, &count)) nsm_picture_write(t->ctx, path, &sheet);
+    int code = nsm_error(t->ctx)
+                   ? tool_error(t)
+                   : report_result(t, json_pack("{s:s, s:I, s:I, s:I}", "file", path, "pictures",
+                                                (json_int_t)count, "width", (json_int_t)sheet.width,
+                                                "height", (json_int_t)sheet.height));
+    nsm_picture_clear(&sheet);
+    nsm_dataset_free(ds);
+    return code;
+}
+
 static bool ends(const char *s, const char *with)
 {
     size_t n = strlen(s), m = strlen(with);
@@ -168,19 +220,23 @@ static int run_export(tool *t)
     const char *path = t->arg[1];
     if (ends(path, ".safetensors")) return export_weights(t, path);
     if (ends(path, ".graphml")) return export_graph(t, path);
-    return tool_usage(
-        t, "%s: a file ends in .safetensors (weights) or .graphml (the graph with predictions)",
-        path);
+    if (ends(path, ".png")) return export_pictures(t, path);
+    return tool_usage(t,
+                      "%s: a file ends in .safetensors (weights), .graphml (the graph with "
+                      "predictions) or .png (pictures of a dataset)",
+                      path);
 }
 
 const tool_command export_command = {
     .name = "export",
-    .args = "CHECKPOINT|RUN FILE",
-    .summary = "Write a model's weights or predictions for other programs.",
+    .args = "CHECKPOINT|RUN|DATA FILE",
+    .summary = "Write weights, predictions or pictures for other programs.",
     .details = "FILE.safetensors gets the weights.  FILE.graphml gets the graph: each node with "
                "its class, the predicted one and the "
-               "probability of that; each edge with its attention, where the model has it.",
+               "probability of that; each edge with its attention, where the model has it.  "
+               "FILE.png gets the first 64 pictures of a dataset, side by side.",
     .options = options,
     .least = 2,
     .most = 2,
-    .run = run_export};
+    .run = run_export
+};

@@ -8,8 +8,10 @@
 #include "config.h"
 #include <unistd.h>
 #include "base/seal.h"
+#include "datasets/picture.h"
 #include "datasets/sequences.h"
 #include "tests/datasets/sample.h"
+#include "tests/datasets/sample_picture.h"
 
 static uint64_t state = 88172645463325252ull;
 static uint64_t draw(uint64_t n)
@@ -193,6 +195,46 @@ static void fuzz_sequences(nsm_ctx *ctx, size_t which, int64_t inputs)
     free(out);
 }
 
+/* Pictures in files of every kind. */
+static void fuzz_picture(nsm_ctx *ctx, const char *name, unsigned char *file, size_t bytes,
+                         int64_t inputs)
+{
+    unsigned char *out = malloc(2 * bytes + 32);
+    int64_t read = 0;
+    for (int64_t i = 0; i < inputs; i++) {
+        nsm_picture p;
+        size_t n = damage(file, bytes, out);
+        alarm(30);
+        nsm_picture_decode(ctx, name, out, n, &(nsm_picture_options){ .most_pixels = 1 << 20 }, &p);
+        alarm(0);
+        judge_error(ctx, name, i, p.pixel != NULL);
+        read += p.pixel != NULL;
+        nsm_picture_clear(&p);
+    }
+    printf("%-12s %6lld inputs: %lld refused, %lld read\n", name, (long long)inputs,
+           (long long)(inputs - read), (long long)read);
+    free(out);
+    free(file);
+}
+
+static void fuzz_pictures(nsm_ctx *ctx, int64_t inputs)
+{
+    size_t bytes = 0;
+    (void)ctx, (void)inputs, (void)bytes;
+#if defined(HAVE_PNG)
+    for (int k = 0; k < SAMPLE_PNGS; k++) {
+        unsigned char *file = sample_png(k, &bytes);
+        fuzz_picture(ctx, "a.png", file, bytes, inputs);
+    }
+#endif
+#if defined(HAVE_JPEG)
+    for (int k = 0; k < SAMPLE_JPEGS; k++) {
+        unsigned char *file = sample_jpeg(k, &bytes);
+        fuzz_picture(ctx, "a.jpg", file, bytes, inputs);
+    }
+#endif
+}
+
 /* A sealed file, damaged, must be refused; its inside without the seal goes to the HDF5
  * importer. */
 static void fuzz_hdf5(nsm_ctx *ctx, bool sealed, int64_t inputs)
@@ -239,6 +281,7 @@ int main(void)
     }
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         fuzz_sequences(ctx, i, given ? given : 500);
+    fuzz_pictures(ctx, given ? given : 200);
     fuzz_hdf5(ctx, true, given ? given : 1000);
     fuzz_hdf5(ctx, false, given ? given : 60);
     nsm_ctx_free(ctx);
