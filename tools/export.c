@@ -161,7 +161,7 @@ static int export_graph(tool *t, const char *path)
 
 enum { SHEET = 8, GAP = 2 }; /* pictures of a row and column, pixels between them */
 
-/* The first pictures of the first type that has some; those that are not there stay white. */
+/* The first pictures of the first type that has some; those that are not there stay grey. */
 static bool make_sheet(nsm_ctx *ctx, const nsm_dataset *ds, nsm_picture *sheet, int64_t *count)
 {
     int type = 0;
@@ -182,7 +182,7 @@ static bool make_sheet(nsm_ctx *ctx, const nsm_dataset *ds, nsm_picture *sheet, 
                       (long long)n);
         return false;
     }
-    memset(sheet->pixel, 255, (size_t)(sheet->height * sheet->width * c));
+    memset(sheet->pixel, 160, (size_t)(sheet->height * sheet->width * c));
     for (int64_t i = 0; i < n * m->height; i++) {
         int64_t k = i / m->height, y = k / SHEET * (m->height + GAP) + i % m->height,
                 x = k % SHEET * (m->width + GAP);
