@@ -65,6 +65,7 @@ void nsm_dataset_free(nsm_dataset *ds)
     nsmi_h5_free_strings(ds->label.names, ds->label.columns);
     free(ds->label.cls); free(ds->label.multi); free(ds->label.value);
     nsmi_questions_free(&ds->question);
+    for (int p = 0; p < NSM_SPLIT_PARTS; p++) nsmi_links_free(&ds->link[p]);
     free(ds->node); free(ds->edge); free(ds->split);
     free(ds->name); free(ds->description);
     free(ds);
@@ -435,7 +436,7 @@ int nsmi_dataset_check(const nsm_dataset *ds, const char *where, int code)
         ok = FAULT(&c, "%lld graphs", (long long)ds->graphs);
     for (int i = 0; ok && i < ds->node_types; i++) ok = nodes_ok(&c, i);
     for (int i = 0; ok && i < ds->edge_types; i++) ok = edges_ok(&c, i);
-    if (ok && labels_ok(&c) && nsmi_questions_ok(&c)) splits_ok(&c);
+    if (ok && labels_ok(&c) && nsmi_questions_ok(&c) && nsmi_links_ok(&c)) splits_ok(&c);
     return nsm_error(ds->ctx);
 }
 

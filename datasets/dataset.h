@@ -104,6 +104,13 @@ typedef struct {
     char **group_names; /* [groups], or NULL */
 } nsm_dataset_questions;
 
+/* Links of one part that are to be predicted: edge type `relation` from src to dst.  The edges
+ * themselves are what may be known; those of the training part may stand among them. */
+typedef struct {
+    int64_t count;
+    int32_t *src, *relation, *dst; /* [count] */
+} nsm_dataset_links;
+
 typedef struct {
     nsm_ctx *ctx;
     char *name;        /* short: "cora" */
@@ -117,6 +124,7 @@ typedef struct {
     nsm_dataset_edges *edge;
     nsm_dataset_labels label;
     nsm_dataset_questions question;
+    nsm_dataset_links link[NSM_SPLIT_PARTS]; /* empty: there are none */
     int splits;
     nsm_dataset_split *split;
     void *file;        /* the library's own: the open file while features stay in it */
@@ -153,6 +161,8 @@ nsm_dataset_nodes *nsm_dataset_add_nodes(nsm_dataset *ds, const char *name, int6
 nsm_dataset_edges *nsm_dataset_add_edges(nsm_dataset *ds, const char *name, int src_type,
                                          int dst_type, int64_t edges);
 nsm_dataset_split *nsm_dataset_add_split(nsm_dataset *ds, const char *name);
+/* Uninitialised links of a part (NSM_TRAIN, ...), in place of those it has. */
+int nsm_dataset_links_make(nsm_dataset *ds, int part, int64_t count);
 /* Memory for an array of the dataset: give it to one of the pointers above.  count * bytes is
  * checked.  NULL when out.  Arrays that you replace, free with nsm_dataset_release(). */
 void *nsm_dataset_array(nsm_dataset *ds, int64_t count, size_t bytes);

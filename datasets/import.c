@@ -24,6 +24,12 @@ static const nsmi_maker importers[] = {
       nsmi_import_wordnet },
     { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" },
       nsmi_import_tu },
+    { { "triples",
+        "a knowledge graph: the folder of train.txt, valid.txt, test.txt with lines head, "
+        "relation, "
+        "tail",
+        "" },
+      nsmi_import_triples },
     { { "csv", "an edge list as CSV, with nodes=FILE for the nodes",
         "header=true  the first line names the columns; false: their names are 1, 2, ...\n"
         "delimiter=,  one character, or tab\n"

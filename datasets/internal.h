@@ -38,6 +38,12 @@ bool nsmi_questions_ok(const nsmi_check *c);
 void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset_questions *q);
 void nsmi_questions_read(nsmi_h5 *h, nsm_dataset_questions *q);
 
+/* ---- links.c ---- */
+void nsmi_links_free(nsm_dataset_links *l);
+bool nsmi_links_ok(const nsmi_check *c);
+void nsmi_links_write(nsmi_h5 *h, const nsm_dataset *ds);
+void nsmi_links_read(nsmi_h5 *h, nsm_dataset *ds);
+
 /* May this be the name of a type or split, that is, a name in a file? */
 bool nsmi_name_ok(const char *name);
 
@@ -123,6 +129,7 @@ nsm_dataset *nsmi_make(nsm_ctx *ctx, const nsmi_maker *table, const char *verb, 
 nsm_dataset *nsmi_import_ogb(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_wordnet(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_tu(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_triples(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_csv(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_graphml(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_gml(nsm_ctx *ctx, const char *source, const nsmi_options *o);

@@ -1,6 +1,6 @@
 if HAVE_HDF5
 nobase_pkginclude_HEADERS += %D%/dataset.h %D%/import.h %D%/generate.h %D%/info.h %D%/sequences.h %D%/tokenizer.h %D%/picture.h
-libnsmall_la_SOURCES += %D%/internal.h %D%/dataset.c %D%/content.c %D%/store.c %D%/split.c %D%/info.c %D%/text.c %D%/options.c \
+libnsmall_la_SOURCES += %D%/internal.h %D%/dataset.c %D%/content.c %D%/store.c %D%/split.c %D%/info.c %D%/text.c %D%/options.c %D%/links.c %D%/triples.c \
 	%D%/edges.c %D%/import.c %D%/ogb.c %D%/wordnet.c %D%/planted.h %D%/generate.c %D%/rmat.c %D%/sbm.c %D%/growth.c \
 	%D%/tu.c %D%/words.h %D%/words.c %D%/csv.c %D%/graphfile.c %D%/child.c %D%/foreign.c %D%/sequences.c %D%/sequence_makers.c \
 	%D%/sequence_parts.h %D%/sequence_text.c %D%/sequence_recall.c %D%/sequence_ntm.c %D%/sequence_listops.c %D%/sequence_pathfinder.c %D%/sequence_ett.c %D%/sequence_babi.c %D%/archive.c \

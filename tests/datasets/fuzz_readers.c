@@ -276,7 +276,8 @@ int main(void)
     nsm_ctx *ctx = nsm_ctx_new(NULL);
     for (const sample_source *s = sample_sources; s->format; s++) {
         bool child = strcmp(s->format, "ogb") && strcmp(s->format, "wordnet") &&
-                     strcmp(s->format, "tu") && strcmp(s->format, "csv");
+                     strcmp(s->format, "tu") && strcmp(s->format, "csv") &&
+                     strcmp(s->format, "triples");
         fuzz_source(ctx, s, given ? given : child ? 40 : 500);
     }
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)

@@ -197,6 +197,18 @@ static void add_questions(nsm_dataset *ds)
         q->answer_names[i] = nsm_dataset_string(ds, i ? "yes" : "no");
 }
 
+static void add_links(nsm_dataset *ds)
+{
+    for (int p = NSM_VALID; p <= NSM_TEST; p++) {
+        if (nsm_dataset_links_make(ds, p, p + 1)) return;
+        for (int i = 0; i <= p; i++) {
+            ds->link[p].src[i] = i;
+            ds->link[p].relation[i] = 0;
+            ds->link[p].dst[i] = 2 * i;
+        }
+    }
+}
+
 nsm_dataset *sample_new(nsm_ctx *ctx, nsm_label_kind kind, bool graphs)
 {
     nsm_dataset *ds = nsm_dataset_new(ctx, "sample");
@@ -218,6 +230,7 @@ nsm_dataset *sample_new(nsm_ctx *ctx, nsm_label_kind kind, bool graphs)
     if (!nsmi_failed(ctx)) add_content(ds);
     if (!nsmi_failed(ctx)) add_questions(ds);
     if (!nsmi_failed(ctx)) add_edges(ds, graphs);
+    if (!nsmi_failed(ctx)) add_links(ds);
     if (!nsmi_failed(ctx)) add_labels(ds, kind, graphs);
     return ds;
 }
@@ -313,6 +326,12 @@ const char *sample_difference(const nsm_dataset *a, const nsm_dataset *b)
         what = edges_difference(&a->edge[i], &b->edge[i]);
     if (!what) what = labels_difference(&a->label, &b->label);
     if (!what) what = questions_difference(&a->question, &b->question);
+    for (int p = 0; !what && p < NSM_SPLIT_PARTS; p++) {
+        const nsm_dataset_links *l = &a->link[p], *m = &b->link[p];
+        if (l->count != m->count || !same(l->src, m->src, l->count, 4) ||
+            !same(l->relation, m->relation, l->count, 4) || !same(l->dst, m->dst, l->count, 4))
+            what = "links";
+    }
     for (int i = 0; !what && i < a->splits; i++) {
         if (strcmp(a->split[i].name, b->split[i].name)) return "split name";
         for (int p = 0; p < NSM_SPLIT_PARTS; p++)
@@ -329,6 +348,15 @@ const char *sample_difference(const nsm_dataset *a, const nsm_dataset *b)
     "0,1\n1,2\n2,3\n0,3\n3,4\n4,4\n", "5\n", "6\n", "1\n0\n-1\n1\n2\n", "0\n3\n", "1\n", "4\n"
 
 const sample_source sample_sources[] = {
+    { "triples",
+      "triples",
+      { "train.txt", "valid.txt", "test.txt" },
+      { "a\tlikes\tb\nb\tlikes\tc\nc\tknows\ta\n", "a\tlikes\tc\n",
+        "d\tknows\tb\nb\tknows\tc\n" },
+      "",
+      { { 0 } },
+      0,
+      false },
     { "ogb",
       "ogb-plain",
       { "raw/edge.csv", "raw/num-node-list.csv", "raw/num-edge-list.csv", "raw/node-label.csv",

@@ -128,6 +128,9 @@ static void bad_asked_order(nsm_dataset *d) { d->question.node[2] = -1; }
 static void bad_answer(nsm_dataset *d) { d->question.answer[0] = 2; }
 static void bad_kind(nsm_dataset *d) { d->question.group[1] = 2; }
 static void bad_question(nsm_dataset *d) { d->question.value[5] = NAN; }
+static void bad_relation(nsm_dataset *d) { d->link[NSM_VALID].relation[1] = 99; }
+static void bad_end(nsm_dataset *d) { d->link[NSM_TEST].dst[2] = 12; }
+static void bad_start(nsm_dataset *d) { d->link[NSM_TEST].src[0] = -1; }
 
 START_TEST(faults)
 {
@@ -161,6 +164,9 @@ START_TEST(faults)
         { bad_answer, "answer[0] is 2" },
         { bad_kind, "group[1] is 2" },
         { bad_question, "value 5 is not finite" },
+        { bad_relation, "relation[1] of valid is 99" },
+        { bad_end, "link 2 of test joins 2 and 12" },
+        { bad_start, "link 0 of test joins -1 and 0" },
     };
     begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -413,6 +419,33 @@ START_TEST(small_imports) /* what the small sources say, number by number */
     ck_assert(ds->node[0].count == 3 && ds->edge[0].count == 3);
     nsm_dataset_free(ds);
 #endif
+    end();
+}
+END_TEST
+
+START_TEST(triples)
+{
+    begin();
+    const sample_source *s = sample_sources;
+    while (strcmp(s->format, "triples")) s++;
+    sample_make(s);
+    nsm_dataset *ds = sample_import(ctx, s);
+    ck_ok(ctx);
+    ck_assert(ds->node[0].count == 4 && ds->edge_types == 2 && ds->directed);
+    ck_assert_str_eq(ds->edge[1].name, "knows");
+    ck_assert(ds->edge[0].count == 2 && ds->edge[1].count == 1);
+    ck_assert(ds->edge[1].src[0] == 2 && ds->edge[1].dst[0] == 0);
+    ck_assert(ds->link[NSM_TRAIN].count == 3 && ds->link[NSM_VALID].count == 1 &&
+              ds->link[NSM_TEST].count == 2);
+    ck_assert(ds->link[NSM_TEST].src[0] == 3 && ds->link[NSM_TEST].relation[0] == 1 &&
+              ds->link[NSM_TEST].dst[0] == 1);
+    ck_assert_str_eq(ds->node[0].names[3], "d");
+    nsm_dataset_free(ds);
+    sample_write(sample_path("triples/valid.txt"), "a\tlikes\n", 8);
+    ck_assert(!sample_import(ctx, s));
+    ck_assert_msg(strstr(nsm_error_message(ctx), "valid.txt:1"), "%s", nsm_error_message(ctx));
+    ck_error(ctx, NSM_EFORMAT);
+    sample_make(s);
     end();
 }
 END_TEST
@@ -732,6 +765,6 @@ int main(void)
 {
     return test_main("datasets",
                      (const TTest *const[]){ round_trip, rows, faults, seal, draft, full_disk,
-                                             memory, small_imports, malformed, shared_data, wordnet,
-                                             splits, numbers, generators, info, NULL });
+                                             memory, small_imports, triples, malformed, shared_data,
+                                             wordnet, splits, numbers, generators, info, NULL });
 }
