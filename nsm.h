@@ -34,6 +34,7 @@
 #include "graph/gcn.h"
 #include "graph/gat.h"
 #include "graph/gatv2.h"
+#include "graph/link.h"
 #include "graph/rgcn.h"
 #include "graph/sage.h"
 #include "graph/gnn.h"

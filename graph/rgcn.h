@@ -18,8 +18,8 @@
  *   root [F, O]    bias [O]
  *
  * Cost: the least of O(E F + P F O), with blocks O(E F + P F O / K); O(m R F O + E O); and with
- * bases O(m B F O + E B O).  For a sparse x, m F is the number of its entries, and the first is left
- * out. */
+ * bases O(m B F O + E B O).  For a sparse x, m F is the number of its entries, and the first is
+ * left out. */
 #ifndef NSM_RGCN_H
 #define NSM_RGCN_H
 #include "base/module.h"

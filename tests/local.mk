@@ -65,12 +65,13 @@ libnsmtestgraph_la_SOURCES = %D%/graph/layer.h %D%/graph/layer.c
 if HAVE_HDF5
 libnsmtestgraph_la_SOURCES += %D%/oracle_graph.c
 endif
-check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%/graph/test_sage %D%/graph/test_rgcn \
+check_PROGRAMS += %D%/graph/test_graph %D%/graph/test_gcn %D%/graph/test_gat %D%/graph/test_sage %D%/graph/test_rgcn %D%/graph/test_link \
 	%D%/graph/test_gnn %D%/graph/test_sampler
 %C%_graph_test_graph_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gcn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gat_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_sage_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
+%C%_graph_test_link_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_rgcn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_gnn_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
 %C%_graph_test_sampler_LDADD = libnsmtestgraph.la $(NSM_TEST_LIBS)
@@ -88,10 +89,10 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/labels.sh \
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/labels.sh %D%/tools/links.sh \
 	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 endif
-EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh \
+EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/links.sh \
 	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 
 # ---- the examples, against the installed library ----

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/metrics.h"
+#include "tools/link.h"
 #include "tools/model.h"
 #include "tools/pictures.h"
 #include "tools/report.h"
@@ -106,11 +107,35 @@ static int eval_sequences(tool *t, model *m)
     return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
 }
 
+static int eval_links(tool *t, model *m)
+{
+    part_score part[3];
+    json_t *o = NULL;
+    const char *data = tool_get(t, "data");
+    if (data) settings_set(t->ctx, train_fields, &m->options, "data", data, "--data");
+    nsm_dataset *ds = nsm_dataset_load(t->ctx, m->options.data, NULL);
+    link_task *l = ds ? link_task_new(t->ctx, &m->options, ds, &m->meta) : NULL;
+    task *what = l ? link_task_base(l) : NULL;
+    if (what && !trainer_load(t->ctx, m->path, what->module) && !what->evaluate(what, part)) {
+        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data,
+                      "metric", what->metric, "epoch", (json_int_t)m->meta.state.epoch);
+        for (int k = NSM_VALID; k <= NSM_TEST; k++)
+            json_object_set_new(o, part_name[k], report_real(part[k].score));
+        json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
+        json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
+        link_task_details(l, o);
+    }
+    link_task_free(l);
+    nsm_dataset_free(ds);
+    return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
+}
+
 static int run_eval(tool *t)
 {
     model of;
-    if (model_read(t, t->arg[0], &of) && sequence_wanted(&of.options)) {
-        int done = eval_sequences(t, &of);
+    bool read = model_read(t, t->arg[0], &of);
+    if (read && (sequence_wanted(&of.options) || link_wanted(&of.options))) {
+        int done = link_wanted(&of.options) ? eval_links(t, &of) : eval_sequences(t, &of);
         model_close(&of);
         return done;
     }

@@ -47,10 +47,20 @@ const setting train_fields[] = {
     CHOICE(jump, "none", "none|concat|max",
            "let the output see every layer's result (jumping knowledge)"),
     CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE and RGCN gather neighbours"),
-    FLAG(inverse, "false", "rgcn, fused: every type of edges turned around too, as a type of its own"),
+    FLAG(inverse, "false",
+         "rgcn, fused: every type of edges turned around too, as a type of its own"),
     INT(bases, "0", "0..100000",
-        "rgcn, fused: bases that the relations' weights are combined from; 0: weights of their own"),
+        "rgcn, fused: bases that the relations' weights are combined from; 0: weights of their "
+        "own"),
     INT(blocks, "0", "0..100000", "rgcn: blocks that the relations' weights consist of; 0: whole"),
+    CHOICE(decoder, "none", "none|distmult|complex", "links: how a triple is scored"),
+    CHOICE(encoder, "none", "none|rgcn|sage|gat|gatv2|gcn",
+           "links: rgcn: `layers` relational convolutions over the training edges; fused: layers "
+           "over the graph"),
+    INT(negatives, "0", "0..10000000",
+        "links: tell the answer from so many entities drawn for each batch; 0: from all"),
+    REAL(penalty, "0", ">=0", "links: weight of the embeddings' cubes (N3)"),
+    REAL(spread, "0.1", ">0", "links: deviation of the embeddings at the start"),
     TEXT(optimizer, "adam", "sgd, adam, adamw, rmsprop, adagrad, adadelta, nadam, radam, lion"),
     REAL(lr, "0.01", ">0", "learning rate"),
     REAL(weight_decay, "0.0005", ">=0", "weight decay"),
@@ -126,7 +136,6 @@ const setting train_fields[] = {
          "concat"),
     TEXT(fuser_options, "", "fused: the fuser's keys, as \"slots=16 rounds=1\""),
     TEXT(modalities, "", "fused: of graph,text those to use; all that the data has"),
-    TEXT(encoder, "rgcn", "fused: layers over the graph: rgcn, sage, gat, ..."),
     TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
     TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
     FLAG(node_features, "true", "fused: the graph's encoder sees the nodes' features"),
@@ -150,9 +159,12 @@ const recipe recipes[] = {
     { "rgcn", "relational graph convolution over types of edges, Schlichtkrull et al. 2018",
       "model: rgcn\nhidden: 16\ninverse: true\nrow_normalize: true\nepochs: 50\n" },
     { "fused", "things that graph, text and pictures tell of, in one pool of states",
-      "fuser: nsm\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\nbatch_size: 1024\ndropout: 0.2\n"
-      "optimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\n"
+      "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\n"
+      "batch_size: 1024\ndropout: 0.2\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\n"
       "epochs: 20\nkeep: best\n" },
+    { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
+      "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
+      "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
     { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
       "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\n"
       "keep: best\n" },

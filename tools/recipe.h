@@ -18,6 +18,10 @@ typedef struct {
     /* relations: the types of edges */
     bool inverse;
     int64_t bases, blocks;
+    /* links */
+    char *decoder, *encoder;
+    int64_t negatives;
+    double penalty, spread;
     /* training */
     char *optimizer, *decay_only, *schedule, *keep;
     double lr, weight_decay, gamma, label_smoothing, clip, ema;
@@ -35,7 +39,7 @@ typedef struct {
     double noise;
     bool tied, rms_norm;
     /* things that several modalities tell of: a fuser's name makes it a fused model */
-    char *fuser, *fuser_options, *modalities, *encoder, *text_mixer, *text_options;
+    char *fuser, *fuser_options, *modalities, *text_mixer, *text_options;
     bool node_features, show_labels, reuse, whole;
 } train_options;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include "tools/fused.h"
+#include "tools/link.h"
 #include "tools/node.h"
 #include "tools/pictures.h"
 #include "tools/progress.h"
@@ -189,12 +190,35 @@ static int train_fused(job *j, const char *folder, trainer_result *r, json_t **r
     return code;
 }
 
+/* The result's scores of hits are those of the epoch that counts. */
+static int train_links(job *j, const char *folder, trainer_result *r, json_t **result)
+{
+    nsm_ctx *ctx = j->t->ctx;
+    char title[256], best[4200];
+    part_score part[3];
+    link_task *l = link_task_new(ctx, &j->o, j->ds, NULL);
+    task *what = l ? link_task_base(l) : NULL;
+    int code = l ? trainer_run(j->t, what, &j->o, folder, tool_get(j->t, "resume") != NULL, r)
+                 : nsm_error(ctx);
+    if (!code) *result = result_of(what, r, "triples_per_s", link_task_rate(l));
+    snprintf(best, sizeof best, "%s/best.h5", folder);
+    if (!code && !r->interrupted && !(code = trainer_load(ctx, best, what->module)) &&
+        !(code = what->evaluate(what, part)))
+        link_task_details(l, *result);
+    snprintf(title, sizeof title, "%s on %s", j->o.decoder, j->ds->name);
+    if (!code && j->o.charts && DRAWS_CHARTS && !r->interrupted)
+        code = picture_curves(ctx, folder, title, r->state.kept_epoch);
+    link_task_free(l);
+    return code;
+}
+
 static int train_seed(job *j, uint64_t seed, const char *folder, trainer_result *r, json_t **result)
 {
     nsm_ctx *ctx = j->t->ctx;
     nsm_random_set(ctx, (nsm_random){ seed, 0 });
     if (j->sequences) return train_sequences(j, folder, r, result);
     if (fused_wanted(&j->o)) return train_fused(j, folder, r, result);
+    if (link_wanted(&j->o)) return train_links(j, folder, r, result);
     node_task *n = node_task_new(ctx, &j->o, j->ds, NULL);
     int code = n ? trainer_run(j->t, node_task_base(n), &j->o, folder,
                                tool_get(j->t, "resume") != NULL, r)
@@ -324,6 +348,14 @@ static int dry_run_sequences(job *j)
     return code;
 }
 
+static int dry_run_links(job *j)
+{
+    link_task *l = link_task_new(j->t->ctx, &j->o, j->ds, NULL);
+    int code = l ? say_size(j, link_task_base(l)) : tool_error(j->t);
+    link_task_free(l);
+    return code;
+}
+
 static int run_train(tool *t)
 {
     job j = { .t = t };
@@ -335,7 +367,9 @@ static int run_train(tool *t)
         if (!j.ds && !j.sequences) code = tool_error(t);
         else if (j.sequences && tool_get(t, "dry-run")) code = dry_run_sequences(&j);
         else if (tool_get(t, "dry-run"))
-            code = fused_wanted(&j.o) ? dry_run_fused(&j) : dry_run(&j);
+            code = fused_wanted(&j.o)  ? dry_run_fused(&j)
+                   : link_wanted(&j.o) ? dry_run_links(&j)
+                                       : dry_run(&j);
         else code = j.o.seeds > 1 ? train_seeds(&j) : train_once(&j);
         nsm_dataset_free(j.ds);
         nsm_sequences_free(j.sequences);

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Links of a knowledge graph: they are learned, evaluation tells the same, a resumed run ends alike.
+. "${top_srcdir:-.}/tests/tools/common.sh"
+number() { sed -n "s/.*\"$1\":\([0-9.e-]*\).*/\1/p" out; }
+above() { # NAME LEAST WHERE
+    awk -v x="$(number "$1")" -v least="$2" 'BEGIN { exit !(x > least) }' || fail "$3: $1 is $(number "$1"), want more than $2"
+}
+last() { ls -v "$1"/checkpoint-*.h5 | tail -1; }
+
+# a ring of 30: next, and what follows from it: second (two steps on), and back; some of the latter
+# are left out, to be told
+mkdir k
+awk 'BEGIN { for (i = 0; i < 30; i++) {
+    print "e" i "\tnext\te" (i + 1) % 30 >"k/train.txt"
+    print "e" i "\tsecond\te" (i + 2) % 30 >"k/train.txt"
+    f = i % 6 == 1 ? "k/valid.txt" : i % 6 == 4 ? "k/test.txt" : "k/train.txt"
+    print "e" (i + 1) % 30 "\tback\te" i >f } }'
+ok import triples k k.h5 --json
+ok info k.h5
+
+train() { # FOLDER ARGUMENT...
+    to=$1
+    shift
+    ok train link --data k.h5 --out "$to" hidden=32 epochs=60 eval_every=10 batch_size=64 lr=0.02 dropout=0.1 charts=false --json "$@"
+}
+train complex decoder=complex
+above test 0.5 complex # by chance: 0.13
+above test_hits10 0.8 complex
+want=$(number test)
+ok eval complex --json
+test "$(number test)" = "$want" || fail "eval: test is $(number test), training said $want"
+train threads decoder=complex --threads 3
+cmp "$(last complex)" "$(last threads)" || fail "3 threads: other bits"
+train again decoder=complex checkpoint_every=20
+rm "$(last again)"
+train again decoder=complex checkpoint_every=20 --resume
+cmp complex/best.h5 threads/best.h5 || fail "best.h5 differs"
+train whole decoder=complex checkpoint_every=20
+cmp "$(last whole)" "$(last again)" || fail "resumed: other bits"
+
+train negatives decoder=complex negatives=16 penalty=0.001
+above test 0.4 negatives
+train encoder encoder=rgcn layers=1 bases=2 activation=tanh residual=true
+above test 0.2 encoder
+ok eval encoder --json
+above test 0.2 "eval encoder"
+ok train link --data k.h5 --dry-run --json
+above parameters 100 dry-run
+
+refused even train link --data k.h5 --out wrong decoder=complex hidden=33
+"$nsm" -q generate sbm a.h5 nodes=50 classes=2 >/dev/null
+refused triples train link --data a.h5 --out wrong
+
+test $failures -eq 0
