@@ -4,34 +4,44 @@
  *   slots     : a token opens a state where no key is nearer than tau_new, is written to the topk
  *               nearest by the delta rule, and reads the topk nearest to q; a null share takes what
  *               matches nothing
+ *   dense     : the last dense_heads heads have no slots but a matrix S [dk, dv] addressed by the
+ *               keys themselves: S_t = a S_{t-1} + beta k (v - a S_{t-1}' k)', read = S_t' q, log a
+ *               = -exp(log_fade) softplus(w_fade x + b_fade)   (Gated DeltaNet, arXiv:2412.06464)
  *   window    : exact attention over the last `window` tokens, itself among them
  *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b)
  *
- * Letters: H heads, dk and dv sizes of a key and a value, s states, s0 of them learned, c taps of
- * the convolutions, M pairs that a clock turns.
+ * The slots' write is the dense one with routings r, p in place of k, q and fixed usage in place of
+ * a fade: the two keep what the other loses, single things for long, and a running sum of all.
+ *
+ * Letters: H heads, P of them with a pool, dk and dv sizes of a key and a value, s states, s0 of
+ * them learned, c taps of the convolutions, M pairs that a clock turns.
  * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c],
- * w_beta [H, d], b_beta, log_gamma_w, null_w, log_gamma_r, null_r, log_gamma_a [H], rel_bias [H,
- * window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay w_alpha [H, d],
- * b_alpha; with clock w_clock [2H, d], b_clock, writing first; with s0 slot_key [H, s0, dk],
- * slot_val [H, s0, dv]; with comm_every b_comm, log_gamma_c [H].
- * State: K [H, s, dk], S [H, s, dv], alive, usage, birth [H, s], phase [2, H], tail_q, tail_k,
- * tail_v [c-1, ..], win_k, win_v [window-1, H, ..]: its size does not depend on the tokens seen.
+ * w_beta [H, d], b_beta [H], log_gamma_w, null_w, log_gamma_r, null_r [P], log_gamma_a [H],
+ * rel_bias [H, window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay
+ * w_alpha [P, d], b_alpha; with clock w_clock [2H, d], b_clock, writing first; with s0 slot_key [P,
+ * s0, dk], slot_val [P, s0, dv]; with comm_every b_comm, log_gamma_c [P]; with dense_heads w_fade
+ * [H-P, d], b_fade, log_fade [H-P].
+ * State: K [P, s, dk], S [P, s, dv], alive, usage, birth [P, s], phase [2, H], tail_q, tail_k,
+ * tail_v [c-1, ..], win_k, win_v [window-1, H, ..], with dense_heads dense [H-P, dk, dv]: its size
+ * does not depend on the tokens seen.
  * Cost: O(n s d) time; O(n) memory in training. */
 #include "config.h"
 #include "seq/internal.h"
 #include "seq/memory.h"
 #include "seq/memory_parts.h"
 
-enum { WATCHED = 11 };
+enum { WATCHED = 11, DENSE = 512 }; /* what can be watched; the largest key and value of a matrix */
 
 typedef struct {
     nsm_mixer base;
-    int heads, dk, dv, s, s0, topk, window, conv, clock, clock_heads, comm_every;
+    int heads, dense_heads, dk, dv, s, s0, topk, window, conv, clock, clock_heads, comm_every;
+    int pools;                                        /* P, the heads before the dense ones */
     bool decay;
     float tau_new, beta_min, rho, tau_prune, tau_recycle;
     nsm_tensor *w[3], *taps[3];                       /* of q, k, v */
     nsm_tensor *w_beta, *b_beta, *w_alpha, *b_alpha, *w_clock, *b_clock;
     nsm_tensor *log_gamma_w, *null_w, *log_gamma_r, *null_r, *log_gamma_a, *rel_bias;
+    nsm_tensor *w_fade, *b_fade, *log_fade;
     nsm_tensor *norm_mem, *w_gate, *b_gate, *w_out;
     nsm_tensor *slot_key, *slot_val, *b_comm, *log_gamma_c;
     bool watch;
@@ -39,7 +49,9 @@ typedef struct {
 } memory;
 
 static const nsm_mixer_key keys[] = {
-    KEY_INT(memory, heads, 4, 1, 65536, "heads, each with a pool of its own"),
+    KEY_INT(memory, heads, 4, 1, 65536, "heads, each with a memory of its own"),
+    KEY_INT(memory, dense_heads, 0, 0, 65535,
+            "the last heads, that have a fading matrix in place of a pool of states"),
     KEY_INT(memory, dk, 0, 0, 65536, "size of a key (0: width / heads)"),
     KEY_INT(memory, dv, 0, 0, 65536, "size of a value (0: width / heads)"),
     KEY_LIVE_INT(memory, s, 64, 1, 1 << 20, "states of a pool"),
@@ -51,7 +63,8 @@ static const nsm_mixer_key keys[] = {
     KEY_INT(memory, clock, -1, -1, 256,
             "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
     KEY_INT(memory, clock_heads, 0, 0, 65536,
-            "the first heads, that have clocks (0: all); the others know contents alone"),
+            "the first heads, that have clocks (0: all with a pool); the others know contents "
+            "alone"),
     KEY_INT(memory, comm_every, 0, 0, 1 << 30, "tokens between communication of states (0: never)"),
     KEY_LIVE_REAL(memory, tau_new, 0.9, -2, 2,
                   "a token less near to every state than this opens one"),
@@ -79,33 +92,43 @@ static nsm_tensor *by_head(memory *m, const char *name, int64_t count, float val
 static nsm_tensor *learned(memory *m, const char *name, int64_t size, float deviation)
 {
     nsm_tensor *w = nsm_module_param(&m->base.module, name, 3,
-                                     (int64_t[]){ m->heads, m->s0, size });
+                                     (int64_t[]){ m->pools, m->s0, size });
     if (w) nsm_init_normal(w, 0, deviation);
     return w;
 }
 
 static void make_routing(memory *m)
 {
-    int64_t h = m->heads;
+    int64_t h = m->heads, p = m->pools;
     m->w_beta = normal(m, "w_beta", h, m->base.width);
     m->b_beta = by_head(m, "b_beta", h, 1);
     if (m->decay)
-        m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ h, m->base.width }, 0);
-    if (m->decay) m->b_alpha = by_head(m, "b_alpha", h, 6);
+        m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ p, m->base.width }, 0);
+    if (m->decay) m->b_alpha = by_head(m, "b_alpha", p, 6);
     if (m->clock)
         m->w_clock = nsmi_mixer_fill(&m->base, "w_clock", 2, (int64_t[]){ 2 * h, m->base.width },
                                      0);
     if (m->clock) m->b_clock = by_head(m, "b_clock", 2 * h, -2);
-    m->log_gamma_w = by_head(m, "log_gamma_w", h, logf(4));
-    m->null_w = by_head(m, "null_w", h, 2);
-    m->log_gamma_r = by_head(m, "log_gamma_r", h, logf(4));
-    m->null_r = by_head(m, "null_r", h, 0);
+    m->log_gamma_w = by_head(m, "log_gamma_w", p, logf(4));
+    m->null_w = by_head(m, "null_w", p, 2);
+    m->log_gamma_r = by_head(m, "log_gamma_r", p, logf(4));
+    m->null_r = by_head(m, "null_r", p, 0);
     m->log_gamma_a = by_head(m, "log_gamma_a", h, logf(8));
     m->rel_bias = nsmi_mixer_fill(&m->base, "rel_bias", 2, (int64_t[]){ h, m->window }, 0);
     if (m->s0) m->slot_key = learned(m, "slot_key", m->dk, 1);
     if (m->s0) m->slot_val = learned(m, "slot_val", m->dv, 0.02f);
-    if (m->comm_every) m->b_comm = by_head(m, "b_comm", h, -3);
-    if (m->comm_every) m->log_gamma_c = by_head(m, "log_gamma_c", h, logf(4));
+    if (m->comm_every) m->b_comm = by_head(m, "b_comm", p, -3);
+    if (m->comm_every) m->log_gamma_c = by_head(m, "log_gamma_c", p, logf(4));
+}
+
+/* Fades at the start: 0.02 to 0.3 of what is there at every token. */
+static void make_dense(memory *m)
+{
+    int64_t k = m->dense_heads;
+    m->w_fade = normal(m, "w_fade", k, m->base.width);
+    m->b_fade = by_head(m, "b_fade", k, -4); /* softplus: 0.02 */
+    m->log_fade = by_head(m, "log_fade", k, 0);
+    if (m->log_fade) nsm_init_uniform(m->log_fade, 0, logf(16));
 }
 
 static int make(nsm_mixer *mixer)
@@ -118,12 +141,16 @@ static int make(nsm_mixer *mixer)
     if (!m->dk) m->dk = own;
     if (!m->dv) m->dv = own;
     if (m->clock < 0) m->clock = m->dk / 8;
-    if (!m->dk || !m->dv || 2 * m->clock > m->dk || m->clock_heads > m->heads || m->s0 > m->s)
+    m->pools = m->heads - m->dense_heads;
+    if (!m->dk || !m->dv || 2 * m->clock > m->dk || m->pools < 1 || m->clock_heads > m->pools ||
+        m->s0 > m->s || (m->dense_heads && (m->dk > DENSE || m->dv > DENSE)))
         return nsm_error_set(mixer->module.ctx, NSM_EINVAL,
-                             "nsm: width is %d, heads %d, dk %d, dv %d, clock %d, s %d, s0 %d; "
-                             "want heads that divide "
-                             "the width or dk and dv, 2 clock <= dk, s0 <= s",
-                             mixer->width, m->heads, m->dk, m->dv, m->clock, m->s, m->s0);
+                             "nsm: width is %d, heads %d, dense_heads %d, clock_heads %d, dk %d, "
+                             "dv %d, clock %d, s %d, s0 %d; want heads that divide the width or dk "
+                             "and dv (of dense heads at most %d), dense_heads + clock_heads <= "
+                             "heads, a head that is not dense, 2 clock <= dk, s0 <= s",
+                             mixer->width, m->heads, m->dense_heads, m->clock_heads, m->dk, m->dv,
+                             m->clock, m->s, m->s0, DENSE);
     for (int i = 0; i < 3; i++) {
         int64_t rows = (int64_t)m->heads * (i < 2 ? m->dk : m->dv);
         float bound = 1 / sqrtf((float)m->conv);
@@ -132,6 +159,7 @@ static int make(nsm_mixer *mixer)
         if (m->taps[i]) nsm_init_uniform(m->taps[i], -bound, bound);
     }
     make_routing(m);
+    if (m->dense_heads) make_dense(m);
     m->norm_mem = nsmi_mixer_fill(mixer, "norm_mem", 2, (int64_t[]){ m->heads, m->dv }, 1);
     m->w_gate = normal(m, "w_gate", (int64_t)m->heads * m->dv, mixer->width);
     m->b_gate = by_head(m, "b_gate", (int64_t)m->heads * m->dv, 0);
@@ -140,33 +168,47 @@ static int make(nsm_mixer *mixer)
 }
 
 /* ---- token maps ---- */
-/* The clocks of the first clock_heads heads go on, the others stand still. */
+/* The clocks of the first heads go on, the others stand still. */
 static nsm_tensor *some_stand(nsm_tape *tape, memory *m, nsm_tensor *rate)
 {
-    float *goes = m->clock_heads ? nsmi_tape_room(tape, (size_t)m->heads * sizeof *goes) : NULL;
-    if (!goes) return rate;
-    for (int h = 0; h < m->clock_heads; h++) goes[h] = 1;
+    int turning = m->clock_heads ? m->clock_heads : m->pools;
+    if (turning == m->heads) return rate;
+    float *goes = nsmi_tape_room(tape, (size_t)m->heads * sizeof *goes);
+    if (!goes) return NULL;
+    for (int h = 0; h < m->heads; h++) goes[h] = h < turning;
     return nsm_mul(tape, rate,
                    nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, 1, m->heads }, goes));
 }
 
-/* What gates by head a token has: beta, then alpha, then the clocks' rates, through one product. */
-typedef struct { nsm_tensor *beta, *alpha, *rate[2], *rates; } gates;
+/* What gates by head a token has, through one product: beta, then alpha, then the clocks' rates,
+ * then the dense heads' log a. */
+typedef struct { nsm_tensor *beta, *alpha, *rate[2], *rates, *fade; } gates;
+
+static nsm_tensor *log_fade(nsm_tape *tape, memory *m, nsm_tensor *x)
+{
+    nsm_tensor *speed = nsm_neg(tape, nsm_exp(tape, m->log_fade));
+    return nsm_mul(tape, nsm_softplus(tape, x, 1, 20), speed);
+}
 
 static gates gates_of(nsm_tape *tape, memory *m, nsm_tensor *x)
 {
-    nsm_tensor *w[3] = { m->w_beta }, *b[3] = { m->b_beta };
-    int64_t h = m->heads, at = h;
+    nsm_tensor *w[4] = { m->w_beta }, *b[4] = { m->b_beta };
+    int64_t h = m->heads, at = h, shares = h + (m->decay ? m->pools : 0) + (m->clock ? 2 * h : 0);
     int count = 1;
     gates g = { 0 };
     if (m->decay) w[count] = m->w_alpha, b[count++] = m->b_alpha;
     if (m->clock) w[count] = m->w_clock, b[count++] = m->b_clock;
+    if (m->dense_heads) w[count] = m->w_fade, b[count++] = m->b_fade;
     nsm_tensor *all = count > 1 ? nsm_linear(tape, x, nsm_concat(tape, w, count, 0),
                                              nsm_concat(tape, b, count, 0))
                                 : nsm_linear(tape, x, *w, *b);
+    if (m->dense_heads) {
+        g.fade = log_fade(tape, m, nsm_slice(tape, all, 2, shares, m->dense_heads));
+        all = nsm_slice(tape, all, 2, 0, shares);
+    }
     all = nsm_sigmoid(tape, all);
-    g.beta = count > 1 ? nsm_slice(tape, all, 2, 0, h) : all;
-    if (m->decay) g.alpha = nsm_slice(tape, all, 2, at, h), at += h;
+    g.beta = shares > h ? nsm_slice(tape, all, 2, 0, h) : all;
+    if (m->decay) g.alpha = nsm_slice(tape, all, 2, at, m->pools), at += m->pools;
     if (m->clock) {
         g.rate[0] = some_stand(tape, m, nsm_slice(tape, all, 2, at, h));
         g.rate[1] = some_stand(tape, m, nsm_slice(tape, all, 2, at + h, h));
@@ -188,16 +230,16 @@ static nsm_tensor *scalars_of(nsm_tape *tape, memory *m)
     if (m->comm_every) row[4] = nsm_sigmoid(tape, m->b_comm);
     if (m->comm_every) row[5] = nsm_exp(tape, m->log_gamma_c);
     for (int i = 0; i < rows; i++)
-        row[i] = nsm_reshape(tape, row[i], 2, (int64_t[]){ 1, m->heads });
+        row[i] = nsm_reshape(tape, row[i], 2, (int64_t[]){ 1, m->pools });
     return nsm_concat(tape, row, rows, 0);
 }
 
-/* The learned states at the start of a sequence, others zero: x [H, s0, size] -> [B, H, s, size].
+/* The learned states at the start of a sequence, others zero: x [P, s0, size] -> [B, P, s, size].
  * x NULL: none. */
 static nsm_tensor *at_start(nsm_tape *tape, memory *m, nsm_tensor *x, int64_t batch, int64_t size)
 {
     nsm_tensor *rows = nsm_tape_tensor(tape, NSM_F32, 3,
-                                       (int64_t[]){ m->heads, m->s - m->s0, size }, NULL);
+                                       (int64_t[]){ m->pools, m->s - m->s0, size }, NULL);
     nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ batch, 1, 1, 1 }, NULL);
     if (!rows || !every) return NULL;
     nsm_tensor_zero(rows);
@@ -208,9 +250,9 @@ static nsm_tensor *at_start(nsm_tape *tape, memory *m, nsm_tensor *x, int64_t ba
 static nsm_tensor *unit_keys(nsm_tape *tape, memory *m)
 {
     if (!m->s0) return NULL;
-    nsm_tensor *key = nsm_reshape(tape, m->slot_key, 4, (int64_t[]){ 1, m->heads, m->s0, m->dk });
+    nsm_tensor *key = nsm_reshape(tape, m->slot_key, 4, (int64_t[]){ 1, m->pools, m->s0, m->dk });
     key = nsm_clock(tape, key, NULL, 0, NULL, 0, NULL);
-    return key ? nsm_reshape(tape, key, 3, (int64_t[]){ m->heads, m->s0, m->dk }) : NULL;
+    return key ? nsm_reshape(tape, key, 3, (int64_t[]){ m->pools, m->s0, m->dk }) : NULL;
 }
 
 /* ---- watching ---- */
@@ -235,7 +277,7 @@ static void forget(memory *m)
 static void make_view(memory *m, int64_t b, int64_t n, int64_t s)
 {
     nsm_ctx *ctx = m->base.module.ctx;
-    int64_t h = m->heads, dim[4] = { b, h, n, s };
+    int64_t h = m->pools, dim[4] = { b, h, n, s };
     static const nsm_type types[7] = { NSM_F32, NSM_F32, NSM_F32, NSM_U8, NSM_U8, NSM_U8, NSM_I32 };
     forget(m);
     for (int i = 0; i < 7; i++) {
@@ -279,19 +321,21 @@ static nsm_tensor *convolve(nsm_tape *tape, memory *m, int i, nsm_tensor *x, nsm
     return nsmi_split_heads(tape, y, m->heads);
 }
 
-int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length,
-                    const nsmi_memory_parts *given, nsmi_memory_results *out)
+/* Of [B, n, H, ..] the heads with a pool, or the dense ones behind them. */
+static nsm_tensor *with_pool(nsm_tape *tape, memory *m, nsm_tensor *x)
 {
-    static const nsmi_memory_parts nothing = { 0 };
-    memory *m = (memory *)mixer;
-    nsmi_memory_parts in = given ? *given : nothing;
-    nsm_tensor *slots[4], *qkv[3], *gate;
-    memset(out, 0, sizeof *out);
-    if (!in.key && (given || m->s0)) {
-        in.key = at_start(tape, m, unit_keys(tape, m), x->dim[0], m->dk);
-        in.value = at_start(tape, m, m->slot_val, x->dim[0], m->dv);
-    }
-    nsm_slots_config c = { in.key ? (int)in.key->dim[2] : m->s,
+    return m->dense_heads ? nsm_slice(tape, x, 2, 0, m->pools) : x;
+}
+static nsm_tensor *without(nsm_tape *tape, memory *m, nsm_tensor *x)
+{
+    return nsm_slice(tape, x, 2, m->pools, m->dense_heads);
+}
+
+/* o and mass [B, n, P, ..] of the pools, and the states they leave. */
+static void read_pools(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], const gates *g,
+                       const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *slots[4])
+{
+    nsm_slots_config c = { in->key ? (int)in->key->dim[2] : m->s,
                            m->s0,
                            m->topk,
                            m->comm_every,
@@ -300,23 +344,69 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
                            m->rho,
                            m->tau_prune,
                            m->tau_recycle,
-                           in.usage,
-                           in.alive,
-                           in.birth,
-                           in.seen,
+                           in->usage,
+                           in->alive,
+                           in->birth,
+                           in->seen,
                            length,
                            NULL };
-    if (m->watch) {
-        make_view(m, x->dim[0], x->dim[1], c.slots);
-        view_start(m, &in);
+    if (m->watch && qkv[0]) {
+        make_view(m, qkv[0]->dim[0], qkv[0]->dim[1], c.slots);
+        view_start(m, in);
         c.trace = &m->view.slots;
+    }
+    nsm_slots(tape, &c, with_pool(tape, m, qkv[0]), with_pool(tape, m, qkv[1]),
+              with_pool(tape, m, qkv[2]), with_pool(tape, m, g->beta), g->alpha,
+              scalars_of(tape, m), in->key, in->value, slots);
+}
+
+/* The dense heads' o behind that of the pools, their mass 1. */
+static void read_dense(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], const gates *g,
+                       const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *slots[4],
+                       nsm_tensor **next)
+{
+    nsm_recurrence_config c = { .scale = 1,
+                                .g = g->fade,
+                                .beta = without(tape, m, g->beta),
+                                .state = in->dense,
+                                .length = length };
+    if (!c.g || !c.beta) return;
+    nsm_tensor *o = nsm_linear_recurrence(tape, without(tape, m, qkv[0]), without(tape, m, qkv[1]),
+                                          without(tape, m, qkv[2]), &c, next);
+    nsm_tensor *mass = nsm_tape_tensor(tape, NSM_F32, 3, c.beta->dim, NULL);
+    if (mass) nsm_tensor_fill(mass, 1);
+    slots[0] = nsm_concat(tape, (nsm_tensor *[]){ slots[0], o }, 2, 2);
+    slots[1] = nsm_concat(tape, (nsm_tensor *[]){ slots[1], mass }, 2, 2);
+}
+
+/* What is seen of the heads with a pool. */
+static void view_gates(nsm_tape *tape, memory *m, const gates *g, nsm_tensor *gate)
+{
+    m->view.beta = copy_of(with_pool(tape, m, g->beta));
+    m->view.gate = copy_of(m->dense_heads ? nsm_slice(tape, gate, 2, 0, (int64_t)m->pools * m->dv)
+                                          : gate);
+    m->view.rate = copy_of(g->rates);
+}
+
+int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor *length,
+                    const nsmi_memory_parts *given, nsmi_memory_results *out)
+{
+    static const nsmi_memory_parts nothing = { 0 };
+    memory *m = (memory *)mixer;
+    nsmi_memory_parts in = given ? *given : nothing;
+    nsm_tensor *slots[4] = { NULL }, *qkv[3], *gate;
+    memset(out, 0, sizeof *out);
+    if (!in.key && (given || m->s0)) {
+        in.key = at_start(tape, m, unit_keys(tape, m), x->dim[0], m->dk);
+        in.value = at_start(tape, m, m->slot_val, x->dim[0], m->dv);
     }
     gates g = gates_of(tape, m, x);
     for (int i = 0; i < 3; i++) qkv[i] = convolve(tape, m, i, x, length, &in, given != NULL, out);
     qkv[0] = nsm_clock(tape, qkv[0], g.rate[1], m->clock, in.phase, 1, length);
     qkv[1] = nsm_clock(tape, qkv[1], g.rate[0], m->clock, in.phase, 0, length);
-    nsm_slots(tape, &c, qkv[0], qkv[1], qkv[2], g.beta, g.alpha, scalars_of(tape, m), in.key,
-              in.value, slots);
+    read_pools(tape, m, qkv, &g, &in, length, slots);
+    if (m->dense_heads)
+        read_dense(tape, m, qkv, &g, &in, length, slots, given ? &out->dense : NULL);
     nsm_tensor *near = nsm_window_attention(tape, qkv[0], qkv[1], qkv[2],
                                             nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k,
                                             in.past_v, in.seen, length, given ? out->past : NULL);
@@ -329,11 +419,7 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
     out->rate[1] = g.rate[1];
     out->key = slots[2];
     out->value = slots[3];
-    if (m->watch) {
-        m->view.beta = copy_of(g.beta);
-        m->view.gate = copy_of(gate);
-        m->view.rate = copy_of(g.rates);
-    }
+    if (m->watch) view_gates(tape, m, &g, gate);
     return nsm_error(mixer->module.ctx);
 }
 
@@ -350,6 +436,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_
         for (int i = 0; i < 3; i++) in.tail[i] = nsmi_state_read(tape, s, tails[i]);
         in.past_k = nsmi_state_read(tape, s, "win_k");
         in.past_v = nsmi_state_read(tape, s, "win_v");
+        if (((memory *)mixer)->dense_heads) in.dense = nsmi_state_read(tape, s, "dense");
         in.usage = nsm_state_get(s, "usage"); /* these are read and written in place */
         in.alive = nsm_state_get(s, "alive");
         in.birth = nsm_state_get(s, "birth");
@@ -365,6 +452,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_
     for (int i = 0; i < 3; i++) nsmi_state_write(s, tails[i], out.tail[i]);
     nsmi_state_write(s, "win_k", out.past[0]);
     nsmi_state_write(s, "win_v", out.past[1]);
+    if (out.dense) nsmi_state_write(s, "dense", out.dense);
     return out.y;
 }
 
@@ -372,20 +460,22 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_
 static int state(nsm_mixer *mixer, nsm_state *s)
 {
     memory *m = (memory *)mixer;
-    int64_t h = m->heads, slots = m->s, dk = m->dk, dv = m->dv;
+    int64_t h = m->heads, p = m->pools, slots = m->s, dk = m->dk, dv = m->dv;
     if (m->s0 > m->s)
         return nsm_error_set(mixer->module.ctx, NSM_EINVAL,
                              "nsm: s is %d, less than the %d learned states", m->s, m->s0);
-    nsm_state_add(s, "K", NSM_F32, 3, (int64_t[]){ h, slots, dk });
-    nsm_state_add(s, "S", NSM_F32, 3, (int64_t[]){ h, slots, dv });
-    nsm_state_add(s, "alive", NSM_U8, 2, (int64_t[]){ h, slots });
-    nsm_state_add(s, "usage", NSM_F32, 2, (int64_t[]){ h, slots });
-    nsm_state_add(s, "birth", NSM_I64, 2, (int64_t[]){ h, slots });
+    nsm_state_add(s, "K", NSM_F32, 3, (int64_t[]){ p, slots, dk });
+    nsm_state_add(s, "S", NSM_F32, 3, (int64_t[]){ p, slots, dv });
+    nsm_state_add(s, "alive", NSM_U8, 2, (int64_t[]){ p, slots });
+    nsm_state_add(s, "usage", NSM_F32, 2, (int64_t[]){ p, slots });
+    nsm_state_add(s, "birth", NSM_I64, 2, (int64_t[]){ p, slots });
     nsm_state_add(s, "phase", NSM_F64, 2, (int64_t[]){ 2, h });
     for (int i = 0; i < 3; i++)
         nsm_state_add(s, tails[i], NSM_F32, 2, (int64_t[]){ m->conv - 1, h * (i < 2 ? dk : dv) });
     nsm_state_add(s, "win_k", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dk });
     nsm_state_add(s, "win_v", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dv });
+    if (m->dense_heads)
+        nsm_state_add(s, "dense", NSM_F32, 3, (int64_t[]){ m->dense_heads, dk, dv });
     return nsm_error(mixer->module.ctx);
 }
 
@@ -442,16 +532,16 @@ static void *host_row(const nsm_tensor *x, int64_t row)
 }
 
 /* Reading by the tokens under which the states read were filed, times the share of memory against
- * the window. */
+ * the window: the mean of the heads with a pool. */
 static void add_reads(const memory *m, int64_t n, int64_t slots, const float *read,
                       const int32_t *opened, const float *gate, int64_t *birth, int64_t seen,
                       float *out)
 {
-    int64_t step = (int64_t)m->heads * m->dv;
+    int64_t step = (int64_t)m->pools * m->dv;
     for (int64_t t = 0; t < n; t++) {
         double share = 0;
         for (int64_t c = 0; c < m->dv; c++) share += 1 / (1 + exp(-(double)gate[t * step + c]));
-        share /= (double)m->dv * m->heads;
+        share /= (double)m->dv * m->pools;
         if (opened[t] >= 0) birth[opened[t]] = seen + t;
         for (int64_t i = 0; i < slots; i++)
             if (birth[i] >= seen)
@@ -471,7 +561,7 @@ static int flow(nsm_mixer *mixer, int64_t row, int64_t n, float *out)
     float *read = host_row(v->slots.read, row), *gate = host_row(v->gate, row);
     int32_t *opened = host_row(v->slots.slot, row);
     memset(out, 0, (size_t)(n * n) * sizeof *out);
-    for (int64_t h = 0; h < m->heads && !nsmi_failed(ctx); h++)
+    for (int64_t h = 0; h < m->pools && !nsmi_failed(ctx); h++)
         add_reads(m, n, slots, read + h * n * slots, opened + h * n, gate + h * m->dv,
                   birth + h * slots, *seen, out);
     free(birth);

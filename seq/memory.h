@@ -3,7 +3,8 @@
  * The mixer "nsm" (seq/mixer.h) keeps a pool of s states for each head.  A token that no state
  * explains opens one; any other is routed to the few that it matches and overwrites only these
  * (delta rule).  It reads by attention over the states, beside a short exact window.  States that
- * go unused are given up.
+ * go unused are given up.  Heads of a second kind (dense_heads) keep a fading sum of all tokens
+ * beside the pools of the others.
  *
  * nsm_mixer_set() changes s, topk, tau_new, beta_min, rho, tau_prune and tau_recycle of a trained
  * mixer; a state has the s that the mixer had when it was made. */
@@ -15,15 +16,16 @@
 extern "C" {
 #endif
 
-/* What one call of forward showed: B rows, n tokens, H heads, s states.  The null share of a
- * routing is 1 less the sum of its row; the states alive are the sum of theirs. */
+/* What one call of forward showed: B rows, n tokens, P heads with a pool (the first of all H), s
+ * states.  The null share of a routing is 1 less the sum of its row; the states alive are the sum
+ * of theirs. */
 typedef struct {
     nsm_slots_trace slots;       /* routing maps, usage, events */
-    /* int64 [B,H,s] the token whose key each state had before the first of these, -1: none */
+    /* int64 [B,P,s] the token whose key each state had before the first of these, -1: none */
     nsm_tensor *birth;
     nsm_tensor *seen;            /* int64 [B] tokens before these */
-    nsm_tensor *beta;            /* [B,n,H] importance: strength of writing */
-    nsm_tensor *gate;            /* [B,n,H*dv] logit of the share of memory, against the window */
+    nsm_tensor *beta;            /* [B,n,P] importance: strength of writing */
+    nsm_tensor *gate;            /* [B,n,P*dv] logit of the share of memory, against the window */
     /* [B,n,2H] what the clocks advance: of writing, of reading; NULL without clock */
     nsm_tensor *rate;
 } nsm_memory_view;

@@ -7,18 +7,19 @@
 /* What it begins from; usage, alive, birth and a phase in float64 are left as after the last
  * token. */
 typedef struct {
-    nsm_tensor *key, *value;            /* [B,H,s,dk], [B,H,s,dv] */
-    nsm_tensor *usage, *alive, *birth;  /* [B,H,s] float32, uint8, int64 */
+    nsm_tensor *key, *value;            /* [B,P,s,dk], [B,P,s,dv] */
+    nsm_tensor *usage, *alive, *birth;  /* [B,P,s] float32, uint8, int64 */
     nsm_tensor *tail[3];                /* of q, k, v: [B,c-1,..] */
     nsm_tensor *past_k, *past_v;        /* [B,window-1,H,..] */
     nsm_tensor *phase;                  /* [B,2,H] float64, or float32 */
     nsm_tensor *seen;                   /* int64 [B] */
+    nsm_tensor *dense;                  /* [B,H-P,dk,dv] of the dense heads, or NULL */
 } nsmi_memory_parts;
 
 typedef struct {
     nsm_tensor *y;
     /* to go on with; no gradient passes through the last two */
-    nsm_tensor *key, *value, *tail[3], *past[2];
+    nsm_tensor *key, *value, *dense, *tail[3], *past[2];
     nsm_tensor *map[3];                          /* W x before the convolutions, of q, k, v */
     /* as the slots and the window take them; of the clocks */
     nsm_tensor *k, *v, *rate[2];

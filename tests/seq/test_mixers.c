@@ -54,6 +54,10 @@ static const struct { const char *type, *options;
     { "nsm", "heads=2 s=40 s0=3 topk=30 window=70 tau_new=2 beta_min=0" },
     { "nsm", "heads=4 s=6 s0=6 topk=6 window=9 clock=2 comm_every=7 decay=true" },
     { "nsm", "heads=3 s=9 topk=4 clock=3 clock_heads=2" },
+    { "nsm",
+      "heads=3 dense_heads=1 s=7 topk=3 dv=10 rho=0.8 tau_prune=0.2 decay=true clock_heads=1" },
+    { "nsm", "heads=4 dense_heads=3 s=6 s0=6 topk=6 window=9 clock=2 comm_every=7" },
+    { "nsm", "heads=2 dense_heads=1 s=9 s0=2 dk=6 dv=10 window=1 conv=1 clock=0" },
 };
 enum { MORE = sizeof more / sizeof more[0] };
 
@@ -537,6 +541,57 @@ START_TEST(attention)
 }
 END_TEST
 
+/* Parameter `to` of a is rows from .. of parameter `from` of b. */
+static void take_rows(subject *a, const char *to, subject *b, const char *from, int64_t first)
+{
+    nsm_tensor *x = nsm_module_find(&a->m->module, to), *y = nsm_module_find(&b->m->module, from);
+    ck_assert_msg(x && y, "%s, %s", to, from);
+    int64_t cols = nsm_numel(y) / y->dim[0];
+    float *host = malloc((size_t)nsm_numel(y) * sizeof *host);
+    nsm_tensor_get(y, host);
+    ck_assert_int_le(first * cols + nsm_numel(x), nsm_numel(y));
+    nsm_tensor_set(x, host + first * cols);
+    free(host);
+}
+
+/* A dense head of the state memory, its window shut out, is a head of Gated DeltaNet. */
+START_TEST(dense)
+{
+    enum { N = 70, DK = 6, DV = 9 };
+    static const char *const same[][2] = {
+        { "q_proj.weight", "w_q" },      { "k_proj.weight", "w_k" },
+        { "v_proj.weight", "w_v" },      { "q_conv1d.weight", "conv_q" },
+        { "k_conv1d.weight", "conv_k" }, { "v_conv1d.weight", "conv_v" },
+        { "b_proj.weight", "w_beta" },   { "a_proj.weight", "w_fade" },
+        { "dt_bias", "b_fade" },         { "A_log", "log_fade" },
+        { "o_norm.weight", "norm_mem" },
+    };
+    static const int64_t first[] = { DK, DK, DV, DK, DK, DV, 1, 0, 0, 0, 1 };
+    static float x[B * N * D], y[B * N * D], z[B * N * D], out[D * 2 * DV], own[D * DV];
+    subject a = subject_new(2, "gated_deltanet",
+                            "heads=1 head_dim=6 expand_v=1.5 gate=false norm_eps=1.66666667e-6",
+                            true),
+            b = subject_new(2, "nsm", "heads=2 dense_heads=1 dk=6 dv=9 s=5", true);
+    for (int i = 0; i < 11; i++) take_rows(&a, same[i][0], &b, same[i][1], first[i]);
+    nsm_tensor_get(nsm_module_find(&b.m->module, "w_out"), out);
+    for (int i = 0; i < D; i++) {
+        memset(out + i * 2 * DV, 0, DV * sizeof *out); /* nothing of the other head */
+        memcpy(own + i * DV, out + i * 2 * DV + DV, DV * sizeof *own);
+    }
+    nsm_tensor_set(nsm_module_find(&b.m->module, "w_out"), out);
+    nsm_tensor_set(nsm_module_find(&a.m->module, "o_proj.weight"), own);
+    nsm_tensor_zero(nsm_module_find(&b.m->module, "b_beta"));
+    nsm_tensor_zero(nsm_module_find(&b.m->module, "w_gate"));
+    nsm_tensor_fill(nsm_module_find(&b.m->module, "b_gate"), 60);
+    test_random(6, B * N * D, x);
+    piece(&a, NULL, N, x, 0, N, y);
+    piece(&b, NULL, N, x, 0, N, z);
+    check(&b, "a dense head", N, z, y);
+    subject_free(&a);
+    subject_free(&b);
+}
+END_TEST
+
 START_TEST(errors)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
@@ -546,6 +601,14 @@ START_TEST(errors)
     for (int i = 0; i < 8; i++) {
         ck_assert(!nsm_mixer_new(ctx, "transformer",
                                  &(nsm_mixer_config){ .width = D, .options = wrong[i] }));
+        ck_error(ctx, NSM_EINVAL);
+    }
+    static const char *const dense_wrong[] = { "dense_heads=4", "dense_heads=-1",
+                                               "dk=600 dense_heads=1",
+                                               "dense_heads=2 clock_heads=3" };
+    for (int i = 0; i < 4; i++) {
+        ck_assert(!nsm_mixer_new(ctx, "nsm",
+                                 &(nsm_mixer_config){ .width = D, .options = dense_wrong[i] }));
         ck_error(ctx, NSM_EINVAL);
     }
     ck_assert(!nsm_mixer_new(ctx, "nothing", &(nsm_mixer_config){ .width = D }));
@@ -591,5 +654,5 @@ int main(void)
     return test_main("mixers",
                      (const TTest *const[]){ test_forms, test_causality, test_padding,
                                              test_gradients, test_threads, test_memory, test_steady,
-                                             test_flow, attention, errors, NULL });
+                                             test_flow, attention, dense, errors, NULL });
 }
