@@ -8,7 +8,8 @@
  *               keys themselves: S_t = a S_{t-1} + beta k (v - a S_{t-1}' k)', read = S_t' q, log a
  *               = -exp(log_fade) softplus(w_fade x + b_fade)   (Gated DeltaNet, arXiv:2412.06464)
  *   window    : exact attention over the last `window` tokens, itself among them
- *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b)
+ *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b); or with
+ *               gate=silu W_out (silu(W_gate x + b) (m rms(read) w + window)), as fading sums want
  *
  * The slots' write is the dense one with routings r, p in place of k, q and fixed usage in place of
  * a fade: the two keep what the other loses, single things for long, and a running sum of all.
@@ -31,11 +32,13 @@
 #include "seq/memory_parts.h"
 
 enum { WATCHED = 11, DENSE = 512 }; /* what can be watched; the largest key and value of a matrix */
+enum { SHARE, SILU };               /* kinds of gate */
 
 typedef struct {
     nsm_mixer base;
     int heads, dense_heads, dk, dv, s, s0, topk, window, conv, clock, clock_heads, comm_every;
     int pools;                                        /* P, the heads before the dense ones */
+    int gate_kind;                                    /* SHARE, SILU */
     bool decay;
     float tau_new, beta_min, rho, tau_prune, tau_recycle;
     nsm_tensor *w[3], *taps[3];                       /* of q, k, v */
@@ -59,6 +62,8 @@ static const nsm_mixer_key keys[] = {
     KEY_LIVE_INT(memory, topk, 8, 1, 1 << 20, "states that a routing keeps"),
     KEY_INT(memory, window, 16, 1, 1 << 20, "tokens seen exactly, itself among them"),
     KEY_INT(memory, conv, 4, 1, 32, "taps of the convolutions"),
+    { "gate", NSM_KEY_CHOICE, offsetof(memory, gate_kind), 0, 0, 0, "share|silu",
+      "of what is told: it parts memory from window, or scales their sum", false },
     KEY_BOOL(memory, decay, false, "contents fade by what the tokens say"),
     KEY_INT(memory, clock, -1, -1, 256,
             "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
@@ -131,6 +136,21 @@ static void make_dense(memory *m)
     if (m->log_fade) nsm_init_uniform(m->log_fade, 0, logf(16));
 }
 
+/* A gate by SiLU begins open where there is a pool: what one state holds must pass as it is, else
+ * nothing is learned of recall.  A fading sum is learned faster where the gate has no sign yet. */
+static nsm_tensor *gate_bias(memory *m)
+{
+    int64_t count = (int64_t)m->heads * m->dv, open = (int64_t)m->pools * m->dv;
+    nsm_tensor *b = by_head(m, "b_gate", count, 0);
+    float *x = b && m->gate_kind == SILU
+                   ? nsmi_malloc(m->base.module.ctx, (size_t)count * sizeof *x)
+                   : NULL;
+    for (int64_t i = 0; x && i < count; i++) x[i] = i < open;
+    if (x) nsm_tensor_set(b, x);
+    free(x);
+    return b;
+}
+
 static int make(nsm_mixer *mixer)
 {
     static const char *const maps[3] = { "w_q", "w_k", "w_v" }, *const taps[3] = { "conv_q",
@@ -162,7 +182,7 @@ static int make(nsm_mixer *mixer)
     if (m->dense_heads) make_dense(m);
     m->norm_mem = nsmi_mixer_fill(mixer, "norm_mem", 2, (int64_t[]){ m->heads, m->dv }, 1);
     m->w_gate = normal(m, "w_gate", (int64_t)m->heads * m->dv, mixer->width);
-    m->b_gate = by_head(m, "b_gate", (int64_t)m->heads * m->dv, 0);
+    m->b_gate = gate_bias(m);
     m->w_out = normal(m, "w_out", mixer->width, (int64_t)m->heads * m->dv);
     return nsm_error(mixer->module.ctx);
 }
@@ -379,12 +399,24 @@ static void read_dense(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], cons
     slots[1] = nsm_concat(tape, (nsm_tensor *[]){ slots[1], mass }, 2, 2);
 }
 
-/* What is seen of the heads with a pool. */
+/* What is told, [B, n, H*dv]: o and mass of the memory, the window, and the gate's logit. */
+static nsm_tensor *mix(nsm_tape *tape, memory *m, nsm_tensor *o, nsm_tensor *mass, nsm_tensor *near,
+                       nsm_tensor *gate)
+{
+    if (m->gate_kind == SHARE) return nsm_memory_mix(tape, o, mass, near, gate, m->norm_mem);
+    if (!mass) return NULL;
+    mass = nsm_reshape(tape, mass, 4, (int64_t[]){ mass->dim[0], mass->dim[1], m->heads, 1 });
+    o = nsm_mul(tape, nsm_mul(tape, nsm_rms_norm(tape, o, NULL, 1, 1e-5f), m->norm_mem), mass);
+    return nsm_mul(tape, nsmi_join_last(tape, nsm_add(tape, o, near)), nsm_silu(tape, gate));
+}
+
+/* What is seen of the heads with a pool; where the gate scales both, each has half a share. */
 static void view_gates(nsm_tape *tape, memory *m, const gates *g, nsm_tensor *gate)
 {
     m->view.beta = copy_of(with_pool(tape, m, g->beta));
     m->view.gate = copy_of(m->dense_heads ? nsm_slice(tape, gate, 2, 0, (int64_t)m->pools * m->dv)
                                           : gate);
+    if (m->view.gate && m->gate_kind == SILU) nsm_tensor_zero(m->view.gate);
     m->view.rate = copy_of(g->rates);
 }
 
@@ -411,8 +443,7 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
                                             nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k,
                                             in.past_v, in.seen, length, given ? out->past : NULL);
     gate = nsm_linear(tape, x, m->w_gate, m->b_gate);
-    out->y = nsm_linear(tape, nsm_memory_mix(tape, slots[0], slots[1], near, gate, m->norm_mem),
-                        m->w_out, NULL);
+    out->y = nsm_linear(tape, mix(tape, m, slots[0], slots[1], near, gate), m->w_out, NULL);
     out->k = qkv[1];
     out->v = qkv[2];
     out->rate[0] = g.rate[0];

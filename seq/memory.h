@@ -25,7 +25,8 @@ typedef struct {
     nsm_tensor *birth;
     nsm_tensor *seen;            /* int64 [B] tokens before these */
     nsm_tensor *beta;            /* [B,n,P] importance: strength of writing */
-    nsm_tensor *gate;            /* [B,n,P*dv] logit of the share of memory, against the window */
+    /* [B,n,P*dv] logit of the share of memory, against the window; 0 with gate=silu */
+    nsm_tensor *gate;
     /* [B,n,2H] what the clocks advance: of writing, of reading; NULL without clock */
     nsm_tensor *rate;
 } nsm_memory_view;
