@@ -9,8 +9,9 @@
  * The file, of kind "trace": token [n]; for each layer layers/0/: flow [n, n] (nsm_mixer_flow);
  * with the mixer nsm write, read, usage [H, n, s], alive, pruned [H, n, s], recycled [H, n], slot
  * [H, n] the state opened or -1, filed [H, n, s] the token under which each state's content stands
- * after each token or -1, beta [n, H], gate [n, H], rate [n, 2H]; and the events in order, events/:
- * kind (0 opened, 1 used again, 2 given up), token, head, state, filed (before). */
+ * after each token or -1, beta [n, H], gate [n, H] of the H heads with a pool, rate [n, 2 heads];
+ * and the events in order, events/: kind (0 opened, 1 used again, 2 given up), token, head, state,
+ * filed (before). */
 #include "config.h"
 #include <math.h>
 #include <stdio.h>

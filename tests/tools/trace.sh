@@ -20,6 +20,9 @@ ok -q trace nsm row=3 && cmp -s first.h5 trace/trace.h5 || fail "the same trace 
 ok -q trace nsm row=4 --out other && cmp -s first.h5 other/trace.h5 && fail "another row has the same trace"
 ok trace nsm row=3 from=8 tokens=12 head=2 --set 's=12 rho=1' --out more && has '^tokens *12'
 "$check" more/trace.h5 >said 2>&1 || fail "the trace with other settings is not true: $(cat said)"
+ok -q train recall --data mqar.h5 --out dense mixer=nsm heads=3 dk=8 dv=8 dense_heads=1 gate=silu s=6 $small
+ok trace dense row=3 head=1 --out two && "$check" two/trace.h5 >said 2>&1 || fail "the trace of two heads with pools is not true: $(cat said)"
+refused 'head is 2' trace dense row=3 head=2 --out two
 
 i=0
 while test $i -lt 60; do
