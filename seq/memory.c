@@ -40,7 +40,7 @@ typedef struct {
     int pools;                                        /* P, the heads before the dense ones */
     int gate_kind;                                    /* SHARE, SILU */
     bool decay;
-    float tau_new, beta_min, rho, tau_prune, tau_recycle;
+    float gate_bias, tau_new, beta_min, rho, tau_prune, tau_recycle;
     nsm_tensor *w[3], *taps[3];                       /* of q, k, v */
     nsm_tensor *w_beta, *b_beta, *w_alpha, *b_alpha, *w_clock, *b_clock;
     nsm_tensor *log_gamma_w, *null_w, *log_gamma_r, *null_r, *log_gamma_a, *rel_bias;
@@ -64,6 +64,8 @@ static const nsm_mixer_key keys[] = {
     KEY_INT(memory, conv, 4, 1, 32, "taps of the convolutions"),
     { "gate", NSM_KEY_CHOICE, offsetof(memory, gate_kind), 0, 0, 0, "share|silu",
       "of what is told: it parts memory from window, or scales their sum", false },
+    KEY_REAL(memory, gate_bias, 1, -20, 20,
+             "of gate=silu over pools at the start: 1 for recall, 0 for text"),
     KEY_BOOL(memory, decay, false, "contents fade by what the tokens say"),
     KEY_INT(memory, clock, -1, -1, 256,
             "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
@@ -145,7 +147,7 @@ static nsm_tensor *gate_bias(memory *m)
     float *x = b && m->gate_kind == SILU
                    ? nsmi_malloc(m->base.module.ctx, (size_t)count * sizeof *x)
                    : NULL;
-    for (int64_t i = 0; x && i < count; i++) x[i] = i < open;
+    for (int64_t i = 0; x && i < count; i++) x[i] = i < open ? m->gate_bias : 0;
     if (x) nsm_tensor_set(b, x);
     free(x);
     return b;

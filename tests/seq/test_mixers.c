@@ -593,6 +593,29 @@ START_TEST(dense)
 }
 END_TEST
 
+/* A gate by SiLU begins open over pools and with no sign over dense heads; a share has none. */
+START_TEST(gate)
+{
+    enum { H = 3, DENSE = 1, DV = 5 };
+    static const struct {
+        const char *options;
+        float open;
+    } start[] = {
+        { "heads=3 dense_heads=1 dk=4 dv=5 gate=silu", 1 },
+        { "heads=3 dense_heads=1 dk=4 dv=5 gate=silu gate_bias=0.25", 0.25f },
+        { "heads=3 dense_heads=1 dk=4 dv=5", 0 },
+    };
+    for (int i = 0; i < 3; i++) {
+        float b[H * DV];
+        subject s = subject_new(1, "nsm", start[i].options, false);
+        nsm_tensor_get(nsm_module_find(&s.m->module, "b_gate"), b);
+        for (int c = 0; c < H * DV; c++)
+            ck_assert(b[c] == (c < (H - DENSE) * DV ? start[i].open : 0));
+        subject_free(&s);
+    }
+}
+END_TEST
+
 START_TEST(errors)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
@@ -655,5 +678,5 @@ int main(void)
     return test_main("mixers",
                      (const TTest *const[]){ test_forms, test_causality, test_padding,
                                              test_gradients, test_threads, test_memory, test_steady,
-                                             test_flow, attention, dense, errors, NULL });
+                                             test_flow, attention, dense, gate, errors, NULL });
 }
