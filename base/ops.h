@@ -158,7 +158,8 @@ nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index);
 /* The same from a table of embeddings; row `padding` (below 0: none) gets no gradient. */
 nsm_tensor *nsm_embedding(nsm_tape *tape, nsm_tensor *table, nsm_tensor *ids, int64_t padding);
 
-/* ---- images [B, C, H, W]; of two numbers the first is for rows (H), the second for columns ---- */
+/* ---- images [B, C, H, W]; of two numbers the first is for rows (H), the second for columns
+ * ---- */
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
 typedef struct {
     int stride[2];         /* (1) */

@@ -195,8 +195,8 @@ bool nsmi_name_ok(const char *name)
 }
 
 /* Names of types and splits: usable in a file, and each once. */
-static bool name_ok(const nsmi_check *c, const char *kind, const char *name, int i, const void *first,
-                    size_t stride)
+static bool name_ok(const nsmi_check *c, const char *kind, const char *name, int i,
+                    const void *first, size_t stride)
 {
     if (!nsmi_name_ok(name))
         return FAULT(c, "%s %d: its name is empty, too long, or has a slash in it", kind, i);
@@ -236,8 +236,8 @@ bool nsmi_finite_all(const nsmi_check *c, const char *group, const char *name, c
                        const float *x, int64_t n)
 {
     int64_t i = x ? not_finite(x, n) : -1;
-    return i < 0 || nsmi_fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name, what,
-                          (long long)i);
+    return i < 0 || nsmi_fault(c, NSM_ENUMBER, "%s %s: %s value %lld is not finite", group, name,
+                               what, (long long)i);
 }
 
 /* Offsets that start at 0, never fall and end at total. */
@@ -286,7 +286,8 @@ static bool nodes_ok(const nsmi_check *c, int i)
         if (!v->names[k]) return FAULT(c, "nodes %s: name %lld is missing", v->name, (long long)k);
     if (c->ds->graphs != 1 && !v->graph_ptr)
         return FAULT(c, "nodes %s: graph_ptr is missing", v->name);
-    if (v->graph_ptr && !nsmi_offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count))
+    if (v->graph_ptr &&
+        !nsmi_offsets_ok(c, v->name, "graph_ptr", v->graph_ptr, c->ds->graphs, v->count))
         return false;
     if (v->ptr ? !sparse_ok(c, v)
                : !nsmi_finite_all(c, "nodes", v->name, "feature", v->dense, v->count * v->features))

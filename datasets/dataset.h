@@ -89,8 +89,8 @@ typedef struct {
     int32_t *index[NSM_SPLIT_PARTS]; /* ascending is not required */
 } nsm_dataset_split;
 
-/* Questions about nodes of the target type, each with one answer; a question belongs to the part of a
- * split that its node is in. */
+/* Questions about nodes of the target type, each with one answer; a question belongs to the part of
+ * a split that its node is in. */
 typedef struct {
     int64_t count;      /* Q, 0: there are none */
     int32_t *node;      /* [Q] whom each is about, ascending */

@@ -21,7 +21,8 @@ typedef struct {
     const char *where;
     int code;
 } nsmi_check;
-bool nsmi_fault(const nsmi_check *c, int code, const char *format, ...) NSM_PRINTF(3, 4); /* false */
+/* false */
+bool nsmi_fault(const nsmi_check *c, int code, const char *format, ...) NSM_PRINTF(3, 4);
 /* Are these numbers finite; offsets that start at 0, never fall and end at total (-1: anywhere)? */
 bool nsmi_finite_all(const nsmi_check *c, const char *group, const char *name, const char *what,
                      const float *x, int64_t n);

@@ -9,8 +9,8 @@
  *   val = tf * (log((1 + n) / (1 + df)) + 1),  rows of length 1,
  *
  * df counted by column, so that words which share one share their weight.  The text is the same
- * words in their order, less those that come less than `least` times.  Part of speech is no feature:
- * the classes would give it away.
+ * words in their order, less those that come less than `least` times.  Part of speech is no
+ * feature: the classes would give it away.
  *
  * A line:  offset lex_filenum ss_type w_cnt word lex_id ... p_cnt symbol offset pos src/tgt ... |
  * gloss */

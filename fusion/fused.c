@@ -3,8 +3,9 @@
 #include <math.h>
 #include "base/internal.h"
 #include "fusion/fused.h"
+#include "fusion/parts.h"
 
-enum { GRAPH, TEXT, MODALITIES };
+enum { GRAPH, TEXT, PICTURE, MODALITIES };
 
 struct nsm_fused {
     nsm_module module;
@@ -13,32 +14,23 @@ struct nsm_fused {
     int place[MODALITIES];   /* of each modality among the fuser's; -1: the model has it not */
     nsm_gnn *gnn;
     nsm_backbone *text;      /* NULL: a bag of words */
+    nsm_image *image;        /* of both at most one */
+    nsm_patch *patch;
     nsm_fuser *fuser;
     nsm_tensor *feature, *shown, *relation, *word, *reader, *question, *question_bias;
-    nsm_tensor *norm_w, *norm_b, *head, *head_bias;
+    nsm_tensor *up, *up_bias, *down, *down_bias;
+    nsmi_pair norm, last;
+    nsm_tensor *head, *head_bias;
 };
 
 /* ---- making ---- */
-static nsm_tensor *drawn(nsm_fused *f, const char *name, int64_t rows, int64_t cols, float std)
-{
-    nsm_tensor *w = nsm_module_param(&f->module, name, 2, (int64_t[]){ rows, cols });
-    if (w) nsm_init_normal(w, 0, std);
-    return w;
-}
-
-static nsm_tensor *filled(nsm_fused *f, const char *name, int64_t count, float value)
-{
-    nsm_tensor *b = nsm_module_param(&f->module, name, 1, &count);
-    if (b) nsm_tensor_fill(b, value);
-    return b;
-}
-
 static void make_graph(nsm_fused *f)
 {
     const nsm_fused_config *c = &f->config;
     float small = 1 / sqrtf((float)c->width);
-    if (c->features) f->feature = drawn(f, "feature.weight", c->width, c->features, small);
-    if (c->shown) f->shown = drawn(f, "shown.weight", c->width, c->shown, small);
+    if (c->features)
+        f->feature = nsmi_drawn(&f->module, "feature.weight", c->width, c->features, small);
+    if (c->shown) f->shown = nsmi_drawn(&f->module, "shown.weight", c->width, c->shown, small);
     f->gnn = nsm_gnn_new(f->module.ctx, &(nsm_gnn_config){ .kind = c->gnn,
                                                            .in_channels = c->width,
                                                            .hidden_channels = c->width,
@@ -51,13 +43,13 @@ static void make_graph(nsm_fused *f)
                                                            .relations = c->relations,
                                                            .num_bases = c->bases });
     nsm_module_child(&f->module, "gnn", f->gnn ? nsm_gnn_module(f->gnn) : NULL);
-    f->relation = drawn(f, "relation.weight", c->relations + 1, c->width, small);
+    f->relation = nsmi_drawn(&f->module, "relation.weight", c->relations + 1, c->width, small);
 }
 
 static void make_text(nsm_fused *f)
 {
     const nsm_fused_config *c = &f->config;
-    f->word = drawn(f, "word.weight", c->vocab, c->width, 0.5f);
+    f->word = nsmi_drawn(&f->module, "word.weight", c->vocab, c->width, 0.5f);
     if (!strcmp(c->mixer, "none")) return;
     f->text = nsm_backbone_new(f->module.ctx, &(nsm_backbone_config){ .mixer = c->mixer,
                                                                       .options = c->mixer_options,
@@ -70,14 +62,48 @@ static void make_text(nsm_fused *f)
     nsm_module_child(&f->module, "text", f->text ? nsm_backbone_module(f->text) : NULL);
 }
 
+static bool has_picture(const nsm_fused_config *c)
+{
+    return c->image.channels > 0 || c->patch.channels > 0;
+}
+
+static void make_picture(nsm_fused *f)
+{
+    nsm_fused_config *c = &f->config;
+    if (c->image.channels) f->image = nsm_image_new(f->module.ctx, &c->image);
+    if (!c->patch.features) c->patch.features = c->width;
+    if (!c->image.channels) f->patch = nsm_patch_new(f->module.ctx, &c->patch);
+    nsm_module_child(&f->module, "picture",
+                     f->image ? nsm_image_module(f->image)
+                     : f->patch ? nsm_patch_module(f->patch) : NULL);
+}
+
+void nsm_fused_picture_grid(const nsm_fused *f, int64_t *height, int64_t *width)
+{
+    const nsm_patch_config *p = &f->config.patch;
+    *height = f->patch ? p->height / p->patch[0] : 0;
+    *width = f->patch ? p->width / p->patch[1] : 0;
+    if (f->image) nsm_image_grid(f->image, height, width);
+}
+
+/* Features of an element of each modality; 0: the model has it not. */
+static int64_t element_features(const nsm_fused *f, int m)
+{
+    const nsm_fused_config *c = &f->config;
+    if (m == GRAPH) return c->graph ? c->width : 0;
+    if (m == TEXT) return c->vocab ? c->width : 0;
+    return f->image ? nsm_image_features(f->image) : f->patch ? nsm_patch_features(f->patch) : 0;
+}
+
 static void make_fuser(nsm_fused *f)
 {
     const nsm_fused_config *c = &f->config;
     nsm_fuser_config s = { .width = c->width, .query_features = c->width,
                            .options = c->fuser_options };
     for (int m = 0; m < MODALITIES; m++) {
-        f->place[m] = (m == GRAPH && c->graph) || (m == TEXT && c->vocab) ? s.modalities++ : -1;
-        if (f->place[m] >= 0) s.features[f->place[m]] = c->width;
+        int64_t features = element_features(f, m);
+        f->place[m] = features ? s.modalities++ : -1;
+        if (features) s.features[f->place[m]] = (int)features;
     }
     f->fuser = nsm_fuser_new(f->module.ctx, c->fuser, &s);
     nsm_module_child(&f->module, "fuser", nsm_fuser_module(f->fuser));
@@ -89,18 +115,23 @@ static void make(nsm_fused *f)
     float small = 1 / sqrtf((float)c->width);
     if (c->graph) make_graph(f);
     if (c->vocab) make_text(f);
+    if (has_picture(c)) make_picture(f);
     if (c->question_features) {
-        f->question = drawn(f, "question.weight", c->width, c->question_features,
+        f->question = nsmi_drawn(&f->module, "question.weight", c->width, c->question_features,
                             1 / sqrtf((float)c->question_features));
-        f->question_bias = filled(f, "question.bias", c->width, 0);
+        f->question_bias = nsmi_filled(&f->module, "question.bias", c->width, 0);
     } else {
-        f->reader = drawn(f, "reader.weight", 1, c->width, 1);
+        f->reader = nsmi_drawn(&f->module, "reader.weight", 1, c->width, 1);
     }
     make_fuser(f);
-    f->norm_w = filled(f, "norm.weight", c->width, 1);
-    f->norm_b = filled(f, "norm.bias", c->width, 0);
-    f->head = drawn(f, "head.weight", c->outputs, c->width, small);
-    f->head_bias = filled(f, "head.bias", c->outputs, 0);
+    f->norm = nsmi_norm_new(&f->module, "norm", c->width);
+    f->up = nsmi_drawn(&f->module, "up.weight", 4 * c->width, c->width, small);
+    f->up_bias = nsmi_filled(&f->module, "up.bias", 4 * c->width, 0);
+    f->down = nsmi_drawn(&f->module, "down.weight", c->width, 4 * c->width, small / 2);
+    f->down_bias = nsmi_filled(&f->module, "down.bias", c->width, 0);
+    f->last = nsmi_norm_new(&f->module, "last", c->width);
+    f->head = nsmi_drawn(&f->module, "head.weight", c->outputs, c->width, small);
+    f->head_bias = nsmi_filled(&f->module, "head.bias", c->outputs, 0);
 }
 
 static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
@@ -109,13 +140,15 @@ static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
               c->features >= 0 && c->shown >= 0 && (!c->graph || c->relations > 0) &&
               c->dropout >= 0 && c->dropout < 1;
     if (!ok)
+        nsm_error_set(
+            ctx, NSM_EINVAL,
+            "nsm_fused_new: width %d, %d outputs, %d words, questions of %d, %d features, "
+            "%d classes shown, %d relations, dropout %g: one is out of range",
+            c->width, c->outputs, c->vocab, c->question_features, c->features, c->shown,
+            c->relations, (double)c->dropout);
+    else if (!c->graph && !c->vocab && !has_picture(c))
         nsm_error_set(ctx, NSM_EINVAL,
-                      "nsm_fused_new: width %d, %d outputs, %d words, questions of %d, %d features, "
-                      "%d classes shown, %d relations, dropout %g: one is out of range",
-                      c->width, c->outputs, c->vocab, c->question_features, c->features, c->shown,
-                      c->relations, (double)c->dropout);
-    else if (!c->graph && !c->vocab)
-        nsm_error_set(ctx, NSM_EINVAL, "nsm_fused_new: neither a graph nor a text is asked for");
+                      "nsm_fused_new: neither a graph nor a text nor a picture is asked for");
     return !nsmi_failed(ctx);
 }
 
@@ -153,6 +186,8 @@ void nsm_fused_free(nsm_fused *f)
     nsm_module_clear(&f->module);
     nsm_gnn_free(f->gnn);
     nsm_backbone_free(f->text);
+    nsm_image_free(f->image);
+    nsm_patch_free(f->patch);
     nsm_fuser_free(f->fuser);
     for (size_t i = 0; i < sizeof f->name / sizeof *f->name; i++) free(f->name[i]);
     free(f);
@@ -204,6 +239,13 @@ static nsm_set_input text_elements(nsm_tape *tape, const nsm_fused *f, const nsm
     return (nsm_set_input){ thinned(tape, f, x), in->words };
 }
 
+static nsm_set_input picture_elements(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in)
+{
+    nsm_tensor *x = f->image ? nsm_image_apply(tape, f->image, in->picture)
+                             : nsm_patch_apply(tape, f->patch, in->picture);
+    return (nsm_set_input){ thinned(tape, f, x), in->pictures };
+}
+
 /* What is asked: the questions, or one reader for each thing that knows the thing's own node. */
 static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in,
                            nsm_tensor *near)
@@ -216,9 +258,8 @@ static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_i
     }
     q = nsm_reshape(tape, f->reader, 3, (int64_t[]){ 1, 1, d });
     if (own) return nsm_add(tape, own, q);
-    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3,
-                                        (int64_t[]){ in->words ? in->words->dim[0] : 0, 1, 1 },
-                                        NULL);
+    int64_t things = in->words ? in->words->dim[0] : in->picture->dim[0];
+    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ things, 1, 1 }, NULL);
     if (every) nsm_tensor_zero(every);
     return nsm_add(tape, q, every);
 }
@@ -227,14 +268,18 @@ static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
 {
     const nsm_fused_config *c = &f->config;
     bool graph = in->nodes && in->element && in->relation && in->elements;
-    if (graph == c->graph && (in->word && in->words) == (c->vocab > 0) &&
-        (in->question != NULL) == (c->question_features > 0))
-        return true;
-    nsm_error_set(f->module.ctx, NSM_EINVAL,
-                  "nsm_fused_apply: graph %s, text %s, questions %s; the model wants %s, %s, %s",
-                  graph ? "given" : "missing", in->word ? "given" : "missing",
-                  in->question ? "given" : "missing", c->graph ? "a graph" : "none",
-                  c->vocab ? "a text" : "none", c->question_features ? "questions" : "none");
+    const struct { const char *what; bool given, wanted; } part[] = {
+        { "graph", graph, c->graph },
+        { "text", in->word && in->words, c->vocab > 0 },
+        { "picture", in->picture != NULL, has_picture(c) },
+        { "questions", in->question != NULL, c->question_features > 0 },
+    };
+    size_t i = 0, parts = sizeof part / sizeof *part;
+    while (i < parts && part[i].given == part[i].wanted) i++;
+    if (i == parts) return true;
+    nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: the %s %s, the model wants %s",
+                  part[i].what, part[i].given ? "is given" : "is missing",
+                  part[i].wanted ? "it" : "none");
     return false;
 }
 
@@ -245,7 +290,11 @@ nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input 
     nsm_tensor *near = in->element ? nsm_gather(tape, in->nodes, in->element) : NULL;
     if (f->place[GRAPH] >= 0) part[f->place[GRAPH]] = graph_elements(tape, f, in, near);
     if (f->place[TEXT] >= 0) part[f->place[TEXT]] = text_elements(tape, f, in);
+    if (f->place[PICTURE] >= 0) part[f->place[PICTURE]] = picture_elements(tape, f, in);
     nsm_tensor *y = nsm_fuser_apply(tape, f->fuser, part, readers(tape, f, in, near));
-    y = thinned(tape, f, nsm_layer_norm(tape, y, f->norm_w, f->norm_b, 1, 1e-5f));
+    nsm_tensor *x = nsmi_normed(tape, f->norm, y, 1e-5f);
+    x = thinned(tape, f, nsm_gelu(tape, nsm_linear(tape, x, f->up, f->up_bias)));
+    y = nsm_add(tape, y, nsm_linear(tape, x, f->down, f->down_bias));
+    y = thinned(tape, f, nsmi_normed(tape, f->last, y, 1e-5f));
     return nsm_linear(tape, y, f->head, f->head_bias);
 }

@@ -5,22 +5,27 @@
  * (fusion/fuser.h: the state pool of the NSM, or what it is compared with), readers ask it, a head
  * answers:
  *
- *   h    = gnn(x0),  x0 = W_x x + W_l shown         every node: its features, the class that is shown
+ *   h    = gnn(x0),  x0 = W_x x + W_l shown         every node: its features, the class that is
+ *   shown
  *   G_i  = h[e] + relation[r of e]                  e: the thing's node and its neighbours
  *   T_i  = layers(word[w])                          w: the words of its text, in their order
- *   P_i  = encoder(picture)
+ *   P_i  = encoder(picture): a stem of convolutions, or patches
  *   q_ij = reader + h[thing] or W_q question        one reader that is learned, or the questions
- *   y    = W norm(fuser(G, T, P; q)) + b
+ *   z    = fuser(G, T, P; q);  z = z + W_2 gelu(W_1 norm(z) + b_1) + b_2;  y = W last(z) + b
  *
- * Letters: B things, N nodes that the graph's encoder sees, m elements, T words, d width, C classes.
- * Parameters: feature.weight [d, F], shown.weight [d, C], gnn., relation.weight [R + 1, d] (the last
- * is the node itself), word.weight [V, d], text.layers.0. ..., picture., reader.weight [1, d],
- * question.weight [d, Q], question.bias, fuser., norm., head.weight [C, d], head.bias. */
+ * Letters: B things, N nodes that the graph's encoder sees, m elements, T words, d width, C
+ * classes.
+ * Parameters: feature.weight [d, F], shown.weight [d, C], gnn., relation.weight [R + 1, d] (the
+ * last is the node itself), word.weight [V, d], text.layers.0. ..., picture., reader.weight [1, d],
+ * question.weight [d, Q], question.bias, fuser., norm., up.weight [4d, d], up.bias, down., last.,
+ * head.weight [C, d], head.bias. */
 #ifndef NSM_FUSED_H
 #define NSM_FUSED_H
 #include "fusion/fuser.h"
 #include "graph/gnn.h"
 #include "seq/backbone.h"
+#include "vision/image.h"
+#include "vision/patch.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -45,6 +50,9 @@ typedef struct {
     const char *mixer;       /* over its words ("nsm"); "none": a bag of words */
     const char *mixer_options;
     int text_layers;         /* (1) */
+    /* the picture */
+    nsm_image_config image;  /* a stem of convolutions (channels 0: none) */
+    nsm_patch_config patch;  /* or patches (channels 0: none); features 0: d */
     /* questions */
     int question_features;   /* Q (0: one reader, learned) */
 } nsm_fused_config;
@@ -73,13 +81,18 @@ typedef struct {
     nsm_tensor *elements;    /* int32 [B] how many there are, at least 1 */
     nsm_tensor *word;        /* int32 [B, T] */
     nsm_tensor *words;       /* int32 [B] */
+    nsm_tensor *picture;     /* [B, c, h, w] */
+    /* int32 [B] elements that are there: all of a picture's, or 0; or NULL */
+    nsm_tensor *pictures;
     nsm_tensor *question;    /* [B, readers, Q] */
 } nsm_fused_input;
 
 /* -> logits [B, readers, C].  Errors: NSM_ESHAPE, NSM_EINVAL an index is out of range. */
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in);
-/* The fuser, to watch it: its elements are the graph's, then the text's, as they are given. */
+/* The fuser, to watch it: its elements are the graph's, the text's, the picture's, as they are
+ * given, a picture's row after row of its grid. */
 nsm_fuser *nsm_fused_fuser(nsm_fused *f);
+void nsm_fused_picture_grid(const nsm_fused *f, int64_t *height, int64_t *width);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,20 @@
 enum { NAME_BYTES = 96 };
 static const float HIDDEN = -1e30f; /* below every score */
 
+nsm_tensor *nsmi_drawn(nsm_module *m, const char *name, int64_t rows, int64_t cols, float deviation)
+{
+    nsm_tensor *w = nsm_module_param(m, name, 2, (int64_t[]){ rows, cols });
+    if (w) nsm_init_normal(w, 0, deviation);
+    return w;
+}
+
+nsm_tensor *nsmi_filled(nsm_module *m, const char *name, int64_t count, float value)
+{
+    nsm_tensor *b = nsm_module_param(m, name, 1, &count);
+    if (b) nsm_tensor_fill(b, value);
+    return b;
+}
+
 nsmi_pair nsmi_linear_new(nsm_module *m, const char *name, int64_t out, int64_t in, bool bias)
 {
     char path[NAME_BYTES];

@@ -11,6 +11,10 @@ typedef struct {
     nsm_tensor *w, *b;
 } nsmi_pair;
 
+/* A matrix [rows, cols] drawn from N(0, deviation^2); a vector of one value. */
+nsm_tensor *nsmi_drawn(nsm_module *m, const char *name, int64_t rows, int64_t cols,
+                       float deviation);
+nsm_tensor *nsmi_filled(nsm_module *m, const char *name, int64_t count, float value);
 /* <name>.weight [out, in] uniform in +-1/sqrt(in), <name>.bias [out] zeros. */
 nsmi_pair nsmi_linear_new(nsm_module *m, const char *name, int64_t out, int64_t in, bool bias);
 /* <name>.weight [n] ones, <name>.bias [n] zeros. */

@@ -27,28 +27,14 @@ struct nsm_set {
 };
 
 /* ---- making ---- */
-static nsm_tensor *drawn(nsm_set *s, const char *name, int64_t rows, int64_t cols, float deviation)
-{
-    nsm_tensor *w = nsm_module_param(&s->module, name, 2, (int64_t[]){ rows, cols });
-    if (w) nsm_init_normal(w, 0, deviation);
-    return w;
-}
-
-static nsm_tensor *filled(nsm_set *s, const char *name, int64_t count, float value)
-{
-    nsm_tensor *b = nsm_module_param(&s->module, name, 1, &count);
-    if (b) nsm_tensor_fill(b, value);
-    return b;
-}
-
 static void make_embedding(nsm_set *s, int m, const char *which, int features)
 {
     char name[32];
     int64_t d = s->config.width;
     snprintf(name, sizeof name, "w_in_%s", which);
-    s->w_in[m] = drawn(s, name, d, features, 1 / sqrtf((float)features));
+    s->w_in[m] = nsmi_drawn(&s->module, name, d, features, 1 / sqrtf((float)features));
     snprintf(name, sizeof name, "b_in_%s", which);
-    s->b_in[m] = filled(s, name, d, 0);
+    s->b_in[m] = nsmi_filled(&s->module, name, d, 0);
     if (s->b_in[m]) nsm_init_normal(s->b_in[m], 0, s->config.spread); /* tells modalities apart */
 }
 
@@ -63,24 +49,24 @@ static void make(nsm_set *s)
         make_embedding(s, m, name, c->features[m]);
     }
     if (c->query_features) make_embedding(s, NSM_SET_MODALITIES, "query", c->query_features);
-    s->mu_key = drawn(s, "mu_key", c->learned, d, 1);
-    s->mu = drawn(s, "mu", c->learned, d, 0.1f);
+    s->mu_key = nsmi_drawn(&s->module, "mu_key", c->learned, d, 1);
+    s->mu = nsmi_drawn(&s->module, "mu", c->learned, d, 0.1f);
     for (int p = 0; p < PLACES; p++) {
         snprintf(name, sizeof name, "ln_%s_w", place_name[p]);
-        s->ln_w[p] = filled(s, name, d, 1);
+        s->ln_w[p] = nsmi_filled(&s->module, name, d, 1);
         snprintf(name, sizeof name, "ln_%s_b", place_name[p]);
-        s->ln_b[p] = filled(s, name, d, 0);
+        s->ln_b[p] = nsmi_filled(&s->module, name, d, 0);
     }
-#define DRAW(name) s->name = drawn(s, #name, d, d, square);
-#define ZERO(name) s->name = filled(s, #name, d, 0);
+#define DRAW(name) s->name = nsmi_drawn(&s->module, #name, d, d, square);
+#define ZERO(name) s->name = nsmi_filled(&s->module, #name, d, 0);
     SQUARES(DRAW)
     BIASES(ZERO)
-    s->w_m1 = drawn(s, "w_m1", 2 * d, d, square);
-    s->b_m1 = filled(s, "b_m1", 2 * d, 0);
-    s->w_m2 = drawn(s, "w_m2", d, 2 * d, 1 / sqrtf(2 * (float)d));
-    s->log_gamma_w = filled(s, "log_gamma_w", 1, logf(8));
-    s->null_w = filled(s, "null_w", 1, 4);
-    s->log_gamma_r = filled(s, "log_gamma_r", 1, logf(8));
+    s->w_m1 = nsmi_drawn(&s->module, "w_m1", 2 * d, d, square);
+    s->b_m1 = nsmi_filled(&s->module, "b_m1", 2 * d, 0);
+    s->w_m2 = nsmi_drawn(&s->module, "w_m2", d, 2 * d, 1 / sqrtf(2 * (float)d));
+    s->log_gamma_w = nsmi_filled(&s->module, "log_gamma_w", 1, logf(8));
+    s->null_w = nsmi_filled(&s->module, "null_w", 1, 4);
+    s->log_gamma_r = nsmi_filled(&s->module, "log_gamma_r", 1, logf(8));
 }
 
 static bool config_ok(nsm_ctx *ctx, const nsm_set_config *c)

@@ -662,8 +662,8 @@ struct nsm_backend {
                        int32_t *arg);
     void (*max_pool2d_back)(nsm_device *d, const nsmi_windows *c, const int32_t *arg,
                             const float *dy, float *dx); /* += */
-    /* Planes x [P, H, W] -> y [P, Ho, Wo] = beta y + A x B', A [Ho, H] and B [Wo, W] sparse: average
-     * pooling, padding, resampling; its own backward, with A and B transposed. */
+    /* Planes x [P, H, W] -> y [P, Ho, Wo] = beta y + A x B', A [Ho, H] and B [Wo, W] sparse:
+     * average pooling, padding, resampling; its own backward, with A and B transposed. */
     void (*resample)(nsm_device *d, int64_t planes, const int64_t in[2], const int64_t out[2],
                      nsmi_sparse_rows a, nsmi_sparse_rows b, const float *x, float beta, float *y);
 };

@@ -269,7 +269,8 @@ const tool_command bench_command = {
     .summary = "Time a workload, and each kernel beside its limit.",
     .details = "MIXER is a sequence system (transformer, ...): one layer, as the peers' script "
                "times it; fuser: what joins modalities, at one size or at growing ones with the "
-               "slope of log time over log elements.  Of a graph network it prints the median epoch and, for each kernel, its "
+               "slope of log time over log elements.  Of a graph network it prints the median "
+               "epoch and, for each kernel, its "
                "time, what the machine's limit would take (measured in the same run) "
                "and the share of that limit it reaches.",
     .options = NULL,

@@ -1,234 +1,11 @@
-/* fused.c - See fused.h. */
+/* fused.c - See fused.h; fused_parts.h tells which file does what. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/internal.h"
-#include "fusion/fused.h"
-#include "tools/fused.h"
-#include "tools/fused_data.h"
+#include "tools/fused_parts.h"
 #include "tools/progress.h"
-#include "tools/report.h"
 #include "tools/tool.h"
-
-struct fused_task {
-    task base;
-    nsm_ctx *ctx;
-    const train_options *options;
-    const nsm_dataset *ds;
-    const nsm_dataset_split *split;
-    fused_data data;
-    bool graph, text, questions, whole;
-    nsm_module module;       /* the model, and what it last told */
-    nsm_fused *model;
-    nsm_graph *all;          /* the whole graph; NULL where neighbours are sampled */
-    nsm_tensor *x;           /* features: of the whole graph, or of a batch's nodes */
-    nsm_csr *x_rows;
-    nsm_tape *tape, *node_tape; /* node_tape: what every batch of an evaluation reads */
-    nsm_sampler *sampler;    /* of the training nodes, from the first epoch on */
-    int fan_out[SETTING_LIST_MOST];
-    int layers;              /* of a sampled batch: blocks */
-    nsm_tensor *told;        /* [targets, C] what was last told of each, zeros: nothing; or NULL */
-    float *guess;            /* host copy of it */
-    uint8_t *known;          /* [targets] 1: of the training part */
-    int32_t *look[NSM_SPLIT_PARTS]; /* the nodes of each part, as numbers of all */
-    struct { double right; int64_t asked; } *by_group; /* of the test part */
-};
-
-/* One batch on a tape. */
-typedef struct {
-    const nsm_batch *from;
-    int64_t things, readers;
-    nsm_fused_input in;
-    nsm_tensor *target;      /* int32 [things * readers], -1 where nothing is asked */
-    int32_t *answer, *group; /* the same on the host; group: of each, NULL without */
-} fused_batch;
-
-/* ---- room on the tape for host arrays: given back with the step ---- */
-static void *room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes)
-{
-    int64_t all;
-    if (!nsmi_mul(rows, cols, &all) || !nsmi_mul(all, (int64_t)bytes, &all)) return NULL;
-    return nsmi_tape_room(tape, (size_t)all + 1);
-}
-
-static nsm_tensor *upload(nsm_tape *tape, nsm_type type, int64_t rows, int64_t cols, const void *x)
-{
-    return x ? nsm_tape_tensor(tape, type, cols ? 2 : 1, (int64_t[]){ rows, cols }, x) : NULL;
-}
-
-/* ---- what is shown of classes ---- */
-static int64_t target_of(const fused_task *s, int64_t node)
-{
-    int64_t i = node - s->data.first;
-    return i >= 0 && i < s->data.targets ? i : -1;
-}
-
-/* The row of a node that may be asked for (hidden) or not. */
-static void show(const fused_task *s, int64_t i, bool hidden, float *row)
-{
-    int64_t c = s->base.outputs;
-    memset(row, 0, (size_t)c * sizeof *row);
-    if (s->known[i] && !hidden) row[s->ds->label.cls[i]] = 1;
-    else if (s->guess) memcpy(row, s->guess + i * c, (size_t)c * sizeof *row);
-}
-
-/* The classes shown at these nodes (NULL: all), the seeds' own hidden: [count, C]. */
-static nsm_tensor *shown(fused_task *s, nsm_tape *tape, int64_t count, const int32_t *node,
-                         const nsm_batch *hide)
-{
-    int64_t c = s->base.outputs;
-    float *row = s->options->show_labels ? room(tape, count, c, sizeof *row) : NULL;
-    if (!row) return NULL;
-    memset(row, 0, (size_t)(count * c) * sizeof *row);
-    for (int64_t k = 0; k < count; k++) {
-        int64_t i = target_of(s, node ? node[k] : k);
-        if (i >= 0) show(s, i, node && hide && k < hide->seeds, row + k * c);
-    }
-    for (int64_t k = 0; !node && hide && k < hide->seeds; k++)
-        show(s, target_of(s, hide->node[k]), true, row + hide->node[k] * c);
-    return upload(tape, NSM_F32, count, c, row);
-}
-
-/* ---- a batch ---- */
-/* Every node's embedding, of the whole graph. */
-static nsm_tensor *whole_nodes(fused_task *s, nsm_tape *tape, const nsm_batch *hide)
-{
-    return nsm_fused_nodes(tape, s->model, s->all, NULL, s->x,
-                           shown(s, tape, s->data.nodes, NULL, hide));
-}
-
-/* The features of a batch live as long as its step. */
-static void end_step(fused_task *s)
-{
-    nsm_tape_reset(s->tape);
-    if (s->whole) return;
-    nsm_tensor_free(s->x);
-    nsm_csr_free(s->x_rows);
-    s->x = NULL;
-    s->x_rows = NULL;
-}
-
-/* The embeddings of the last block's sources. */
-static nsm_tensor *sampled_nodes(fused_task *s, const nsm_batch *b)
-{
-    if (s->data.features)
-        s->x = fused_data_rows(s->ctx, &s->data, b->nodes, b->node, &s->x_rows);
-    return nsm_fused_nodes(s->tape, s->model, NULL, b->block, s->x,
-                           shown(s, s->tape, b->nodes, b->node, b));
-}
-
-/* The thing's own node, then what enters it. */
-static void take_elements(fused_task *s, fused_batch *f)
-{
-    const nsm_batch *b = f->from;
-    const nsm_graph *g = b->block[s->layers - 1];
-    int64_t n = f->things, most = 1;
-    int32_t *src = room(s->tape, g->edges, 1, sizeof *src),
-            *dst = room(s->tape, g->edges, 1, sizeof *dst),
-            *type = room(s->tape, g->edges, 1, sizeof *type),
-            *count = room(s->tape, n, 1, sizeof *count);
-    if (!src || !dst || !type || !count || nsm_graph_edges(g, src, dst)) return;
-    if (g->edges && nsm_tensor_get(g->type, type)) return;
-    for (int64_t i = 0; i < n; i++) count[i] = 1;
-    for (int64_t k = 0; k < g->edges; k++)
-        if (++count[dst[k]] > most) most = count[dst[k]];
-    int32_t *element = room(s->tape, n, most, sizeof *element),
-            *relation = room(s->tape, n, most, sizeof *relation);
-    if (!element || !relation) return;
-    memset(element, 0, (size_t)(n * most) * sizeof *element);
-    memset(relation, 0, (size_t)(n * most) * sizeof *relation);
-    for (int64_t i = 0; i < n; i++) {
-        element[i * most] = s->whole ? b->node[i] : (int32_t)i;
-        relation[i * most] = s->data.relations;
-        count[i] = 1;
-    }
-    for (int64_t k = 0; k < g->edges; k++) {
-        int64_t to = dst[k] * most + count[dst[k]]++;
-        element[to] = s->whole ? b->node[src[k]] : src[k];
-        relation[to] = type[k];
-    }
-    f->in.element = upload(s->tape, NSM_I32, n, most, element);
-    f->in.relation = upload(s->tape, NSM_I32, n, most, relation);
-    f->in.elements = upload(s->tape, NSM_I32, n, 0, count);
-}
-
-static void take_words(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_text *t = &s->ds->node[s->ds->target].text;
-    int64_t n = f->things, most = 1, limit = s->options->words;
-    int32_t *count = room(s->tape, n, 1, sizeof *count);
-    for (int64_t i = 0; count && i < n; i++) {
-        int64_t v = target_of(s, f->from->node[i]), have = t->ptr[v + 1] - t->ptr[v];
-        count[i] = (int32_t)(have < limit ? have : limit);
-        if (count[i] > most) most = count[i];
-    }
-    int32_t *word = count ? room(s->tape, n, most, sizeof *word) : NULL;
-    if (!word) return;
-    memset(word, 0, (size_t)(n * most) * sizeof *word);
-    for (int64_t i = 0; i < n; i++)
-        if (count[i])
-            memcpy(word + i * most, t->id + t->ptr[target_of(s, f->from->node[i])],
-                   (size_t)count[i] * sizeof *word);
-    f->in.word = upload(s->tape, NSM_I32, n, most, word);
-    f->in.words = upload(s->tape, NSM_I32, n, 0, count);
-}
-
-static void take_questions(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_questions *q = &s->ds->question;
-    int64_t n = f->things, most = 1;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t v = target_of(s, f->from->node[i]), have = s->data.asked[v + 1] - s->data.asked[v];
-        if (have > most) most = have;
-    }
-    f->readers = most;
-    float *value = room(s->tape, n * most, q->features, sizeof *value);
-    f->answer = room(s->tape, n, most, sizeof *f->answer);
-    f->group = q->groups ? room(s->tape, n, most, sizeof *f->group) : NULL;
-    if (!value || !f->answer || (q->groups && !f->group)) return;
-    memset(value, 0, (size_t)(n * most * q->features) * sizeof *value);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t v = target_of(s, f->from->node[i]), at = s->data.asked[v],
-                have = s->data.asked[v + 1] - at;
-        if (have)
-            memcpy(value + i * most * q->features, q->value + at * q->features,
-                   (size_t)(have * q->features) * sizeof *value);
-        for (int64_t k = 0; k < most; k++) {
-            f->answer[i * most + k] = k < have ? q->answer[at + k] : -1;
-            if (f->group) f->group[i * most + k] = k < have ? q->group[at + k] : 0;
-        }
-    }
-    f->in.question = nsm_tape_tensor(s->tape, NSM_F32, 3, (int64_t[]){ n, most, q->features },
-                                     value);
-}
-
-static void take_classes(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_labels *l = &s->ds->label;
-    f->readers = 1;
-    f->answer = room(s->tape, f->things, 1, sizeof *f->answer);
-    for (int64_t i = 0; f->answer && i < f->things; i++)
-        f->answer[i] = l->cls ? l->cls[target_of(s, f->from->node[i])] : -1;
-}
-
-/* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
- * the seeds' own classes hidden. */
-static nsm_tensor *logits_of(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
-{
-    *f = (fused_batch){ .from = b, .things = b->seeds };
-    if (s->graph) {
-        f->in.nodes = h ? h : sampled_nodes(s, b);
-        take_elements(s, f);
-    }
-    if (s->text) take_words(s, f);
-    if (s->questions) take_questions(s, f);
-    else take_classes(s, f);
-    f->target = upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);
-    if (nsm_error(s->ctx) || !f->target) return NULL;
-    nsm_tensor *y = nsm_fused_apply(s->tape, s->model, &f->in);
-    return y ? nsm_reshape(s->tape, y, 2, (int64_t[]){ -1, s->base.outputs }) : NULL;
-}
 
 static nsm_tensor *loss_of(fused_task *s, const fused_batch *f, nsm_tensor *y, float smoothing)
 {
@@ -243,16 +20,16 @@ static int remember(fused_task *s, const fused_batch *f, nsm_tensor *y)
     int64_t c = s->base.outputs;
     if (!s->guess) return NSM_OK;
     nsm_tensor *p = nsm_softmax(s->tape, y, -1);
-    float *row = room(s->tape, f->things, c, sizeof *row);
+    float *row = fused_room(s->tape, f->things, c, sizeof *row);
     if (!p || !row || nsm_tensor_get(p, row)) return nsm_error(s->ctx);
     for (int64_t i = 0; i < f->things; i++)
-        memcpy(s->guess + target_of(s, f->from->node[i]) * c, row + i * c,
+        memcpy(s->guess + fused_target(s, f->from->node[i]) * c, row + i * c,
                (size_t)c * sizeof *row);
     return NSM_OK;
 }
 
 /* ---- training ---- */
-static nsm_sampler *sampler_of(fused_task *s, int64_t count, const int32_t *target, bool in_order,
+nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *target, bool in_order,
                                uint64_t seed)
 {
     const fused_data *d = &s->data;
@@ -272,13 +49,13 @@ static nsm_sampler *sampler_of(fused_task *s, int64_t count, const int32_t *targ
 
 static int train_batch(fused_task *s, const nsm_batch *b, double *loss)
 {
-    fused_batch f;
-    nsm_tensor *h = s->graph && s->whole ? whole_nodes(s, s->tape, b) : NULL;
-    nsm_tensor *y = logits_of(s, b, h, &f);
+    fused_batch f = { 0 };
+    nsm_tensor *h = s->graph && s->whole ? fused_whole_nodes(s, s->tape, b) : NULL;
+    nsm_tensor *y = fused_logits(s, b, h, &f);
     nsm_tensor *l = loss_of(s, &f, y, (float)s->options->label_smoothing);
     if (l) remember(s, &f, y);
     if (!nsm_tape_backward(s->tape, l)) *loss = (double)nsm_tensor_item(l) * (double)b->seeds;
-    end_step(s);
+    fused_end_step(s);
     if (s->guess) nsm_tensor_set(s->told, s->guess);
     return nsm_error(s->ctx);
 }
@@ -290,7 +67,7 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
     double loss = 0;
     int code = NSM_OK;
     if (!s->sampler)
-        s->sampler = sampler_of(s, s->split->count[NSM_TRAIN], s->look[NSM_TRAIN], false,
+        s->sampler = fused_sampler(s, s->split->count[NSM_TRAIN], s->look[NSM_TRAIN], false,
                                 nsm_random_get(s->ctx).seed);
     if (!s->sampler || nsm_sampler_start(s->sampler, number, at->steps)) return nsm_error(s->ctx);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
@@ -315,7 +92,7 @@ typedef struct {
 static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look *l)
 {
     int64_t n = f->things * f->readers;
-    int32_t *best = room(s->tape, n, 1, sizeof *best);
+    int32_t *best = fused_room(s->tape, n, 1, sizeof *best);
     nsm_tensor *first = nsm_tape_tensor(s->tape, NSM_I32, 1, &n, NULL);
     if (!best || !first) return nsm_error(s->ctx);
     s->ctx->dev.be->argmax(&s->ctx->dev, n, s->base.outputs, y->f32, first->i32);
@@ -337,20 +114,20 @@ static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look 
 
 static int look_batch(fused_task *s, const nsm_batch *b, nsm_tensor *h, look *l, int64_t at)
 {
-    fused_batch f;
-    nsm_tensor *y = logits_of(s, b, h, &f);
+    fused_batch f = { 0 };
+    nsm_tensor *y = fused_logits(s, b, h, &f);
     int code = y ? count_right(s, &f, y, l) : nsm_error(s->ctx);
     if (!code && l->keep) code = remember(s, &f, y);
     nsm_tensor *p = !code && l->told ? nsm_softmax(s->tape, y, -1) : NULL;
     if (p) nsm_tensor_get(p, l->told + at * f.readers * s->base.outputs);
-    end_step(s);
+    fused_end_step(s);
     return nsm_error(s->ctx);
 }
 
 /* Always the same draws: a model that does not change is not judged anew. */
 static int look_at(fused_task *s, int64_t count, const int32_t *node, nsm_tensor *h, look *l)
 {
-    nsm_sampler *batches = sampler_of(s, count, node, true, 0);
+    nsm_sampler *batches = fused_sampler(s, count, node, true, 0);
     const nsm_batch *b;
     int64_t at = 0;
     int code = batches ? nsm_sampler_start(batches, 0, 0) : nsm_error(s->ctx);
@@ -369,7 +146,7 @@ static nsm_tensor *nodes_for_looking(fused_task *s)
 {
     if (!s->graph || !s->whole) return NULL;
     nsm_tape_inference(s->node_tape, true);
-    return whole_nodes(s, s->node_tape, NULL);
+    return fused_whole_nodes(s, s->node_tape, NULL);
 }
 
 /* The training part is left out where its classes are shown: it would be asked for what it sees. */
@@ -427,29 +204,46 @@ void fused_task_details(const fused_task *s, json_t *o)
 }
 
 /* ---- making ---- */
+/* The picture's encoder, which `picture` names. */
+static void picture_config(const fused_task *s, nsm_fused_config *c)
+{
+    const train_options *o = s->options;
+    const nsm_dataset_images *p = &s->ds->node[s->ds->target].image;
+    int channels = (int)p->channels, height = (int)p->height, width = (int)p->width;
+    if (!strcmp(o->picture, "patch")) {
+        c->patch = (nsm_patch_config){ .channels = channels, .height = height, .width = width,
+                                       .patch = { (int)o->patch, (int)o->patch } };
+        return;
+    }
+    c->image = (nsm_image_config){ .channels = channels, .height = height, .width = width,
+                                   .layers = (int)o->stem_layers };
+    for (int k = 0; k < NSM_IMAGE_LAYERS; k++) c->image.filters[k] = (int)o->filters;
+}
+
 static int make_model(fused_task *s)
 {
     const train_options *o = s->options;
     const nsm_dataset_nodes *v = &s->ds->node[s->ds->target];
-    s->model = nsm_fused_new(
-        s->ctx, &(nsm_fused_config){
-                    .width = (int)o->width,
-                    .outputs = (int)s->base.outputs,
-                    .fuser = o->fuser,
-                    .fuser_options = o->fuser_options,
-                    .dropout = (float)o->dropout,
-                    .graph = s->graph,
-                    .features = (int)s->data.features,
-                    .shown = o->show_labels ? (int)s->base.outputs : 0,
-                    .relations = s->data.relations,
-                    .gnn = o->encoder,
-                    .gnn_layers = (int)o->layers,
-                    .bases = (int)o->bases,
-                    .vocab = s->text ? (int)v->text.vocab : 0,
-                    .mixer = o->text_mixer,
-                    .mixer_options = o->text_options,
-                    .question_features = s->questions ? (int)s->ds->question.features : 0,
-                });
+    nsm_fused_config config = {
+        .width = (int)o->width,
+        .outputs = (int)s->base.outputs,
+        .fuser = o->fuser,
+        .fuser_options = o->fuser_options,
+        .dropout = (float)o->dropout,
+        .graph = s->graph,
+        .features = (int)s->data.features,
+        .shown = o->show_labels ? (int)s->base.outputs : 0,
+        .relations = s->data.relations,
+        .gnn = o->encoder,
+        .gnn_layers = (int)o->layers,
+        .bases = (int)o->bases,
+        .vocab = s->text ? (int)v->text.vocab : 0,
+        .mixer = o->text_mixer,
+        .mixer_options = o->text_options,
+        .question_features = s->questions ? (int)s->ds->question.features : 0,
+    };
+    if (s->picture) picture_config(s, &config);
+    s->model = nsm_fused_new(s->ctx, &config);
     nsm_module_init(&s->module, s->ctx);
     nsm_module_child(&s->module, "model", nsm_fused_module(s->model));
     if (o->show_labels && o->reuse) {
@@ -525,10 +319,12 @@ static int choose(fused_task *s)
     const train_options *o = s->options;
     const nsm_dataset *ds = s->ds;
     const nsm_dataset_labels *l = &ds->label;
-    bool has_text = ds->node[ds->target].text.vocab > 0, all = !*o->modalities;
+    bool has_text = ds->node[ds->target].text.vocab > 0,
+         has_picture = ds->node[ds->target].image.channels > 0, all = !*o->modalities;
     s->questions = ds->question.count > 0;
     s->graph = listed(o->modalities, "graph") || (all && ds->edge_types > 0);
     s->text = listed(o->modalities, "text") || (all && has_text);
+    s->picture = listed(o->modalities, "picture") || (all && has_picture);
     s->whole = o->whole;
     if (s->graph && !ds->edge_types)
         return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: %s has no edges", o->modalities,
@@ -536,10 +332,13 @@ static int choose(fused_task *s)
     if (s->text && !has_text)
         return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: the nodes of %s have no text",
                              o->modalities, ds->name);
-    if (!s->graph && !s->text)
+    if (s->picture && !has_picture)
+        return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: the nodes of %s have no pictures",
+                             o->modalities, ds->name);
+    if (!s->graph && !s->text && !s->picture)
         return nsm_error_set(s->ctx, NSM_EINVAL,
-                             "modalities=%s names none of graph, text that %s has", o->modalities,
-                             ds->name);
+                             "modalities=%s names none of graph, text, picture that %s has",
+                             o->modalities, ds->name);
     if (!s->questions && (l->kind != NSM_LABEL_CLASS || l->of_graphs))
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "%s has neither questions nor classes of nodes to learn", ds->name);

@@ -1,5 +1,5 @@
-/* fused_data.h - A dataset as the fused model reads it: all nodes numbered one type after the other,
- * what enters each of them, their features as one sparse matrix, questions by node. */
+/* fused_data.h - A dataset as the fused model reads it: all nodes numbered one type after the
+ * other, what enters each of them, their features as one sparse matrix, questions by node. */
 #ifndef TOOLS_FUSED_DATA_H
 #define TOOLS_FUSED_DATA_H
 #include <nsm.h>

@@ -61,7 +61,8 @@ static int plot_model(tool *t, const options *o, bool folder)
         if (picture_curves(t->ctx, from, from, -1)) return tool_error(t);
         return report_result(t, json_pack("{s:s}", "folder", from));
     }
-    if (model_open(t, from, &m) && model_of_nodes(t, &m, "nsm plot")) draw_model(t, &m, o, out ? out : file, &node);
+    if (model_open(t, from, &m) && model_of_nodes(t, &m, "nsm plot"))
+        draw_model(t, &m, o, out ? out : file, &node);
     model_close(&m);
     if (nsm_error(t->ctx)) return tool_error(t);
     return report_result(

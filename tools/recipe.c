@@ -12,7 +12,8 @@
  *        PatchTST (Nie et al., ICLR 2023) around any mixer; classify: classes of rows; qa:
  *        sentences as tokens, repeated layers.
  * fused  graph, text and questions in one pool of states (fusion/fused.h).
- * wordnet  the default job: GraphSAGE over pointers in both directions, glosses as features. */
+ * wordnet  the default job: that model on typed pointers, glosses and the classes of training
+ *       synsets. */
 #include "config.h"
 #include <stddef.h>
 #include <string.h>
@@ -123,7 +124,7 @@ const setting train_fields[] = {
     CHOICE(pool, "mean", "mean|last|first", "classes of rows: which token the class is told from"),
     INT(lookback, "336", "1..1000000", "series: steps to see"),
     INT(horizon, "96", "1..1000000", "series: steps to tell"),
-    INT(patch, "16", "1..1000000", "series: steps of a token"),
+    INT(patch, "16", "1..1000000", "series: steps of a token; pictures: pixels of a patch's side"),
     INT(stride, "8", "1..1000000", "series: steps from one token to the next"),
     INT(sentences, "0", "0..1000000",
         "stories: read sentence by sentence, so many at most, the last ones; 0: word by word"),
@@ -135,9 +136,13 @@ const setting train_fields[] = {
          "fused: what joins the modalities: nsm, perceiver, slot_attention, attention, cross, "
          "concat"),
     TEXT(fuser_options, "", "fused: the fuser's keys, as \"slots=16 rounds=1\""),
-    TEXT(modalities, "", "fused: of graph,text those to use; all that the data has"),
+    TEXT(modalities, "", "fused: of graph,text,picture those to use; all that the data has"),
     TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
     TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
+    CHOICE(picture, "stem", "stem|patch",
+           "fused: a picture's encoder: a stem of convolutions, or patches of `patch` pixels"),
+    INT(filters, "24", "1..65536", "fused: of each of the stem's layers"),
+    INT(stem_layers, "4", "1..8", "fused: the stem's, each halving the picture"),
     FLAG(node_features, "true", "fused: the graph's encoder sees the nodes' features"),
     FLAG(show_labels, "false",
          "fused: the encoder sees classes of training nodes, but never those it is asked for"),
@@ -160,14 +165,15 @@ const recipe recipes[] = {
       "model: rgcn\nhidden: 16\ninverse: true\nrow_normalize: true\nepochs: 50\n" },
     { "fused", "things that graph, text and pictures tell of, in one pool of states",
       "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\n"
-      "batch_size: 1024\ndropout: 0.2\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\n"
-      "epochs: 20\nkeep: best\n" },
+      "batch_size: 1024\ndropout: 0.2\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\n"
+      "clip: 1\nschedule: cosine\nwarmup: 50\nepochs: 20\nkeep: best\n" },
     { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
-    { "wordnet", "the default job: WordNet's synsets by gloss and pointers",
-      "model: sage\nhidden: 128\nsymmetric: true\nepochs: 60\nlr: 0.01\nweight_decay: 0.0001\n"
-      "keep: best\n" },
+    { "wordnet", "the default job: WordNet's synsets by gloss, pointers and classes nearby",
+      "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 24\nfanouts: 8\nbatch_size: 3000\n"
+      "dropout: 0.2\nshow_labels: true\nreuse: true\nlr: 0.01\nweight_decay: 0.00001\n"
+      "clip: 1\nschedule: cosine\nwarmup: 5\nepochs: 20\neval_every: 4\nkeep: best\n" },
     { "lm", "tokens from those before them, by any mixer",
       "mixer: transformer\nlayers: 4\ndropout: 0\noptimizer: adamw\nlr: 0.002\n"
       "weight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 100\nbatch_size: 16\nsteps: 100\n"

@@ -1,8 +1,8 @@
 /* kernels/cuda/conv2d.cu - 2-D convolution as a product with the matrix of patches.
  *
- * Patches of as many images as PATCHES numbers hold stand side by side, [C/G kh kw, images x places of
- * y], so that each product is a large one; y and dy are turned to [O/G, images x places] for it.  The
- * gradient of x gathers from the gradient of its patches: no atomics, one order.
+ * Patches of as many images as PATCHES numbers hold stand side by side, [C/G kh kw, images x places
+ * of y], so that each product is a large one; y and dy are turned to [O/G, images x places] for it.
+ * The gradient of x gathers from the gradient of its patches: no atomics, one order.
  * Letters: B images, C channels, O outputs, G groups, K = C/G kh kw, P places of an output. */
 #include "kernels/cuda/cuda.h"
 

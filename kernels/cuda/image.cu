@@ -1,7 +1,7 @@
 /* kernels/cuda/image.cu - Planes of images: pooling by the largest, linear maps along the two axes.
  *
- * A thread is a number of the result; in the backward of pooling it asks every window that holds its
- * place whether it won there.  Letters: P planes [H, W]. */
+ * A thread is a number of the result; in the backward of pooling it asks every window that holds
+ * its place whether it won there.  Letters: P planes [H, W]. */
 #include "kernels/cuda/cuda.h"
 
 static __global__ void max_pool_kernel(int64_t n, nsmi_windows c, const float *x, float *y,

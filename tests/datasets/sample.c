@@ -181,7 +181,8 @@ static void add_content(nsm_dataset *ds)
 
 static void add_questions(nsm_dataset *ds)
 {
-    static const int32_t node[] = { 0, 0, 3, 11 }, answer[] = { 1, 0, 1, 1 }, kind[] = { 0, 1, 0, 0 };
+    static const int32_t node[] = { 0, 0, 3, 11 }, answer[] = { 1, 0, 1, 1 },
+                         kind[] = { 0, 1, 0, 0 };
     nsm_dataset_questions *q = &ds->question;
     *q = (nsm_dataset_questions){ .count = 4, .features = 2, .classes = 2, .groups = 2 };
     q->node = nsm_dataset_array(ds, 4, sizeof *q->node);
@@ -351,8 +352,7 @@ const sample_source sample_sources[] = {
     { "triples",
       "triples",
       { "train.txt", "valid.txt", "test.txt" },
-      { "a\tlikes\tb\nb\tlikes\tc\nc\tknows\ta\n", "a\tlikes\tc\n",
-        "d\tknows\tb\nb\tknows\tc\n" },
+      { "a\tlikes\tb\nb\tlikes\tc\nc\tknows\ta\n", "a\tlikes\tc\n", "d\tknows\tb\nb\tknows\tc\n" },
       "",
       { { 0 } },
       0,
@@ -428,7 +428,8 @@ const sample_source sample_sources[] = {
       "csv",
       { "edges.csv", "nodes.csv" },
       { "from,to,w\nx,y,1.5\ny,\"z \"\"q\"\"\",2\n",
-        "id,f1,lab,f2,said\nx,1,A,2,Red and blue\ny,3,B,4,\n\"z \"\"q\"\"\",5,,6,\"blue, blue\"\n" },
+        "id,f1,lab,f2,said\nx,1,A,2,Red and blue\ny,3,B,4,\n\"z \"\"q\"\"\",5,,6,\"blue, "
+        "blue\"\n" },
       "edges.csv",
       { { "nodes", "@nodes.csv" }, { "label", "lab" }, { "weight", "w" }, { "text", "said" } },
       4,

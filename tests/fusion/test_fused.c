@@ -1,4 +1,5 @@
-/* tests/fusion/test_fused.c - The fused model: a graph's neighbours, words and questions together.
+/* tests/fusion/test_fused.c - The fused model: a graph's neighbours, words, pictures and questions
+ * together.
  *
  * Every combination of modalities is tried: gradients reach every parameter; the order of
  * neighbours does not matter, nor what is absent; sampled blocks that hold the whole graph give
@@ -9,7 +10,20 @@
 #include "fusion/fused.h"
 #include "tests/test.h"
 
-enum { NODES = 7, EDGES = 9, RELATIONS = 3, B = 3, M = 3, T = 5, V = 11, F = 4, C = 6, Q = 4, R = 2 };
+enum {
+    NODES = 7,
+    EDGES = 9,
+    RELATIONS = 3,
+    B = 3,
+    M = 3,
+    T = 5,
+    V = 11,
+    F = 4,
+    C = 6,
+    Q = 4,
+    R = 2
+};
+enum { NO_PICTURE, STEM, PATCHES };
 static const int32_t src[EDGES] = { 0, 1, 2, 3, 4, 5, 6, 1, 2 },
                      dst[EDGES] = { 1, 2, 0, 2, 3, 4, 5, 0, 2 },
                      type[EDGES] = { 0, 1, 2, 0, 1, 2, 0, 1, 1 };
@@ -24,12 +38,19 @@ typedef struct {
     nsm_fused *model;
     nsm_graph *graph;
     nsm_tape *tape;
-    bool has_graph, has_text, asked;
+    bool has_graph, has_text, asked, has_picture;
 } subject;
 
-static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked)
+static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked, int picture)
 {
-    subject s = { ctx, NULL, NULL, NULL, graph, text, asked };
+    subject s = { ctx, NULL, NULL, NULL, graph, text, asked, picture > 0 };
+    nsm_image_config stem = { 0 };
+    nsm_patch_config patch = { 0 };
+    if (picture == STEM)
+        stem = (nsm_image_config){ .channels = 2, .height = 12, .width = 12, .layers = 2,
+                                   .filters = { 5, 5 } };
+    if (picture == PATCHES)
+        patch = (nsm_patch_config){ .channels = 2, .height = 12, .width = 12, .patch = { 4, 6 } };
     s.model = nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8,
                                                       .outputs = C,
                                                       .fuser_options = "slots=6 heads=2",
@@ -38,6 +59,8 @@ static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked)
                                                       .shown = graph ? C : 0,
                                                       .relations = RELATIONS,
                                                       .bases = 2,
+                                                      .image = stem,
+                                                      .patch = patch,
                                                       .vocab = text ? V : 0,
                                                       .mixer_options = "heads=2 s=4",
                                                       .question_features = asked ? Q : 0 });
@@ -82,6 +105,15 @@ static nsm_fused_input input_of(subject *s, const int32_t *element_of, const int
         in.word = rows(s, B, T, word);
         in.words = rows(s, B, 0, words);
     }
+    if (s->has_picture) {
+        static float x[B * 2 * 12 * 12];
+        int64_t height, width;
+        nsm_fused_picture_grid(s->model, &height, &width);
+        int32_t all = (int32_t)(height * width), there[B] = { all, 0, all };
+        test_random(4, B * 2 * 12 * 12, x);
+        in.picture = nsm_tape_tensor(s->tape, NSM_F32, 4, (int64_t[]){ B, 2, 12, 12 }, x);
+        in.pictures = rows(s, B, 0, there);
+    }
     if (s->asked) in.question = numbers(s, 3, B, R, Q);
     return in;
 }
@@ -109,11 +141,12 @@ static int has_gradient(void *user, const char *name, nsm_tensor *t, bool buffer
 
 START_TEST(combinations)
 {
-    for (int k = 1; k < 8; k++) {
+    for (int k = 1; k < 24; k++) {
         bool graph = k & 1, text = k & 2, asked = k & 4;
-        if (!graph && !text) continue;
+        int picture = k >> 3;
+        if (!graph && !text && !picture) continue;
         nsm_ctx *ctx = nsm_ctx_new(NULL);
-        subject s = subject_of(ctx, graph, text, asked);
+        subject s = subject_of(ctx, graph, text, asked, picture);
         nsm_tensor *y = apply(&s, element, relation);
         ck_ok(ctx);
         ck_assert(y->rank == 3 && y->dim[0] == B && y->dim[1] == (asked ? R : 1) && y->dim[2] == C);
@@ -134,7 +167,7 @@ START_TEST(order) /* of neighbours; what stands where nobody is */
     static const int32_t turned[B * M] = { 2, 3, 1, 0, 1, 2, 5, 6, 4 },
                          turned_relation[B * M] = { 3, 0, 1, 3, 1, 2, 3, 0, 2 };
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    subject s = subject_of(ctx, true, true, false);
+    subject s = subject_of(ctx, true, true, false, NO_PICTURE);
     float a[B * C], b[B * C];
     nsm_tape_inference(s.tape, true);
     nsm_tensor_get(apply(&s, element, relation), a);
@@ -150,7 +183,7 @@ END_TEST
 START_TEST(blocks)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    subject s = subject_of(ctx, true, false, false);
+    subject s = subject_of(ctx, true, false, false, NO_PICTURE);
     nsm_graph *block[2] = { s.graph, s.graph };
     float a[NODES * 8], b[NODES * 8];
     nsm_tape_inference(s.tape, true);
@@ -180,7 +213,7 @@ START_TEST(errors)
     ck_assert(!nsm_fused_new(
         ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .vocab = 3, .mixer = "spoon" }));
     ck_error(ctx, NSM_EINVAL);
-    subject s = subject_of(ctx, true, true, false);
+    subject s = subject_of(ctx, true, true, false, NO_PICTURE);
     nsm_fused_input in = input_of(&s, element, relation);
     nsm_fused_input none = in, more = in;
     none.word = NULL;
@@ -200,7 +233,7 @@ END_TEST
 
 static void run(nsm_ctx *ctx)
 {
-    subject s = subject_of(ctx, true, true, true);
+    subject s = subject_of(ctx, true, true, true, PATCHES);
     nsm_tensor *y = s.tape && s.model && s.graph ? apply(&s, element, relation) : NULL;
     nsm_tape_backward(s.tape, nsm_sum(s.tape, y, NSM_ALL, false));
     subject_free(&s);

@@ -37,6 +37,9 @@ train shown show_labels=true reuse=true epochs=4
 # ---- looking ----
 train again
 ok eval both --json && has '"split":"default"' && within test 0.95 1 eval
+ok eval both --explain 2 --json && within without_named 0.2 0.8 explain
+awk -v a="$(number without_named)" -v b="$(number without_random)" 'BEGIN { exit !(a < b) }' || fail "what is named matters no more than anything"
+refused 'explain=none is no number' eval both --explain none
 ok predict both --out p.csv && test "$(wc -l <p.csv)" = 601 && test "$(head -1 p.csv)" = node,class,p0,p1,p2,p3 ||
     fail "predictions of 600 nodes"
 cmp -s both/best.h5 again/best.h5 || fail "equal runs give different files"
@@ -52,7 +55,7 @@ cmp -s "$(ls -v stopped/checkpoint-*.h5 | tail -1)" "$(ls -v through/checkpoint-
 # ---- what is wrong ----
 ok generate sbm sbm.h5 nodes=60 classes=2
 refused 'the nodes of sbm have no text' train fused --data sbm.h5 $small modalities=text
-refused 'names none of graph, text' train fused --data pairs.h5 $small modalities=pictures
+refused 'names none of graph, text, picture' train fused --data pairs.h5 $small modalities=smell
 refused 'fanouts has 1 numbers, want 2' train fused --data pairs.h5 $small whole=false
 refused 'no fuser\|glue' train fused --data pairs.h5 $small fuser=glue
 refused 'is for models of nodes' export both both.graphml

@@ -1,0 +1,269 @@
+/* fused_batch.c - From a sampled batch to what the fused model takes. */
+#include "config.h"
+#include <stdlib.h>
+#include <string.h>
+#include "tools/fused_parts.h"
+
+/* ---- room on the tape for host arrays: given back with the step ---- */
+void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes)
+{
+    int64_t all;
+    if (!nsmi_mul(rows, cols, &all) || !nsmi_mul(all, (int64_t)bytes, &all)) return NULL;
+    return nsmi_tape_room(tape, (size_t)all + 1);
+}
+
+static nsm_tensor *upload(nsm_tape *tape, nsm_type type, int64_t rows, int64_t cols, const void *x)
+{
+    return x ? nsm_tape_tensor(tape, type, cols ? 2 : 1, (int64_t[]){ rows, cols }, x) : NULL;
+}
+
+/* ---- what is shown of classes ---- */
+int64_t fused_target(const fused_task *s, int64_t node)
+{
+    int64_t i = node - s->data.first;
+    return i >= 0 && i < s->data.targets ? i : -1;
+}
+
+/* The row of a node that may be asked for (hidden) or not. */
+static void show(const fused_task *s, int64_t i, bool hidden, float *row)
+{
+    int64_t c = s->base.outputs;
+    memset(row, 0, (size_t)c * sizeof *row);
+    if (s->known[i] && !hidden) row[s->ds->label.cls[i]] = 1;
+    else if (s->guess && !(hidden && s->forget))
+        memcpy(row, s->guess + i * c, (size_t)c * sizeof *row);
+}
+
+/* The classes shown at these nodes (NULL: all), the seeds' own hidden: [count, C]. */
+static nsm_tensor *shown(fused_task *s, nsm_tape *tape, int64_t count, const int32_t *node,
+                         const nsm_batch *hide)
+{
+    int64_t c = s->base.outputs;
+    float *row = s->options->show_labels ? fused_room(tape, count, c, sizeof *row) : NULL;
+    if (!row) return NULL;
+    memset(row, 0, (size_t)(count * c) * sizeof *row);
+    for (int64_t k = 0; k < count; k++) {
+        int64_t i = fused_target(s, node ? node[k] : k);
+        if (i >= 0) show(s, i, node && hide && k < hide->seeds, row + k * c);
+    }
+    for (int64_t k = 0; !node && hide && k < hide->seeds; k++)
+        show(s, fused_target(s, hide->node[k]), true, row + hide->node[k] * c);
+    return upload(tape, NSM_F32, count, c, row);
+}
+
+/* ---- a batch ---- */
+/* Every node's embedding, of the whole graph. */
+nsm_tensor *fused_whole_nodes(fused_task *s, nsm_tape *tape, const nsm_batch *hide)
+{
+    return nsm_fused_nodes(tape, s->model, s->all, NULL, s->x,
+                           shown(s, tape, s->data.nodes, NULL, hide));
+}
+
+/* The features of a batch live as long as its step. */
+void fused_end_step(fused_task *s)
+{
+    nsm_tape_reset(s->tape);
+    if (s->whole) return;
+    nsm_tensor_free(s->x);
+    nsm_csr_free(s->x_rows);
+    s->x = NULL;
+    s->x_rows = NULL;
+}
+
+/* The embeddings of the last block's sources. */
+static nsm_tensor *sampled_nodes(fused_task *s, const nsm_batch *b)
+{
+    if (s->data.features)
+        s->x = fused_data_rows(s->ctx, &s->data, b->nodes, b->node, &s->x_rows);
+    return nsm_fused_nodes(s->tape, s->model, NULL, b->block, s->x,
+                           shown(s, s->tape, b->nodes, b->node, b));
+}
+
+/* ---- what is taken away ---- */
+/* Which of thing i's elements of a modality are gone; NULL: none. */
+static const uint8_t *gone_of(const fused_task *s, const fused_batch *f, int m, int64_t i)
+{
+    int64_t all = 0, first = 0;
+    for (int k = 0; k < FUSED_MODALITIES; k++) {
+        if (k == m) first = all;
+        all += f->places[k];
+    }
+    return s->gone ? s->gone + i * all + first : NULL;
+}
+
+/* Close the gaps in a row of elements of both arrays (b may be NULL), of which the first stays. */
+static int32_t close_gaps(const uint8_t *gone, int32_t count, int first, int32_t *a, int32_t *b)
+{
+    int32_t kept = (int32_t)first;
+    for (int32_t j = kept; j < count; j++) {
+        if (gone[j]) continue;
+        a[kept] = a[j];
+        if (b) b[kept] = b[j];
+        kept++;
+    }
+    return kept < count ? kept : count;
+}
+
+/* Cells of the grid that are gone, in the grey of the picture's mean: x [c, h, w]. */
+static void blank(const fused_task *s, const uint8_t *gone, const nsm_dataset_images *p, float *x)
+{
+    int64_t rows, cols, area = p->height * p->width;
+    nsm_fused_picture_grid(s->model, &rows, &cols);
+    for (int64_t c = 0; c < p->channels; c++, x += area) {
+        double sum = 0;
+        for (int64_t a = 0; a < area; a++) sum += (double)x[a];
+        for (int64_t a = 0; a < area; a++) {
+            int64_t row = a / p->width * rows / p->height, col = a % p->width * cols / p->width;
+            if (gone[row * cols + col]) x[a] = (float)(sum / (double)area);
+        }
+    }
+}
+
+/* The thing's own node, then what enters it. */
+static void take_elements(fused_task *s, fused_batch *f)
+{
+    const nsm_batch *b = f->from;
+    const nsm_graph *g = b->block[s->layers - 1];
+    int64_t n = f->things, most = 1;
+    int32_t *src = fused_room(s->tape, g->edges, 1, sizeof *src),
+            *dst = fused_room(s->tape, g->edges, 1, sizeof *dst),
+            *type = fused_room(s->tape, g->edges, 1, sizeof *type),
+            *count = fused_room(s->tape, n, 1, sizeof *count);
+    if (!src || !dst || !type || !count || nsm_graph_edges(g, src, dst)) return;
+    if (g->edges && nsm_tensor_get(g->type, type)) return;
+    for (int64_t i = 0; i < n; i++) count[i] = 1;
+    for (int64_t k = 0; k < g->edges; k++)
+        if (++count[dst[k]] > most) most = count[dst[k]];
+    f->places[FUSED_GRAPH] = most;
+    int32_t *element = fused_room(s->tape, n, most, sizeof *element),
+            *relation = fused_room(s->tape, n, most, sizeof *relation);
+    if (!element || !relation) return;
+    memset(element, 0, (size_t)(n * most) * sizeof *element);
+    memset(relation, 0, (size_t)(n * most) * sizeof *relation);
+    for (int64_t i = 0; i < n; i++) {
+        element[i * most] = s->whole ? b->node[i] : (int32_t)i;
+        relation[i * most] = s->data.relations;
+        count[i] = 1;
+    }
+    for (int64_t k = 0; k < g->edges; k++) {
+        int64_t to = dst[k] * most + count[dst[k]]++;
+        element[to] = s->whole ? b->node[src[k]] : src[k];
+        relation[to] = type[k];
+    }
+    for (int64_t i = 0; s->gone && i < n; i++)
+        count[i] = close_gaps(gone_of(s, f, FUSED_GRAPH, i), count[i], 1, element + i * most,
+                              relation + i * most);
+    f->in.element = upload(s->tape, NSM_I32, n, most, element);
+    f->in.relation = upload(s->tape, NSM_I32, n, most, relation);
+    f->in.elements = upload(s->tape, NSM_I32, n, 0, count);
+}
+
+static void take_words(fused_task *s, fused_batch *f)
+{
+    const nsm_dataset_text *t = &s->ds->node[s->ds->target].text;
+    int64_t n = f->things, most = 1, limit = s->options->words;
+    int32_t *count = fused_room(s->tape, n, 1, sizeof *count);
+    for (int64_t i = 0; count && i < n; i++) {
+        int64_t v = fused_target(s, f->from->node[i]), have = t->ptr[v + 1] - t->ptr[v];
+        count[i] = (int32_t)(have < limit ? have : limit);
+        if (count[i] > most) most = count[i];
+    }
+    f->places[FUSED_TEXT] = most;
+    int32_t *word = count ? fused_room(s->tape, n, most, sizeof *word) : NULL;
+    if (!word) return;
+    memset(word, 0, (size_t)(n * most) * sizeof *word);
+    for (int64_t i = 0; i < n; i++)
+        if (count[i])
+            memcpy(word + i * most, t->id + t->ptr[fused_target(s, f->from->node[i])],
+                   (size_t)count[i] * sizeof *word);
+    for (int64_t i = 0; s->gone && i < n; i++)
+        count[i] = close_gaps(gone_of(s, f, FUSED_TEXT, i), count[i], 0, word + i * most, NULL);
+    f->in.word = upload(s->tape, NSM_I32, n, most, word);
+    f->in.words = upload(s->tape, NSM_I32, n, 0, count);
+}
+
+/* Pixels from 0 to 1, channel by channel. */
+static void take_pictures(fused_task *s, fused_batch *f)
+{
+    const nsm_dataset_images *p = &s->ds->node[s->ds->target].image;
+    int64_t n = f->things, area = p->height * p->width, all = area * p->channels;
+    int64_t rows, cols;
+    nsm_fused_picture_grid(s->model, &rows, &cols);
+    f->places[FUSED_PICTURE] = rows * cols;
+    float *x = fused_room(s->tape, n, all, sizeof *x);
+    int32_t *count = p->there ? fused_room(s->tape, n, 1, sizeof *count) : NULL;
+    if (!x || (p->there && !count)) return;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t v = fused_target(s, f->from->node[i]);
+        const uint8_t *pixel = p->pixel + v * all;
+        for (int64_t a = 0; a < area; a++)
+            for (int64_t c = 0; c < p->channels; c++)
+                x[i * all + c * area + a] = (float)pixel[a * p->channels + c] / 255;
+        if (s->gone) blank(s, gone_of(s, f, FUSED_PICTURE, i), p, x + i * all);
+        if (count) count[i] = p->there[v] ? (int32_t)(rows * cols) : 0;
+    }
+    f->in.picture = nsm_tape_tensor(s->tape, NSM_F32, 4,
+                                    (int64_t[]){ n, p->channels, p->height, p->width }, x);
+    f->in.pictures = upload(s->tape, NSM_I32, n, 0, count);
+}
+
+static void take_questions(fused_task *s, fused_batch *f)
+{
+    const nsm_dataset_questions *q = &s->ds->question;
+    int64_t n = f->things, most = 1;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t v = fused_target(s, f->from->node[i]),
+                have = s->data.asked[v + 1] - s->data.asked[v];
+        if (have > most) most = have;
+    }
+    f->readers = most;
+    float *value = fused_room(s->tape, n * most, q->features, sizeof *value);
+    f->answer = fused_room(s->tape, n, most, sizeof *f->answer);
+    f->group = q->groups ? fused_room(s->tape, n, most, sizeof *f->group) : NULL;
+    if (!value || !f->answer || (q->groups && !f->group)) return;
+    memset(value, 0, (size_t)(n * most * q->features) * sizeof *value);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t v = fused_target(s, f->from->node[i]), at = s->data.asked[v],
+                have = s->data.asked[v + 1] - at;
+        if (have)
+            memcpy(value + i * most * q->features, q->value + at * q->features,
+                   (size_t)(have * q->features) * sizeof *value);
+        for (int64_t k = 0; k < most; k++) {
+            f->answer[i * most + k] = k < have ? q->answer[at + k] : -1;
+            if (f->group) f->group[i * most + k] = k < have ? q->group[at + k] : 0;
+        }
+    }
+    f->in.question = nsm_tape_tensor(s->tape, NSM_F32, 3, (int64_t[]){ n, most, q->features },
+                                     value);
+}
+
+static void take_classes(fused_task *s, fused_batch *f)
+{
+    const nsm_dataset_labels *l = &s->ds->label;
+    f->readers = 1;
+    f->answer = fused_room(s->tape, f->things, 1, sizeof *f->answer);
+    for (int64_t i = 0; f->answer && i < f->things; i++)
+        f->answer[i] = l->cls ? l->cls[fused_target(s, f->from->node[i])] : -1;
+}
+
+/* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
+ * the seeds' own classes hidden. */
+nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
+{
+    int64_t places[FUSED_MODALITIES];
+    memcpy(places, f->places, sizeof places); /* what was taken away is counted by these */
+    *f = (fused_batch){ .from = b, .things = b->seeds };
+    if (s->gone) memcpy(f->places, places, sizeof places);
+    if (s->graph) {
+        f->in.nodes = h ? h : sampled_nodes(s, b);
+        take_elements(s, f);
+    }
+    if (s->text) take_words(s, f);
+    if (s->picture) take_pictures(s, f);
+    if (s->questions) take_questions(s, f);
+    else take_classes(s, f);
+    f->target = upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);
+    if (nsm_error(s->ctx) || !f->target) return NULL;
+    nsm_tensor *y = nsm_fused_apply(s->tape, s->model, &f->in);
+    return y ? nsm_reshape(s->tape, y, 2, (int64_t[]){ -1, s->base.outputs }) : NULL;
+}

@@ -1,0 +1,72 @@
+/* fused_parts.h - What the files of the fused task share.
+ *
+ *   fused.c          making, training, scores
+ *   fused_batch.c    from a sampled batch to what the model takes, and its logits
+ *   fused_explain.c  what its answers rest on, measured */
+#ifndef TOOLS_FUSED_PARTS_H
+#define TOOLS_FUSED_PARTS_H
+#include "base/internal.h"
+#include "fusion/fused.h"
+#include "tools/fused.h"
+#include "tools/fused_data.h"
+
+enum { FUSED_GRAPH, FUSED_TEXT, FUSED_PICTURE, FUSED_MODALITIES };
+
+struct fused_task {
+    task base;
+    nsm_ctx *ctx;
+    const train_options *options;
+    const nsm_dataset *ds;
+    const nsm_dataset_split *split;
+    fused_data data;
+    bool graph, text, picture, questions, whole;
+    nsm_module module;       /* the model, and what it last told */
+    nsm_fused *model;
+    nsm_graph *all;          /* the whole graph; NULL where neighbours are sampled */
+    nsm_tensor *x;           /* features: of the whole graph, or of a batch's nodes */
+    nsm_csr *x_rows;
+    nsm_tape *tape, *node_tape; /* node_tape: what every batch of an evaluation reads */
+    nsm_sampler *sampler;    /* of the training nodes, from the first epoch on */
+    int fan_out[SETTING_LIST_MOST];
+    int layers;              /* of a sampled batch: blocks */
+    nsm_tensor *told;        /* [targets, C] what was last told of each, zeros: nothing; or NULL */
+    float *guess;            /* host copy of it */
+    uint8_t *known;          /* [targets] 1: of the training part */
+    int32_t *look[NSM_SPLIT_PARTS]; /* the nodes of each part, as numbers of all */
+    struct { double right; int64_t asked; } *by_group; /* of the test part */
+    /* [things, places of all modalities] 1: taken away from what the model sees; NULL: nothing
+     * is */
+    const uint8_t *gone;
+    bool forget;             /* the things that are asked for show nothing, not even a guess */
+};
+
+/* One batch on a tape. */
+typedef struct {
+    const nsm_batch *from;
+    int64_t things, readers;
+    nsm_fused_input in;
+    nsm_tensor *target;      /* int32 [things * readers], -1 where nothing is asked */
+    int32_t *answer, *group; /* the same on the host; group: of each, NULL without */
+    /* Elements of each thing side by side: so many places of the graph, of words, of the
+     * picture. */
+    int64_t places[FUSED_MODALITIES];
+} fused_batch;
+
+/* ---- fused_batch.c ---- */
+/* Room on a tape for host arrays, given back with its step. */
+void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes);
+int64_t fused_target(const fused_task *s,
+                     int64_t node); /* of the target type; -1: it is another's */
+/* Every node's embedding, of the whole graph, the classes of this batch's things hidden. */
+nsm_tensor *fused_whole_nodes(fused_task *s, nsm_tape *tape, const nsm_batch *hide);
+/* Logits [things * readers, C] of a batch on s->tape; h: the whole graph's nodes, or NULL: they are
+ * sampled, the things' own classes hidden.  With s->gone, f->places are those of the call before,
+ * of the same batch, by which it is laid out. */
+nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f);
+void fused_end_step(fused_task *s); /* resets s->tape */
+
+/* ---- fused.c ---- */
+nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *node, bool in_order,
+                           uint64_t seed);
+
+#endif
