@@ -6,11 +6,12 @@
 #include "fusion/parts.h"
 
 enum { GRAPH, TEXT, PICTURE, MODALITIES };
+enum { MOST_WIDTH = 1 << 20 }; /* four times it is an int still */
 
 struct nsm_fused {
     nsm_module module;
     nsm_fused_config config;
-    char *name[6];           /* copies of the configuration's words */
+    char *name[5];           /* copies of the configuration's words */
     int place[MODALITIES];   /* of each modality among the fuser's; -1: the model has it not */
     nsm_gnn *gnn;
     nsm_backbone *text;      /* NULL: a bag of words */
@@ -118,7 +119,7 @@ static void make(nsm_fused *f)
     if (has_picture(c)) make_picture(f);
     if (c->question_features) {
         f->question = nsmi_drawn(&f->module, "question.weight", c->width, c->question_features,
-                            1 / sqrtf((float)c->question_features));
+                                 1 / sqrtf((float)c->question_features));
         f->question_bias = nsmi_filled(&f->module, "question.bias", c->width, 0);
     } else {
         f->reader = nsmi_drawn(&f->module, "reader.weight", 1, c->width, 1);
@@ -136,9 +137,9 @@ static void make(nsm_fused *f)
 
 static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
 {
-    bool ok = c->width > 0 && c->outputs > 0 && c->vocab >= 0 && c->question_features >= 0 &&
-              c->features >= 0 && c->shown >= 0 && (!c->graph || c->relations > 0) &&
-              c->dropout >= 0 && c->dropout < 1;
+    bool ok = c->width > 0 && c->width <= MOST_WIDTH && c->relations < INT32_MAX &&
+              c->outputs > 0 && c->vocab >= 0 && c->question_features >= 0 && c->features >= 0 &&
+              c->shown >= 0 && (!c->graph || c->relations > 0) && c->dropout >= 0 && c->dropout < 1;
     if (!ok)
         nsm_error_set(
             ctx, NSM_EINVAL,

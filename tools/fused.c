@@ -30,7 +30,7 @@ static int remember(fused_task *s, const fused_batch *f, nsm_tensor *y)
 
 /* ---- training ---- */
 nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *target, bool in_order,
-                               uint64_t seed)
+                           uint64_t seed)
 {
     const fused_data *d = &s->data;
     return nsm_sampler_new(s->ctx, &(nsm_sampler_config){ .nodes = d->nodes,
@@ -68,7 +68,7 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
     int code = NSM_OK;
     if (!s->sampler)
         s->sampler = fused_sampler(s, s->split->count[NSM_TRAIN], s->look[NSM_TRAIN], false,
-                                nsm_random_get(s->ctx).seed);
+                                   nsm_random_get(s->ctx).seed);
     if (!s->sampler || nsm_sampler_start(s->sampler, number, at->steps)) return nsm_error(s->ctx);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     while (!code && (b = nsm_sampler_next(s->sampler))) {
@@ -339,7 +339,7 @@ static int choose(fused_task *s)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "modalities=%s names none of graph, text, picture that %s has",
                              o->modalities, ds->name);
-    if (!s->questions && (l->kind != NSM_LABEL_CLASS || l->of_graphs))
+    if (l->of_graphs || (!s->questions && l->kind != NSM_LABEL_CLASS))
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "%s has neither questions nor classes of nodes to learn", ds->name);
     if (s->questions && o->show_labels)

@@ -8,8 +8,11 @@
 void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes)
 {
     int64_t all;
-    if (!nsmi_mul(rows, cols, &all) || !nsmi_mul(all, (int64_t)bytes, &all)) return NULL;
-    return nsmi_tape_room(tape, (size_t)all + 1);
+    if (nsmi_mul(rows, cols, &all) && nsmi_mul(all, (int64_t)bytes, &all))
+        return nsmi_tape_room(tape, (size_t)all + 1);
+    nsm_error_set(nsm_tape_ctx(tape), NSM_ENOMEM, "out of memory for %lld rows of %lld numbers",
+                  (long long)rows, (long long)cols);
+    return NULL;
 }
 
 static nsm_tensor *upload(nsm_tape *tape, nsm_type type, int64_t rows, int64_t cols, const void *x)
@@ -41,7 +44,6 @@ static nsm_tensor *shown(fused_task *s, nsm_tape *tape, int64_t count, const int
     int64_t c = s->base.outputs;
     float *row = s->options->show_labels ? fused_room(tape, count, c, sizeof *row) : NULL;
     if (!row) return NULL;
-    memset(row, 0, (size_t)(count * c) * sizeof *row);
     for (int64_t k = 0; k < count; k++) {
         int64_t i = fused_target(s, node ? node[k] : k);
         if (i >= 0) show(s, i, node && hide && k < hide->seeds, row + k * c);
@@ -138,8 +140,6 @@ static void take_elements(fused_task *s, fused_batch *f)
     int32_t *element = fused_room(s->tape, n, most, sizeof *element),
             *relation = fused_room(s->tape, n, most, sizeof *relation);
     if (!element || !relation) return;
-    memset(element, 0, (size_t)(n * most) * sizeof *element);
-    memset(relation, 0, (size_t)(n * most) * sizeof *relation);
     for (int64_t i = 0; i < n; i++) {
         element[i * most] = s->whole ? b->node[i] : (int32_t)i;
         relation[i * most] = s->data.relations;
@@ -171,7 +171,6 @@ static void take_words(fused_task *s, fused_batch *f)
     f->places[FUSED_TEXT] = most;
     int32_t *word = count ? fused_room(s->tape, n, most, sizeof *word) : NULL;
     if (!word) return;
-    memset(word, 0, (size_t)(n * most) * sizeof *word);
     for (int64_t i = 0; i < n; i++)
         if (count[i])
             memcpy(word + i * most, t->id + t->ptr[fused_target(s, f->from->node[i])],
@@ -221,7 +220,6 @@ static void take_questions(fused_task *s, fused_batch *f)
     f->answer = fused_room(s->tape, n, most, sizeof *f->answer);
     f->group = q->groups ? fused_room(s->tape, n, most, sizeof *f->group) : NULL;
     if (!value || !f->answer || (q->groups && !f->group)) return;
-    memset(value, 0, (size_t)(n * most * q->features) * sizeof *value);
     for (int64_t i = 0; i < n; i++) {
         int64_t v = fused_target(s, f->from->node[i]), at = s->data.asked[v],
                 have = s->data.asked[v + 1] - at;

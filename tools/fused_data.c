@@ -88,6 +88,11 @@ static bool make_features(fused_data *d)
     }
     d->features = columns + (ones ? ds->node_types : 0);
     if (!d->features) return true;
+    if (d->features > INT32_MAX) {
+        nsm_error_set(ds->ctx, NSM_EINVAL, "%s has %lld features of all types, want at most %d",
+                      ds->name, (long long)d->features, INT32_MAX);
+        return false;
+    }
     d->row = nsmi_calloc(ds->ctx, (size_t)d->nodes + 1, sizeof *d->row);
     d->column = nsmi_malloc(ds->ctx, (size_t)entries * sizeof *d->column);
     d->value = nsmi_malloc(ds->ctx, (size_t)entries * sizeof *d->value);
@@ -120,6 +125,11 @@ int fused_data_make(const nsm_dataset *ds, const train_options *options, fused_d
     if (d->nodes > INT32_MAX)
         return nsm_error_set(ds->ctx, NSM_EINVAL, "%s has %lld nodes of all types, want at most %d",
                              ds->name, (long long)d->nodes, INT32_MAX);
+    for (int t = 0; options->node_features && t < ds->node_types; t++)
+        if (ds->node[t].in_file)
+            return nsm_error_set(ds->ctx, NSM_EINVAL,
+                                 "in_file=true: a fused model reads the features of %s from memory",
+                                 ds->node[t].name);
     if (!make_edges(d, options->inverse) || !make_questions(d) ||
         (options->node_features && !make_features(d)))
         fused_data_clear(d);

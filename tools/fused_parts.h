@@ -53,7 +53,7 @@ typedef struct {
 } fused_batch;
 
 /* ---- fused_batch.c ---- */
-/* Room on a tape for host arrays, given back with its step. */
+/* Zeroed room on a tape for host arrays, given back with its step. */
 void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes);
 int64_t fused_target(const fused_task *s,
                      int64_t node); /* of the target type; -1: it is another's */

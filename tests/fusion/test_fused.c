@@ -207,6 +207,9 @@ START_TEST(errors)
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .vocab = 3 }));
     ck_error(ctx, NSM_EINVAL);
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = INT32_MAX, .outputs = 2,
+                                                       .vocab = 3 }));
+    ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_fused_new(
         ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .vocab = 3, .fuser = "glue" }));
     ck_error(ctx, NSM_EINVAL);

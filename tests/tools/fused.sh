@@ -54,9 +54,11 @@ cmp -s "$(ls -v stopped/checkpoint-*.h5 | tail -1)" "$(ls -v through/checkpoint-
 
 # ---- what is wrong ----
 ok generate sbm sbm.h5 nodes=60 classes=2
+ok generate csbm csbm.h5 nodes=60 features=8
 refused 'the nodes of sbm have no text' train fused --data sbm.h5 $small modalities=text
 refused 'names none of graph, text, picture' train fused --data pairs.h5 $small modalities=smell
 refused 'fanouts has 1 numbers, want 2' train fused --data pairs.h5 $small whole=false
+refused 'in_file=true' train fused --data csbm.h5 $small in_file=true
 refused 'no fuser\|glue' train fused --data pairs.h5 $small fuser=glue
 refused 'is for models of nodes' export both both.graphml
 test $failures -eq 0
