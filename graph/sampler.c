@@ -36,7 +36,7 @@ struct nsm_sampler {
 static void take_cores(nsm_sampler *s)
 {
     int spare = s->ctx->dev.threads - 1;
-    if (s->taken) return;
+    if (s->taken || s->config.light) return;
     s->taken = spare < s->config.workers ? spare : s->config.workers;
     s->ctx->dev.threads -= s->taken;
 }

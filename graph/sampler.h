@@ -39,6 +39,7 @@ typedef struct {
     int workers;            /* threads (1); from nsm_sampler_start() to the epoch's end the context
                              * has so many fewer, at least 1, or its barriers would wait for a
                              * core */
+    bool light; /* they have little to do beside a step: the context keeps its threads */
     int ahead;              /* batches that are prepared at most (2 a worker) */
     int64_t features;       /* F: gather the features of a batch's nodes (none) */
     const float *x;         /* [n, F] host, or */

@@ -44,6 +44,7 @@ nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *target, 
                                                           .seed_node = target,
                                                           .batch = (int)s->options->batch_size,
                                                           .in_order = in_order,
+                                                          .light = true,
                                                           .seed = seed });
 }
 
