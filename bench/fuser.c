@@ -5,12 +5,6 @@
 #include "bench/fuser.h"
 #include "bench/gnn.h"
 
-static int rising(const void *a, const void *b)
-{
-    double d = *(const double *)a - *(const double *)b;
-    return (d > 0) - (d < 0);
-}
-
 static int measure(nsm_ctx *ctx, const bench_fuser_config *c, nsm_fuser *f, nsm_tape *tape,
                    nsm_tensor *x, bench_fuser_result *r)
 {
@@ -27,7 +21,7 @@ static int measure(nsm_ctx *ctx, const bench_fuser_config *c, nsm_fuser *f, nsm_
         nsm_tape_reset(tape);
     }
     if (ms && !nsmi_failed(ctx)) {
-        qsort(ms, (size_t)c->runs, sizeof *ms, rising);
+        qsort(ms, (size_t)c->runs, sizeof *ms, bench_rising);
         *r = (bench_fuser_result){ .ms = ms[c->runs / 2],
                                    .ms_min = ms[0],
                                    .tensor_bytes = nsm_ctx_memory(ctx).peak_bytes,

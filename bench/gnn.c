@@ -153,7 +153,7 @@ static void epoch(job *j)
     nsm_tape_reset(j->tape);
 }
 
-static int rising(const void *a, const void *b)
+int bench_rising(const void *a, const void *b)
 {
     double d = *(const double *)a - *(const double *)b;
     return (d > 0) - (d < 0);
@@ -170,7 +170,7 @@ static void time_epochs(job *j, bench_gnn_result *r)
         if (k >= 0) ms[k] = 1e3 * (bench_seconds() - begin);
     }
     if (ms && !nsmi_failed(j->ctx)) {
-        qsort(ms, (size_t)epochs, sizeof *ms, rising);
+        qsort(ms, (size_t)epochs, sizeof *ms, bench_rising);
         r->epoch_ms = ms[epochs / 2];
         r->epoch_ms_min = ms[0];
     }

@@ -43,6 +43,7 @@ int bench_gnn(nsm_ctx *ctx, const bench_gnn_config *config, bench_gnn_result *re
 nsm_graph *bench_graph(nsm_ctx *ctx, int64_t nodes, int64_t edges, uint64_t seed);
 
 /* ---- limits of the machine, measured ---- */
+int bench_rising(const void *a, const void *b); /* of doubles, for qsort() */
 double bench_seconds(void);
 double bench_triad_gbs(int threads);                             /* a = b + s c, 12 bytes a place */
 /* random rows read and summed, 4 cols bytes each */

@@ -8,12 +8,6 @@
 
 enum { STEPS = 32 }; /* of a run of decoding */
 
-static int rising(const void *a, const void *b)
-{
-    double d = *(const double *)a - *(const double *)b;
-    return (d > 0) - (d < 0);
-}
-
 static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_config *c,
                  nsm_state *s)
 {
@@ -54,7 +48,7 @@ static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_
         nsm_tape_reset(tape);
     }
     if (ms && !nsmi_failed(ctx)) {
-        qsort(ms, (size_t)c->runs, sizeof *ms, rising);
+        qsort(ms, (size_t)c->runs, sizeof *ms, bench_rising);
         *r = (bench_mixer_result){ .ms = ms[c->runs / 2],
                                    .ms_min = ms[0],
                                    .peak_mib = bench_peak_mib(),

@@ -86,6 +86,17 @@ static int add_classes(tool *t, model *m, json_t *result)
     return nsm_error(ctx);
 }
 
+static json_t *scores_of(const model *m, const task *what, const part_score part[3])
+{
+    json_t *o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data,
+                          "metric", what->metric, "epoch", (json_int_t)m->meta.state.epoch);
+    for (int k = NSM_VALID; k <= NSM_TEST; k++)
+        json_object_set_new(o, part_name[k], report_real(part[k].score));
+    json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
+    json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
+    return o;
+}
+
 static int eval_sequences(tool *t, model *m)
 {
     part_score part[3];
@@ -97,12 +108,7 @@ static int eval_sequences(tool *t, model *m)
     task *what = s ? sequence_task_base(s) : NULL;
     if (what && !trainer_load(t->ctx, m->path, what->module) &&
         !sequence_task_set(s, tool_get(t, "set")) && !what->evaluate(what, part)) {
-        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data,
-                      "metric", what->metric, "epoch", (json_int_t)m->meta.state.epoch);
-        for (int k = NSM_VALID; k <= NSM_TEST; k++)
-            json_object_set_new(o, part_name[k], report_real(part[k].score));
-        json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
-        json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
+        o = scores_of(m, what, part);
         sequence_task_details(s, o);
     }
     sequence_task_free(s);
@@ -120,12 +126,7 @@ static int eval_links(tool *t, model *m)
     link_task *l = ds ? link_task_new(t->ctx, &m->options, ds, &m->meta) : NULL;
     task *what = l ? link_task_base(l) : NULL;
     if (what && !trainer_load(t->ctx, m->path, what->module) && !what->evaluate(what, part)) {
-        o = json_pack("{s:s, s:s, s:s, s:I}", "checkpoint", m->path, "data", m->options.data,
-                      "metric", what->metric, "epoch", (json_int_t)m->meta.state.epoch);
-        for (int k = NSM_VALID; k <= NSM_TEST; k++)
-            json_object_set_new(o, part_name[k], report_real(part[k].score));
-        json_object_set_new(o, "valid_loss", report_real(part[NSM_VALID].loss));
-        json_object_set_new(o, "test_loss", report_real(part[NSM_TEST].loss));
+        o = scores_of(m, what, part);
         link_task_details(l, o);
     }
     link_task_free(l);

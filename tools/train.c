@@ -150,42 +150,43 @@ static int draw(job *j, node_task *n, const char *folder, const trainer_result *
                                           .seed = j->t->seed });
 }
 
+/* Train what is told of no graph: its result, and the curves. */
+static int train_task(job *j, task *what, const char *name, const char *data, const char *folder,
+                      trainer_result *r)
+{
+    char title[256];
+    int code = what ? trainer_run(j->t, what, &j->o, folder, tool_get(j->t, "resume") != NULL, r)
+                    : nsm_error(j->t->ctx);
+    snprintf(title, sizeof title, "%s on %s", name, data);
+    if (!code && j->o.charts && DRAWS_CHARTS && !r->interrupted)
+        code = picture_curves(j->t->ctx, folder, title, r->state.kept_epoch);
+    return code;
+}
+
+static json_t *sized_result(const task *what, const trainer_result *r, const char *rate_of,
+                            double rate)
+{
+    json_t *o = result_of(what, r, rate_of, rate);
+    json_object_set_new(o, "parameters", json_integer(nsm_module_count(what->module)));
+    return o;
+}
+
 static int train_sequences(job *j, const char *folder, trainer_result *r, json_t **result)
 {
-    nsm_ctx *ctx = j->t->ctx;
-    char title[256];
-    sequence_task *s = sequence_task_new(ctx, &j->o, j->sequences, NULL);
-    int code = s ? trainer_run(j->t, sequence_task_base(s), &j->o, folder,
-                               tool_get(j->t, "resume") != NULL, r)
-                 : nsm_error(ctx);
-    if (!code) {
-        *result = result_of(sequence_task_base(s), r, "tokens_per_s", sequence_task_rate(s));
-        json_object_set_new(*result, "parameters",
-                            json_integer(nsm_module_count(sequence_task_base(s)->module)));
-        snprintf(title, sizeof title, "%s on %s", j->o.mixer, j->sequences->name);
-        if (j->o.charts && DRAWS_CHARTS && !r->interrupted)
-            code = picture_curves(ctx, folder, title, r->state.kept_epoch);
-    }
+    sequence_task *s = sequence_task_new(j->t->ctx, &j->o, j->sequences, NULL);
+    task *what = s ? sequence_task_base(s) : NULL;
+    int code = train_task(j, what, j->o.mixer, j->sequences->name, folder, r);
+    if (!code) *result = sized_result(what, r, "tokens_per_s", sequence_task_rate(s));
     sequence_task_free(s);
     return code;
 }
 
 static int train_fused(job *j, const char *folder, trainer_result *r, json_t **result)
 {
-    nsm_ctx *ctx = j->t->ctx;
-    char title[256];
-    fused_task *s = fused_task_new(ctx, &j->o, j->ds, NULL);
-    int code = s ? trainer_run(j->t, fused_task_base(s), &j->o, folder,
-                               tool_get(j->t, "resume") != NULL, r)
-                 : nsm_error(ctx);
-    if (!code) {
-        *result = result_of(fused_task_base(s), r, NULL, NAN);
-        json_object_set_new(*result, "parameters",
-                            json_integer(nsm_module_count(fused_task_base(s)->module)));
-        snprintf(title, sizeof title, "%s on %s", j->o.fuser, j->ds->name);
-        if (j->o.charts && DRAWS_CHARTS && !r->interrupted)
-            code = picture_curves(ctx, folder, title, r->state.kept_epoch);
-    }
+    fused_task *s = fused_task_new(j->t->ctx, &j->o, j->ds, NULL);
+    task *what = s ? fused_task_base(s) : NULL;
+    int code = train_task(j, what, j->o.fuser, j->ds->name, folder, r);
+    if (!code) *result = sized_result(what, r, NULL, NAN);
     fused_task_free(s);
     return code;
 }
@@ -193,21 +194,16 @@ static int train_fused(job *j, const char *folder, trainer_result *r, json_t **r
 /* The result's scores of hits are those of the epoch that counts. */
 static int train_links(job *j, const char *folder, trainer_result *r, json_t **result)
 {
-    nsm_ctx *ctx = j->t->ctx;
-    char title[256], best[4200];
+    char best[4200];
     part_score part[3];
-    link_task *l = link_task_new(ctx, &j->o, j->ds, NULL);
+    link_task *l = link_task_new(j->t->ctx, &j->o, j->ds, NULL);
     task *what = l ? link_task_base(l) : NULL;
-    int code = l ? trainer_run(j->t, what, &j->o, folder, tool_get(j->t, "resume") != NULL, r)
-                 : nsm_error(ctx);
+    int code = train_task(j, what, j->o.decoder, j->ds->name, folder, r);
     if (!code) *result = result_of(what, r, "triples_per_s", link_task_rate(l));
     snprintf(best, sizeof best, "%s/best.h5", folder);
-    if (!code && !r->interrupted && !(code = trainer_load(ctx, best, what->module)) &&
+    if (!code && !r->interrupted && !(code = trainer_load(j->t->ctx, best, what->module)) &&
         !(code = what->evaluate(what, part)))
         link_task_details(l, *result);
-    snprintf(title, sizeof title, "%s on %s", j->o.decoder, j->ds->name);
-    if (!code && j->o.charts && DRAWS_CHARTS && !r->interrupted)
-        code = picture_curves(ctx, folder, title, r->state.kept_epoch);
     link_task_free(l);
     return code;
 }
