@@ -90,7 +90,7 @@ static void mean_of(const nsm_picture *p, int64_t i, int64_t j, int64_t height, 
         }
     for (int k = 0; k < c; k++) {
         uint64_t by = k == alpha ? all : seen;
-        to[k] = by ? (uint8_t)((sum[k] + by / 2) / by) : 0;
+        to[k] = (uint8_t)(by ? (sum[k] + by / 2) / by : 0);
     }
 }
 

@@ -300,7 +300,8 @@ static nsm_tensor *mask(nsm_tape *tape, int64_t batch, const int32_t *length, in
     float *host = nsmi_tape_room(tape, (size_t)batch * sizeof *host);
     *count = 0;
     for (int64_t b = 0; host && b < batch; b++) {
-        host[b] = bit < 0 ? length[b] / size == chunk_at : length[b] % size >> bit & 1;
+        bool in = bit < 0 ? length[b] / size == chunk_at : length[b] % size >> bit & 1;
+        host[b] = in ? 1.0f : 0.0f;
         *count += host[b] != 0;
     }
     return host ? nsm_tape_tensor(tape, NSM_F32, 1, &batch, host) : NULL;

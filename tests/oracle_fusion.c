@@ -63,7 +63,7 @@ static void run_set(fixture *f)
     bool handed = fixture_has(f, "inputs/pool_K");
     if (s) fixture_load(f, nsm_set_module(s));
     for (int m = 0; s && m < c.modalities; m++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "x%d", m);
         in[m].x = fixture_input(f, name);
     }
