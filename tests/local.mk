@@ -132,7 +132,7 @@ if HAVE_CHECK
 check_PROGRAMS += %D%/kernels/test_backend
 %C%_kernels_test_backend_SOURCES = %D%/kernels/test_backend.c %D%/kernels/cases.h %D%/kernels/cases.c \
 	%D%/kernels/cases_dense.c %D%/kernels/cases_elementwise.c %D%/kernels/cases_graph.c %D%/kernels/cases_sequence.c \
-	%D%/kernels/cases_recurrence.c %D%/kernels/cases_memory.c %D%/kernels/cases_images.c
+	%D%/kernels/cases_recurrence.c %D%/kernels/cases_memory.c %D%/kernels/cases_pool.c %D%/kernels/cases_images.c
 %C%_kernels_test_backend_LDADD = $(NSM_TEST_LIBS)
 if NSM_EMULATION
 TESTS += %D%/kernels/emulated.sh

@@ -61,15 +61,6 @@ int test_brutal(void (*run)(nsm_ctx *ctx), nsm_ctx *ctx)
     }
 }
 
-bool test_lacks(nsm_ctx *ctx, const char *what)
-{
-    if (nsm_error(ctx) != NSM_EDEVICE || !strstr(nsm_error_message(ctx), "has no kernel for it"))
-        return false;
-    printf("%s: left out, the backend %s has no kernel for it yet\n", what, nsm_ctx_backend(ctx));
-    nsm_error_clear(ctx);
-    return true;
-}
-
 const char *test_srcdir(void)
 {
     const char *dir = getenv("top_srcdir");

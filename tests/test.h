@@ -23,10 +23,6 @@ int test_main(const char *name, const TTest *const *tests);
  * NSM_ENOMEM and no device memory in use that was not before.  Returns how many failed. */
 int test_brutal(void (*run)(nsm_ctx *ctx), nsm_ctx *ctx);
 
-/* Does the error that stands say that the backend (CUDA) has no kernel for this yet?  Then it is
- * cleared: what follows is left out, and said on standard output. */
-bool test_lacks(nsm_ctx *ctx, const char *what);
-
 /* The numbers of a module's tensor, to be freed; a failure if there is none of that name. */
 float *test_weights(nsm_module *m, const char *name);
 

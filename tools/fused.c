@@ -218,6 +218,11 @@ static void picture_config(const fused_task *s, nsm_fused_config *c)
     }
     c->image = (nsm_image_config){ .channels = channels, .height = height, .width = width,
                                    .layers = (int)o->stem_layers };
+    static const struct { const char *name; nsm_image_norm norm; } norms[] = {
+        { "batch", NSM_IMAGE_BATCH_NORM }, { "layer", NSM_IMAGE_LAYER_NORM },
+        { "group", NSM_IMAGE_GROUP_NORM }, { "none", NSM_IMAGE_NO_NORM } };
+    for (size_t k = 0; k < sizeof norms / sizeof *norms; k++)
+        if (!strcmp(o->stem_norm, norms[k].name)) c->image.norm = norms[k].norm;
     for (int k = 0; k < NSM_IMAGE_LAYERS; k++) c->image.filters[k] = (int)o->filters;
 }
 

@@ -169,6 +169,7 @@ static void fill_table(void)
     nsmi_cuda_rnn(&table);
     nsmi_cuda_memory(&table);
     nsmi_cuda_slots(&table);
+    nsmi_cuda_pool(&table);
     nsmi_cuda_conv2d(&table);
     nsmi_cuda_image(&table);
     entry *at = (entry *)(void *)&table.gemm, *end = (entry *)(void *)(&table + 1);

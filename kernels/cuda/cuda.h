@@ -72,6 +72,7 @@ NSMI_SHARED void nsmi_cuda_scan(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_rnn(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_memory(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_slots(nsm_backend *be);
+NSMI_SHARED void nsmi_cuda_pool(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_conv2d(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_image(nsm_backend *be);
 

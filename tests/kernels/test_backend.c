@@ -43,6 +43,9 @@ TEST(clock)
 TEST(window)
 TEST(memory_mix)
 TEST(slots)
+TEST(pool_age)
+TEST(pool_open)
+TEST(pool_route)
 TEST(conv2d)
 TEST(max_pool2d)
 TEST(resample)
@@ -84,6 +87,9 @@ int main(void)
                                                         window,
                                                         memory_mix,
                                                         slots,
+                                                        pool_age,
+                                                        pool_open,
+                                                        pool_route,
                                                         conv2d,
                                                         max_pool2d,
                                                         resample,
