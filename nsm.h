@@ -46,5 +46,6 @@
 #include "datasets/sequences.h"
 #include "datasets/tokenizer.h"
 #include "datasets/picture.h"
+#include "datasets/superpixels.h"
 #include "datasets/info.h"
 #endif

@@ -8,6 +8,7 @@
  * 32-bit numbers, then the bytes.  Nodes are the pictures, the training file's first. */
 #include "config.h"
 #include "datasets/internal.h"
+#include "datasets/superpixels.h"
 
 typedef struct {
     char *path, *data;
@@ -106,6 +107,13 @@ static void fill_split(nsm_dataset *ds, int64_t train, int64_t valid, int64_t te
     }
 }
 
+static void add_superpixels(nsm_dataset *ds, const nsmi_options *o, int64_t area)
+{
+    int64_t count = nsmi_option_int(o, "superpixels", 0, area, 0);
+    double compactness = nsmi_option_float(o, "compactness", 0, 1e6, 0.1);
+    if (count && !nsmi_failed(ds->ctx)) nsm_dataset_superpixels(ds, count, compactness);
+}
+
 nsm_dataset *nsmi_import_idx(nsm_ctx *ctx, const char *source, const nsmi_options *o)
 {
     idx_file f[4] = { 0 };
@@ -117,6 +125,7 @@ nsm_dataset *nsmi_import_idx(nsm_ctx *ctx, const char *source, const nsmi_option
         if (!nsmi_failed(ctx)) ds = nsm_dataset_new(ctx, name);
         if (ds) fill_nodes(ds, f);
         if (ds) fill_split(ds, train, valid, f[1].dim[0]);
+        if (ds) add_superpixels(ds, o, f[0].dim[1] * f[0].dim[2]);
     }
     for (int k = 0; k < 4; k++) idx_close(&f[k]);
     free(name);

@@ -45,7 +45,9 @@ static const nsmi_maker importers[] = {
         "least=1  rarer words of the text become one word\n" },
       nsmi_import_csv },
     { { "idx", "pictures with classes in MNIST's files: the folder of all four, packed or not",
-        "valid=5000  the last of the training file are for validation (0 where it has no more)\n" },
+        "valid=5000  the last of the training file are for validation (0 where it has no more)\n"
+        "superpixels=0  also so many superpixels of each picture, as nodes with edges to it\n"
+        "compactness=0.1  of these: what distance weighs beside difference of colour\n" },
       nsmi_import_idx },
 #ifdef HAVE_IGRAPH
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },

@@ -1,7 +1,8 @@
 /* tests/datasets/test_pictures.c - Pictures from PNG and JPEG files of every kind, their sizes and
- * channels, damaged files; IDX files; Sort-of-CLEVR. */
+ * channels, damaged files; IDX files; Sort-of-CLEVR; superpixels. */
 #include "config.h"
 #include "datasets/picture.h"
+#include "datasets/superpixels.h"
 #include "tests/datasets/sample.h"
 #include "tests/datasets/sample_picture.h"
 #include "tests/test.h"
@@ -255,6 +256,83 @@ START_TEST(sort_of_clevr)
 }
 END_TEST
 
+#if defined(HAVE_VLFEAT)
+/* ---- superpixels ---- */
+/* Three pictures of 12 x 12: the second is absent, the first and third have four even quarters. */
+static nsm_dataset *quarters(nsm_ctx *c)
+{
+    enum { SIZE = 12, N = 3 };
+    static const uint8_t colour[4][3] = { { 250, 0, 0 },
+                                          { 0, 250, 0 },
+                                          { 0, 0, 250 },
+                                          { 250, 250, 0 } };
+    nsm_dataset *ds = nsm_dataset_new(c, "quarters");
+    nsm_dataset_nodes *v = nsm_dataset_add_nodes(ds, "picture", N);
+    v->image = (nsm_dataset_images){ SIZE, SIZE, 3, nsm_dataset_array(ds, N * SIZE * SIZE * 3, 1),
+                                     nsm_dataset_array(ds, N, 1) };
+    for (int i = 0; i < N * SIZE * SIZE; i++) {
+        int y = i / SIZE % SIZE, x = i % SIZE;
+        memcpy(v->image.pixel + i * 3, colour[y / 6 * 2 + x / 6], 3);
+    }
+    for (int i = 0; i < N; i++) v->image.there[i] = i != 1;
+    return ds;
+}
+
+START_TEST(superpixels)
+{
+    for (int threads = 1; threads <= 3; threads += 2) {
+        nsm_ctx *c = nsm_ctx_new(&(nsm_ctx_config){ .threads = threads });
+        nsm_dataset *ds = quarters(c);
+        ck_assert_int_eq(nsm_dataset_superpixels(ds, 4, 0.01), NSM_OK);
+        const nsm_dataset_nodes *v = &ds->node[1];
+        const nsm_dataset_edges *in = &ds->edge[0], *beside = &ds->edge[1];
+        ck_assert_str_eq(v->name, "superpixel");
+        ck_assert_int_eq(v->count, 8);
+        ck_assert_int_eq(v->features, 7);
+        ck_assert_int_eq(in->count, 8);
+        for (int s = 0; s < 8; s++) {
+            const float *x = v->dense + s * 7;
+            ck_assert_int_eq(in->src[s], s);
+            ck_assert_int_eq(in->dst[s], s < 4 ? 0 : 2);
+            ck_assert_float_eq_tol(x[5], 0.25f, 1e-6f);                          /* its share */
+            ck_assert_float_eq_tol(x[6], 0, 1e-3f);                              /* its deviation */
+            ck_assert_float_eq_tol(x[3], (s % 4 / 2 ? 8.5f : 2.5f) / 11, 1e-5f); /* its row */
+            ck_assert_float_eq_tol(x[4], (s % 2 ? 8.5f : 2.5f) / 11, 1e-5f);
+            ck_assert_float_eq_tol(x[0], s % 4 == 0 || s % 4 == 3 ? 250 / 255.0f : 0, 1e-5f);
+        }
+        ck_assert_int_eq(beside->count, 16); /* four borders of each, both ways */
+        for (int k = 0; k < 16; k++) {
+            ck_assert_int_eq(beside->src[k], beside->dst[k ^ 1]);
+            ck_assert_int_eq(beside->src[k] / 4, beside->dst[k] / 4);
+            ck_assert_int_ne(beside->src[k] % 4 + beside->dst[k] % 4, 3); /* no corners */
+        }
+        nsm_dataset_free(ds);
+        nsm_ctx_free(c);
+    }
+}
+END_TEST
+
+START_TEST(superpixels_refused)
+{
+    nsm_ctx *c = nsm_ctx_new(NULL);
+    nsm_dataset *ds = quarters(c);
+    nsm_dataset_superpixels(ds, 0, 0.1);
+    ck_error(c, NSM_EINVAL);
+    nsm_dataset_superpixels(ds, 145, 0.1);
+    ck_error(c, NSM_EINVAL);
+    nsm_dataset_superpixels(ds, 4, -1);
+    ck_error(c, NSM_EINVAL);
+    nsm_dataset_free(ds);
+    ds = nsm_dataset_new(c, "none");
+    nsm_dataset_add_nodes(ds, "node", 3);
+    nsm_dataset_superpixels(ds, 4, 0.1);
+    ck_error(c, NSM_EINVAL);
+    nsm_dataset_free(ds);
+    nsm_ctx_free(c);
+}
+END_TEST
+#endif
+
 int main(void)
 {
     return test_main(
@@ -264,6 +342,9 @@ int main(void)
 #endif
 #if defined(HAVE_JPEG)
                 jpeg,
+#endif
+#if defined(HAVE_VLFEAT)
+                superpixels, superpixels_refused,
 #endif
                 idx, sort_of_clevr, NULL
         });
