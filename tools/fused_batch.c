@@ -1,5 +1,6 @@
 /* fused_batch.c - From a sampled batch to what the fused model takes. */
 #include "config.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tools/fused_parts.h"
@@ -106,17 +107,27 @@ static int32_t close_gaps(const uint8_t *gone, int32_t count, int first, int32_t
     return kept < count ? kept : count;
 }
 
-/* Cells of the grid that are gone, in the grey of the picture's mean: x [c, h, w]. */
+/* The median of a channel's pixels, of 256 steps from 0 to 1. */
+static float median(const float *x, int64_t n)
+{
+    int64_t count[256] = { 0 }, below = 0;
+    int step = 0;
+    for (int64_t i = 0; i < n; i++) count[(int)lrintf(x[i] * 255)]++;
+    while (below + count[step] <= n / 2) below += count[step++];
+    return (float)step / 255;
+}
+
+/* Cells of the grid that are gone, in the picture's median colour, its ground if it has one: x [c,
+ * h, w].  A colour that stands nowhere, like the mean, would be a thing of its own. */
 static void blank(const fused_task *s, const uint8_t *gone, const nsm_dataset_images *p, float *x)
 {
     int64_t rows, cols, area = p->height * p->width;
     nsm_fused_picture_grid(s->model, &rows, &cols);
     for (int64_t c = 0; c < p->channels; c++, x += area) {
-        double sum = 0;
-        for (int64_t a = 0; a < area; a++) sum += (double)x[a];
+        float ground = median(x, area);
         for (int64_t a = 0; a < area; a++) {
             int64_t row = a / p->width * rows / p->height, col = a % p->width * cols / p->width;
-            if (gone[row * cols + col]) x[a] = (float)(sum / (double)area);
+            if (gone[row * cols + col]) x[a] = ground;
         }
     }
 }

@@ -3,10 +3,10 @@
  * The fuser says how much a reader took of each element (fusion/fuser.h).  Is it so?  Without the k
  * elements that it names the accuracy should fall further than without k drawn at random, and with
  * these alone it should stay (comprehensiveness and sufficiency: DeYoung et al., ERASER,
- * arXiv:1911.03429).  Words and neighbours are left out, a picture's cells made grey; a thing's own
- * node stays, but what was told of it before is not shown.  Beside it the accuracy without each
- * modality.  Of things that are asked several questions, thing i is asked number i modulo their
- * count. */
+ * arXiv:1911.03429).  Words and neighbours are left out, a picture's cells take its ground; a
+ * thing's own node stays, but what was told of it before is not shown.  Beside it the accuracy
+ * without each modality.  Of things that are asked several questions, thing i is asked number i
+ * modulo their count. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>

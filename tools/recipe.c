@@ -168,6 +168,11 @@ const recipe recipes[] = {
       "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\n"
       "batch_size: 1024\ndropout: 0.2\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\n"
       "clip: 1\nschedule: cosine\nwarmup: 50\nepochs: 20\nkeep: best\n" },
+    { "clevr", "Sort-of-CLEVR: questions about pictures of six shapes, by one pool of states",
+      "fuser: nsm\nfuser_options: spread=0.01\nmodalities: picture\nwidth: 128\nfilters: 32\n"
+      "stem_norm: group\nencoder: rgcn\nlayers: 1\nwhole: false\nfanouts: 6,6\nbatch_size: 16\n"
+      "dropout: 0\noptimizer: adamw\nlr: 0.0007\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
+      "warmup: 200\nepochs: 40\neval_every: 2\nkeep: best\n" },
     { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
