@@ -42,7 +42,13 @@ static const nsmi_maker importers[] = {
         "label=  its column of classes; an empty one or -1 is unlabelled\n"
         "features=  its columns a,b,c (all others); false: none\n"
         "text=  its columns a,b of words, one after the other\n"
-        "least=1  rarer words of the text become one word\n" },
+        "least=1  rarer words of the text become one word\n"
+        "image=  its column of pictures, PNG or JPEG files; an empty one: the node has none\n"
+        "images=  their folder (the node file's); without image= each file in it, ID.png or "
+        "ID.jpg, is the picture of node ID\n"
+        "size=  HEIGHT or HEIGHTxWIDTH that all pictures are brought to (as they are, if of one "
+        "size)\n"
+        "channels=3  of the pictures, what is transparent put on white; 1: grey\n" },
       nsmi_import_csv },
     { { "idx", "pictures with classes in MNIST's files: the folder of all four, packed or not",
         "valid=5000  the last of the training file are for validation (0 where it has no more)\n" },
