@@ -53,6 +53,17 @@ static const nsmi_maker importers[] = {
     { { "idx", "pictures with classes in MNIST's files: the folder of all four, packed or not",
         "valid=5000  the last of the training file are for validation (0 where it has no more)\n" },
       nsmi_import_idx },
+    { { "emoji",
+        "pictures, words and shared keywords of emoji: the folder of emoji/emoji-test.txt and "
+        "cldr/common/ (on Debian /usr/share/unicode); no sequences: no skin tones, flags, families",
+        "font=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf  a font of coloured bitmaps\n"
+        "language=en  of names and keywords\n"
+        "class=group  or subgroup\n"
+        "size=64  HEIGHT or HEIGHTxWIDTH of the pictures, on white\n"
+        "channels=3  of the pictures; 1: grey\n"
+        "least=2  rarer words of the text become one word\n"
+        "most=24  keywords that more emoji share make no edges\n" },
+      nsmi_import_emoji },
 #ifdef HAVE_IGRAPH
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },
     { { "gml", "GML, by igraph", GRAPH_OPTIONS }, nsmi_import_gml },

@@ -121,6 +121,9 @@ check_PROGRAMS += %D%/datasets/test_pictures
 %C%_datasets_test_pictures_SOURCES = %D%/datasets/test_pictures.c %D%/datasets/sample.h %D%/datasets/sample.c \
 	%D%/datasets/sample_picture.h %D%/datasets/sample_picture.c
 %C%_datasets_test_pictures_LDADD = $(NSM_TEST_LIBS)
+check_PROGRAMS += %D%/datasets/test_emoji
+%C%_datasets_test_emoji_SOURCES = %D%/datasets/test_emoji.c %D%/datasets/sample.h %D%/datasets/sample.c
+%C%_datasets_test_emoji_LDADD = $(NSM_TEST_LIBS)
 check_PROGRAMS += %D%/datasets/test_sequences
 %C%_datasets_test_sequences_SOURCES = %D%/datasets/test_sequences.c %D%/datasets/sample.h %D%/datasets/sample.c
 %C%_datasets_test_sequences_LDADD = $(NSM_TEST_LIBS)
