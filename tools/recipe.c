@@ -12,6 +12,8 @@
  *        PatchTST (Nie et al., ICLR 2023) around any mixer; classify: classes of rows; qa:
  *        sentences as tokens, repeated layers.
  * fused  graph, text and questions in one pool of states (fusion/fused.h).
+ * retrieve  that model finds a thing's picture by its words and the other way: CLIP (Radford et
+ *       al., ICML 2021) with one pool for both sides (fusion/retrieval.h).
  * wordnet  the default job: that model on typed pointers, glosses and the classes of training
  *       synsets. */
 #include "config.h"
@@ -137,12 +139,17 @@ const setting train_fields[] = {
          "concat"),
     TEXT(fuser_options, "", "fused: the fuser's keys, as \"slots=16 rounds=1\""),
     TEXT(modalities, "", "fused: of graph,text,picture those to use; all that the data has"),
+    TEXT(sides, "",
+         "fused: learn to find each side of a thing by the other, as picture/text or "
+         "picture/text,graph; \"\": learn classes, or answers"),
     TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
     TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
     CHOICE(picture, "stem", "stem|patch",
            "fused: a picture's encoder: a stem of convolutions, or patches of `patch` pixels"),
     INT(filters, "24", "1..65536", "fused: of each of the stem's layers"),
     INT(stem_layers, "4", "1..8", "fused: the stem's, each halving the picture"),
+    INT(shift, "0", "0..65536",
+        "fused: while training, most pixels that a picture is moved each way, its edge repeated"),
     FLAG(node_features, "true", "fused: the graph's encoder sees the nodes' features"),
     FLAG(show_labels, "false",
          "fused: the encoder sees classes of training nodes, but never those it is asked for"),
@@ -167,6 +174,11 @@ const recipe recipes[] = {
       "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 32\nfanouts: 8\n"
       "batch_size: 1024\ndropout: 0.2\noptimizer: adamw\nlr: 0.003\nweight_decay: 0.01\n"
       "clip: 1\nschedule: cosine\nwarmup: 50\nepochs: 20\nkeep: best\n" },
+    { "retrieve", "pictures by their words and the other way, both sides in one pool of states",
+      "sides: picture/text\nfuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 128\nwords: 32\n"
+      "fanouts: 8\nbatch_size: 256\ndropout: 0.2\noptimizer: adamw\nlr: 0.002\n"
+      "weight_decay: 0.05\nclip: 1\nschedule: cosine\nwarmup: 50\nepochs: 60\neval_every: 5\n"
+      "keep: best\n" },
     { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
