@@ -291,12 +291,14 @@ static bool find_folder(graph *g, const char *nodes)
     const char *column = nsmi_option_text(g->o, "image", NULL),
                *folder = nsmi_option_text(g->o, "images", NULL), *end;
     if (column && !nodes)
-        nsm_error_set(g->ctx, NSM_EINVAL, "%s: image=%.60s is a column of nodes=FILE, which is "
-                                          "missing", g->o->who, column);
+        nsm_error_set(g->ctx, NSM_EINVAL,
+                      "%s: image=%.60s is a column of nodes=FILE, which is missing", g->o->who,
+                      column);
     if (!column && !folder &&
         (nsmi_option_text(g->o, "size", NULL) || nsmi_option_text(g->o, "channels", NULL)))
-        nsm_error_set(g->ctx, NSM_EINVAL, "%s: size= and channels= are of pictures, which image= or "
-                                          "images= names", g->o->who);
+        nsm_error_set(g->ctx, NSM_EINVAL,
+                      "%s: size= and channels= are of pictures, which image= or images= names",
+                      g->o->who);
     if (folder) g->folder = nsmi_strdup(g->ctx, folder);
     else if (column && nodes) {
         end = strrchr(nodes, '/');

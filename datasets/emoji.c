@@ -22,17 +22,19 @@
 #include FT_FREETYPE_H
 #include <xxhash.h>
 
-typedef struct { int32_t keyword, node; } mention;
+typedef struct {
+    int32_t keyword, node;
+} mention;
 
 typedef struct {
     nsm_ctx *ctx;
     const nsmi_options *o;
-    nsmi_words node;             /* each in UTF-8, without the variation selector */
+    nsmi_words node; /* each in UTF-8, without the variation selector */
     nsmi_words class, keyword;
     int64_t room[3], mentions, mention_room;
-    uint32_t *code;              /* [node.count] */
-    int32_t *cls;                /* [node.count] */
-    char **name;                 /* [node.count] */
+    uint32_t *code; /* [node.count] */
+    int32_t *cls;   /* [node.count] */
+    char **name;    /* [node.count] */
     int64_t names;
     mention *mention;
     nsmi_texts text;
@@ -119,7 +121,7 @@ static void read_list(emoji *e, const char *source)
 typedef struct {
     emoji *e;
     const char *path;
-    int64_t node;                /* of the open annotation, or -1 */
+    int64_t node; /* of the open annotation, or -1 */
     bool named;
     char *text;
     int64_t bytes, room;
@@ -360,8 +362,7 @@ static void set_pictures(emoji *e, nsm_dataset *ds, nsm_dataset_nodes *v)
     if (!wanted.height) wanted.height = wanted.width = 64;
     nsm_picture like = { wanted.height, wanted.width, wanted.channels, NULL };
     if (nsmi_failed(e->ctx) || !nsmi_images_room(ds, v, &like)) return;
-    if (FT_Init_FreeType(&library))
-        nsm_error_set(e->ctx, NSM_ENOMEM, "out of memory for FreeType");
+    if (FT_Init_FreeType(&library)) nsm_error_set(e->ctx, NSM_ENOMEM, "out of memory for FreeType");
     else if (FT_New_Face(library, path, 0, &face))
         nsm_error_set(e->ctx, NSM_EIO, "%s cannot be read, or is no font", path);
     else if (!face->num_fixed_sizes || FT_Select_Size(face, 0))
@@ -410,7 +411,9 @@ nsm_dataset *nsmi_import_emoji(nsm_ctx *ctx, const char *source, const nsmi_opti
     nsmi_words_clear(&e.keyword);
     nsmi_texts_clear(&e.text);
     nsmi_h5_free_strings(e.name, e.names);
-    free(e.code); free(e.cls); free(e.mention);
+    free(e.code);
+    free(e.cls);
+    free(e.mention);
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);
     return NULL;

@@ -81,8 +81,8 @@ void nsmi_picture_paths_free(char **path, int64_t count)
 static size_t before_suffix(const char *name)
 {
     const char *dot = strrchr(name, '.');
-    bool is = dot && (!strcasecmp(dot, ".png") || !strcasecmp(dot, ".jpg") ||
-                      !strcasecmp(dot, ".jpeg"));
+    bool is = dot &&
+              (!strcasecmp(dot, ".png") || !strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg"));
     return is ? (size_t)(dot - name) : 0;
 }
 
@@ -110,8 +110,7 @@ char **nsmi_pictures_in(nsm_ctx *ctx, const char *folder, const nsmi_words *node
 {
     char **path = nsmi_calloc(ctx, (size_t)node->count + 1, sizeof *path);
     char **file = path ? nsmi_list_folder(ctx, folder) : NULL;
-    for (char **f = file; f && *f && !nsmi_failed(ctx); f++)
-        take_file(ctx, folder, *f, node, path);
+    for (char **f = file; f && *f && !nsmi_failed(ctx); f++) take_file(ctx, folder, *f, node, path);
     nsmi_free_list(file);
     if (!nsmi_failed(ctx)) return path;
     nsmi_picture_paths_free(path, node->count);

@@ -88,8 +88,8 @@ typedef struct {
     nsm_tensor *question;    /* [B, readers, Q] */
 } nsm_fused_input;
 
-/* -> logits [B, readers, C].  Errors: NSM_ESHAPE; NSM_EINVAL an index is out of range, what is given
- * is not what the model takes. */
+/* -> logits [B, readers, C].  Errors: NSM_ESHAPE; NSM_EINVAL an index is out of range, or what is
+ * given is not what the model takes. */
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in);
 /* The fuser, to watch it: its elements are the graph's, the text's, the picture's, as they are
  * given, a picture's row after row of its grid. */

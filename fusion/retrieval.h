@@ -20,7 +20,7 @@ extern "C" {
 typedef struct nsm_retrieval nsm_retrieval;
 
 /* Make a model of two modalities or more, without questions, or NULL.  The caller frees it, before
- * ctx.  Errors: NSM_EINVAL the configuration has questions, those of nsm_fused_new(); NSM_ENOMEM. */
+ * ctx.  Errors: NSM_EINVAL the configuration has questions; those of nsm_fused_new(). */
 nsm_retrieval *nsm_retrieval_new(nsm_ctx *ctx, const nsm_fused_config *config);
 void nsm_retrieval_free(nsm_retrieval *r); /* NULL is allowed */
 nsm_module *nsm_retrieval_module(nsm_retrieval *r);

@@ -1,9 +1,9 @@
 /* fused_sides.c - Things of which one side is to be found by the other: their pictures by their
  * words, and the other way.
  *
- * A batch's things are told apart from each other (fusion/retrieval.h).  In evaluation all things of
- * a part are the candidates; a thing that lacks a side is neither asked for nor a candidate.  Equal
- * scores count as the mean of their ranks. */
+ * A batch's things are told apart from each other (fusion/retrieval.h).  In evaluation all things
+ * of a part are the candidates; a thing that lacks a side is neither asked for nor a candidate.
+ * Equal scores count as the mean of their ranks. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
@@ -60,8 +60,8 @@ bool fused_sides_there(const fused_task *s, int64_t i)
 {
     const nsm_dataset_nodes *v = &s->ds->node[s->ds->target];
     const bool there[FUSED_MODALITIES] = { true, v->text.ptr && v->text.ptr[i + 1] > v->text.ptr[i],
-                                           v->image.channels && (!v->image.there ||
-                                                                 v->image.there[i]) };
+                                           v->image.channels &&
+                                               (!v->image.there || v->image.there[i]) };
     for (int k = 0; k < 2; k++) {
         bool any = !s->side[k];
         for (int m = 0; m < FUSED_MODALITIES; m++) any |= there[m] && s->side[k] >> m & 1;
@@ -141,8 +141,7 @@ static int by_size(const void *a, const void *b)
 static fused_found found_by(nsm_ctx *ctx, int64_t n, double *rank)
 {
     fused_found found = { .mrr = nsm_mrr(ctx, n, rank) };
-    for (int k = 0; k < FUSED_RECALLS; k++)
-        found.recall[k] = nsm_hits(ctx, n, rank, recall_at[k]);
+    for (int k = 0; k < FUSED_RECALLS; k++) found.recall[k] = nsm_hits(ctx, n, rank, recall_at[k]);
     qsort(rank, (size_t)n, sizeof *rank, by_size);
     found.median = (rank[(n - 1) / 2] + rank[n / 2]) / 2;
     return found;

@@ -162,8 +162,8 @@ START_TEST(whole)
         return;
     }
     begin();
-    nsm_dataset *ds = nsm_import(ctx, "emoji", "/usr/share/unicode",
-                                 &(nsm_option){ "size", "16" }, 1);
+    nsm_dataset *ds = nsm_import(ctx, "emoji", "/usr/share/unicode", &(nsm_option){ "size", "16" },
+                                 1);
     ck_ok(ctx);
     ck_assert(ds->node[0].count > 1300 && ds->label.columns == 9);
     ck_assert(ds->split[0].count[NSM_TRAIN] > 1000 && ds->split[0].count[NSM_TEST] > 100);
@@ -197,10 +197,7 @@ START_TEST(refused)
 }
 END_TEST
 
-int main(void)
-{
-    return test_main("emoji", (const TTest *const[]){ small, whole, refused, NULL });
-}
+int main(void) { return test_main("emoji", (const TTest *const[]){ small, whole, refused, NULL }); }
 #else
 START_TEST(without)
 {

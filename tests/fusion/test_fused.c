@@ -286,6 +286,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks, errors, memory,
-                                                      NULL });
+    return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks, errors,
+                                                      memory, NULL });
 }

@@ -1,5 +1,5 @@
-/* tests/fusion/test_retrieval.c - Two sides of things in one space: lengths, scores and loss written
- * out, gradients, the bound of the scale, errors, every allocation that fails. */
+/* tests/fusion/test_retrieval.c - Two sides of things in one space: lengths, scores and loss
+ * written out, gradients, the bound of the scale, errors, every allocation that fails. */
 #include "config.h"
 #include <math.h>
 #include "base/ops.h"
@@ -7,7 +7,8 @@
 #include "tests/test.h"
 
 enum { B = 4, T = 3, V = 9, D = 6, SIDE = 8 };
-static const int32_t word[B * T] = { 1, 2, 3, 4, 5, 0, 6, 7, 8, 2, 0, 0 }, words[B] = { 3, 2, 3, 1 };
+static const int32_t word[B * T] = { 1, 2, 3, 4, 5, 0, 6, 7, 8, 2, 0, 0 },
+                              words[B] = { 3, 2, 3, 1 };
 
 typedef struct {
     nsm_tape *tape;
@@ -17,13 +18,14 @@ typedef struct {
 
 static nsm_fused_config config(void)
 {
-    return (nsm_fused_config){ .width = 8,
-                               .outputs = D,
-                               .fuser_options = "slots=5 heads=2",
-                               .vocab = V,
-                               .mixer_options = "heads=2 s=4",
-                               .image = { .channels = 1, .height = SIDE, .width = SIDE, .layers = 2,
-                                          .filters = { 4, 4 } } };
+    return (nsm_fused_config){
+        .width = 8,
+        .outputs = D,
+        .fuser_options = "slots=5 heads=2",
+        .vocab = V,
+        .mixer_options = "heads=2 s=4",
+        .image = { .channels = 1, .height = SIDE, .width = SIDE, .layers = 2, .filters = { 4, 4 } }
+    };
 }
 
 static subject subject_of(nsm_ctx *ctx)
@@ -36,7 +38,8 @@ static subject subject_of(nsm_ctx *ctx)
     nsm_fused_input seen = { .picture = nsm_tape_tensor(s.tape, NSM_F32, 4,
                                                         (int64_t[]){ B, 1, SIDE, SIDE }, x) },
                     read = { .word = nsm_tape_tensor(s.tape, NSM_I32, 2, (int64_t[]){ B, T }, word),
-                             .words = nsm_tape_tensor(s.tape, NSM_I32, 1, (int64_t[]){ B }, words) };
+                             .words = nsm_tape_tensor(s.tape, NSM_I32, 1, (int64_t[]){ B },
+                                                      words) };
     if (seen.picture) s.u = nsm_retrieval_side(s.tape, s.model, &seen);
     if (read.words) s.v = nsm_retrieval_side(s.tape, s.model, &read);
     return s;
@@ -157,8 +160,7 @@ END_TEST
 static void run(nsm_ctx *ctx)
 {
     subject s = subject_of(ctx);
-    if (s.tape && s.model)
-        nsm_tape_backward(s.tape, nsm_retrieval_loss(s.tape, s.model, s.u, s.v));
+    if (s.tape && s.model) nsm_tape_backward(s.tape, nsm_retrieval_loss(s.tape, s.model, s.u, s.v));
     subject_free(&s);
 }
 

@@ -7,10 +7,13 @@
 #include "base/internal.h"
 
 enum { COLOURS = 6, THINGS = COLOURS * COLOURS * COLOURS, SIDE = 12, BYTES = SIDE * SIDE * 3 };
-static const uint8_t colour[COLOURS][3] = { { 220, 30, 30 },  { 30, 200, 40 },  { 40, 60, 230 },
+static const uint8_t colour[COLOURS][3] = { { 220, 30, 30 },  { 30, 200, 40 },   { 40, 60, 230 },
                                             { 230, 220, 40 }, { 250, 250, 250 }, { 20, 20, 20 } };
 
-static int stripe(int thing, int k) { return k == 0 ? thing / 36 : k == 1 ? thing / 6 % 6 : thing % 6; }
+static int stripe(int thing, int k)
+{
+    return k == 0 ? thing / 36 : k == 1 ? thing / 6 % 6 : thing % 6;
+}
 
 static void draw(int thing, uint8_t *pixel)
 {
