@@ -60,9 +60,7 @@ static nsm_tensor *answers_loss(fused_task *s, const nsm_batch *b, nsm_tensor *h
 static int train_batch(fused_task *s, const nsm_batch *b, double *loss)
 {
     nsm_tensor *h = s->graph && s->whole ? fused_whole_nodes(s, s->tape, b) : NULL;
-    s->moved = s->options->shift > 0;
     nsm_tensor *l = s->retrieval ? fused_sides_loss(s, b, h) : answers_loss(s, b, h);
-    s->moved = false;
     if (!nsm_tape_backward(s->tape, l)) *loss = (double)nsm_tensor_item(l) * (double)b->seeds;
     fused_end_step(s);
     if (s->guess) nsm_tensor_set(s->told, s->guess);

@@ -181,44 +181,23 @@ static void take_words(fused_task *s, fused_batch *f)
     f->in.words = upload(s->tape, NSM_I32, n, 0, count);
 }
 
-/* Pixels from 0 to 1, channel by channel, of a picture that is moved down and to the right. */
-static void take_pixels(const nsm_dataset_images *p, int64_t node, int64_t down, int64_t right,
-                        float *x)
-{
-    const uint8_t *pixel = p->pixel + node * p->height * p->width * p->channels;
-    for (int64_t i = 0; i < p->height; i++)
-        for (int64_t j = 0; j < p->width; j++) {
-            int64_t y = i - down, z = j - right;
-            y = y < 0 ? 0 : y < p->height ? y : p->height - 1;
-            z = z < 0 ? 0 : z < p->width ? z : p->width - 1;
-            for (int64_t c = 0; c < p->channels; c++)
-                x[(c * p->height + i) * p->width + j] =
-                    (float)pixel[(y * p->width + z) * p->channels + c] / 255;
-        }
-}
-
-/* -shift .. shift */
-static int64_t drawn_move(const fused_task *s, nsm_random from, int64_t i)
-{
-    int64_t shift = s->options->shift;
-    return s->moved ? (int64_t)((uint64_t)nsm_random_u32(from, (uint64_t)i) *
-                                    (uint64_t)(2 * shift + 1) >> 32) - shift
-                    : 0;
-}
-
+/* Pixels from 0 to 1, channel by channel. */
 static void take_pictures(fused_task *s, fused_batch *f)
 {
     const nsm_dataset_images *p = &s->ds->node[s->ds->target].image;
-    int64_t n = f->things, all = p->height * p->width * p->channels, rows, cols;
+    int64_t n = f->things, area = p->height * p->width, all = area * p->channels;
+    int64_t rows, cols;
     nsm_fused_picture_grid(s->model, &rows, &cols);
     f->places[FUSED_PICTURE] = rows * cols;
     float *x = fused_room(s->tape, n, all, sizeof *x);
     int32_t *count = p->there ? fused_room(s->tape, n, 1, sizeof *count) : NULL;
     if (!x || (p->there && !count)) return;
-    nsm_random from = s->moved ? nsm_random_take(s->ctx, 2 * n) : (nsm_random){ 0, 0 };
     for (int64_t i = 0; i < n; i++) {
         int64_t v = fused_target(s, f->from->node[i]);
-        take_pixels(p, v, drawn_move(s, from, 2 * i), drawn_move(s, from, 2 * i + 1), x + i * all);
+        const uint8_t *pixel = p->pixel + v * all;
+        for (int64_t a = 0; a < area; a++)
+            for (int64_t c = 0; c < p->channels; c++)
+                x[i * all + c * area + a] = (float)pixel[a * p->channels + c] / 255;
         if (s->gone) blank(s, gone_of(s, f, FUSED_PICTURE, i), p, x + i * all);
         if (count) count[i] = p->there[v] ? (int32_t)(rows * cols) : 0;
     }

@@ -48,7 +48,6 @@ struct fused_task {
     /* [things, places of all modalities] 1: taken away from what the model sees; NULL: nothing
      * is */
     const uint8_t *gone;
-    bool moved;              /* pictures are, by `shift` */
     bool forget;             /* the things that are asked for show nothing, not even a guess */
 };
 

@@ -148,8 +148,6 @@ const setting train_fields[] = {
            "fused: a picture's encoder: a stem of convolutions, or patches of `patch` pixels"),
     INT(filters, "24", "1..65536", "fused: of each of the stem's layers"),
     INT(stem_layers, "4", "1..8", "fused: the stem's, each halving the picture"),
-    INT(shift, "0", "0..65536",
-        "fused: while training, most pixels that a picture is moved each way, its edge repeated"),
     FLAG(node_features, "true", "fused: the graph's encoder sees the nodes' features"),
     FLAG(show_labels, "false",
          "fused: the encoder sees classes of training nodes, but never those it is asked for"),

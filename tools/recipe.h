@@ -40,7 +40,7 @@ typedef struct {
     bool tied, rms_norm;
     /* things that several modalities tell of: a fuser's name makes it a fused model */
     char *fuser, *fuser_options, *modalities, *sides, *text_mixer, *text_options, *picture;
-    int64_t filters, stem_layers, shift;
+    int64_t filters, stem_layers;
     bool node_features, show_labels, reuse, whole;
 } train_options;
 

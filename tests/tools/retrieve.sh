@@ -40,8 +40,6 @@ rm -f again/best.h5 "$(last again)"
 train again --resume checkpoint_every=10
 train through checkpoint_every=10
 cmp "$(last again)" "$(last through)" || fail "a resumed run ends elsewhere"
-train moved shift=2 checkpoint_every=10
-within "recall10, moved" "$(way recall10 1)" 0.5 1
 train graph sides=picture/text,graph epochs=4
 has '"to":"text,graph"'
 train sampled sides=picture/text,graph whole=false fanouts=4,4 epochs=2
