@@ -29,6 +29,7 @@
 #include "fusion/slot_attention.h"
 #include "fusion/fuser.h"
 #include "fusion/fused.h"
+#include "fusion/retrieval.h"
 #include "graph/graph.h"
 #include "graph/attention.h"
 #include "graph/gcn.h"

@@ -2,10 +2,16 @@
  *
  * The first line names the columns (header=false: they are named 1, 2, ...).  Nodes have names of
  * any kind; with nodes=FILE they are numbered in that file's order and the edges may name no
- * others, else in the order in which the edges name them.  libcsv does the quoting. */
+ * others, else in the order in which the edges name them.  libcsv does the quoting.
+ *
+ * Pictures are joined to nodes by a column of paths (image=) or by their files' names, a node's and
+ * .png, .jpg or .jpeg, in a folder (images=).  A node without one is told apart in the dataset; a
+ * path that leads nowhere, a damaged picture, one of no node are errors. */
 #include "config.h"
 #include <csv.h>
-#include "datasets/words.h"
+#include <errno.h>
+#include <unistd.h>
+#include "datasets/node_pictures.h"
 
 enum { MAX_COLUMNS = 100000 };
 
@@ -132,8 +138,11 @@ typedef struct {
     nsmi_words node, class;
     bool closed;               /* the node file has been read: edges name no new nodes */
     int64_t src, dst, weight;  /* columns of the edge file */
-    int64_t id, label, *feature, features, *told, texts; /* columns of the node file */
+    int64_t id, label, image;  /* columns of the node file */
+    int64_t *feature, features, *told, texts;
     nsmi_texts text;
+    char *folder, **picture;   /* of the pictures; [pictures] the path of each node's, or NULL */
+    int64_t pictures, picture_room;
     int64_t edges, edge_room[2], cells, cell_room, class_room;
     int32_t (*pair)[2], *cls;
     float *weights, *cell;
@@ -199,7 +208,7 @@ static int64_t listed_columns(table *t, const char *key, const char *list, int64
     return count;
 }
 
-/* features=a,b,c names columns; without it all are but id, label and those of the text. */
+/* features=a,b,c names columns; without it all are but id, label, image and those of the text. */
 static void choose_columns(graph *g, table *t)
 {
     const char *list = nsmi_option_text(g->o, "features", NULL);
@@ -211,7 +220,7 @@ static void choose_columns(graph *g, table *t)
     if (list && !strcmp(list, "false")) return;
     if (list) g->features = listed_columns(t, "features", list, g->feature);
     for (int64_t c = 0; !list && c < t->header.count; c++) {
-        bool taken = c == g->id || c == g->label;
+        bool taken = c == g->id || c == g->label || c == g->image;
         for (int64_t k = 0; k < g->texts; k++) taken |= g->told[k] == c;
         if (!taken) g->feature[g->features++] = c;
     }
@@ -234,12 +243,28 @@ static bool take_texts(graph *g, const table *t)
     return r.ok && (!g->texts || nsmi_texts_end(g->ctx, &g->text));
 }
 
+/* The path that the node's image column holds; empty: it has no picture. */
+static bool take_picture(graph *g, table *t)
+{
+    const char *name = g->image < 0 ? "" : cell(t, g->image);
+    if (g->image < 0) return true;
+    if (!nsmi_grow(g->ctx, &g->picture, g->pictures, &g->picture_room, sizeof *g->picture))
+        return false;
+    char *path = *name ? nsmi_picture_path(g->ctx, g->folder, name) : NULL;
+    g->picture[g->pictures++] = path;
+    if (*name && path && access(path, R_OK))
+        nsmi_text_error(t->text, "column %s: %s: %s", t->header.word[g->image], path,
+                        strerror(errno));
+    return !nsmi_failed(g->ctx);
+}
+
 static void node_row(table *t, void *user)
 {
     graph *g = user;
     if (t->rows == 0) {
         g->id = column_of(t, g->o, "id", 0);
         g->label = column_of(t, g->o, "label", -1);
+        g->image = column_of(t, g->o, "image", -1);
         if (!nsmi_failed(g->ctx)) choose_columns(g, t);
         if (nsmi_failed(g->ctx)) return;
     }
@@ -254,10 +279,43 @@ static void node_row(table *t, void *user)
         if (!number_in(t, g->feature[k], &g->cell[g->cells])) return;
         g->cells++;
     }
-    if (!take_texts(g, t)) return;
+    if (!take_texts(g, t) || !take_picture(g, t)) return;
     if (g->label < 0 || !nsmi_grow(g->ctx, &g->cls, i, &g->class_room, sizeof *g->cls)) return;
     const char *word = cell(t, g->label);
     g->cls[i] = *word && strcmp(word, "-1") ? (int32_t)nsmi_words_add(g->ctx, &g->class, word) : -1;
+}
+
+/* Where the pictures lie: images=, else with the node file. */
+static bool find_folder(graph *g, const char *nodes)
+{
+    const char *column = nsmi_option_text(g->o, "image", NULL),
+               *folder = nsmi_option_text(g->o, "images", NULL), *end;
+    if (column && !nodes)
+        nsm_error_set(g->ctx, NSM_EINVAL,
+                      "%s: image=%.60s is a column of nodes=FILE, which is missing", g->o->who,
+                      column);
+    if (!column && !folder &&
+        (nsmi_option_text(g->o, "size", NULL) || nsmi_option_text(g->o, "channels", NULL)))
+        nsm_error_set(g->ctx, NSM_EINVAL,
+                      "%s: size= and channels= are of pictures, which image= or images= names",
+                      g->o->who);
+    if (folder) g->folder = nsmi_strdup(g->ctx, folder);
+    else if (column && nodes) {
+        end = strrchr(nodes, '/');
+        g->folder = nsmi_strdup(g->ctx, !end ? "." : end == nodes ? "/" : nodes);
+        if (end && end > nodes && g->folder) g->folder[end - nodes] = 0;
+    }
+    return !nsmi_failed(g->ctx);
+}
+
+static void join_pictures(graph *g, nsm_dataset *ds, nsm_dataset_nodes *v)
+{
+    if (!g->folder) return;
+    if (g->image < 0) {
+        g->picture = nsmi_pictures_in(g->ctx, g->folder, &g->node);
+        g->pictures = g->picture ? g->node.count : 0;
+    }
+    if (!nsmi_failed(g->ctx)) nsmi_pictures_to_nodes(ds, v, g->picture, g->o);
 }
 
 static nsm_dataset *build(graph *g, const char *source)
@@ -286,6 +344,7 @@ static nsm_dataset *build(graph *g, const char *source)
     }
     if (g->texts)
         nsmi_texts_to_nodes(ds, &g->text, nsmi_option_int(g->o, "least", 1, INT32_MAX, 1), v);
+    join_pictures(g, ds, v);
     v->names = g->node.word;
     g->node.word = NULL;
     g->node.count = 0;
@@ -296,17 +355,18 @@ static nsm_dataset *build(graph *g, const char *source)
 
 nsm_dataset *nsmi_import_csv(nsm_ctx *ctx, const char *source, const nsmi_options *o)
 {
-    graph g = { .ctx = ctx, .o = o, .label = -1 };
+    graph g = { .ctx = ctx, .o = o, .label = -1, .image = -1 };
     const char *nodes = nsmi_option_text(o, "nodes", NULL);
     nsm_dataset *ds = NULL;
-    if (nodes) read_table(ctx, o, nodes, node_row, &g);
+    if (find_folder(&g, nodes) && nodes) read_table(ctx, o, nodes, node_row, &g);
     g.closed = nodes != NULL;
     if (!nsmi_failed(ctx)) read_table(ctx, o, source, edge_row, &g);
     if (!nsmi_failed(ctx)) ds = build(&g, source);
     nsmi_words_clear(&g.node);
     nsmi_words_clear(&g.class);
     nsmi_texts_clear(&g.text);
-    free(g.told);
+    nsmi_picture_paths_free(g.picture, g.pictures);
+    free(g.told); free(g.folder);
     free(g.pair); free(g.cls); free(g.weights); free(g.cell); free(g.feature);
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);

@@ -194,7 +194,7 @@ int nsm_dataset_features_rows(const nsm_dataset *ds, int t, int64_t first, int64
 
 /* ---- splits ---- */
 typedef enum {
-    NSM_SPLIT_RANDOM,     /* fractions of all labelled */
+    NSM_SPLIT_RANDOM,     /* fractions of all labelled; without any labels, of all target nodes */
     NSM_SPLIT_STRATIFIED, /* fractions of each class */
     /* fixed numbers of each class, the rest is for testing (Shchur et al. 2018) */
     NSM_SPLIT_PER_CLASS
@@ -212,7 +212,7 @@ typedef struct {
 
 /* Draw a split of the labelled things and store it under this name, in place of one that has it
  * already.  The same configuration gives the same split.  Indices are ascending.
- * Errors: NSM_EINVAL fractions, no labels, classes too small for the fixed numbers. */
+ * Errors: NSM_EINVAL fractions, no classes, or too small for the fixed numbers. */
 int nsm_dataset_split_make(nsm_dataset *ds, const char *name, const nsm_split_config *config);
 
 #ifdef __cplusplus

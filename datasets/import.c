@@ -42,13 +42,30 @@ static const nsmi_maker importers[] = {
         "label=  its column of classes; an empty one or -1 is unlabelled\n"
         "features=  its columns a,b,c (all others); false: none\n"
         "text=  its columns a,b of words, one after the other\n"
-        "least=1  rarer words of the text become one word\n" },
+        "least=1  rarer words of the text become one word\n"
+        "image=  its column of pictures, PNG or JPEG files; an empty one: the node has none\n"
+        "images=  their folder (the node file's); without image= each file in it, ID.png or "
+        "ID.jpg, is the picture of node ID\n"
+        "size=  HEIGHT or HEIGHTxWIDTH that all pictures are brought to (as they are, if of one "
+        "size)\n"
+        "channels=3  of the pictures, what is transparent put on white; 1: grey\n" },
       nsmi_import_csv },
     { { "idx", "pictures with classes in MNIST's files: the folder of all four, packed or not",
         "valid=5000  the last of the training file are for validation (0 where it has no more)\n"
         "superpixels=0  also so many superpixels of each picture, as nodes with edges to it\n"
         "compactness=0.1  of these: what distance weighs beside difference of colour\n" },
       nsmi_import_idx },
+    { { "emoji",
+        "pictures, words and shared keywords of emoji: the folder of emoji/emoji-test.txt and "
+        "cldr/common/ (on Debian /usr/share/unicode); no sequences: no skin tones, flags, families",
+        "font=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf  a font of coloured bitmaps\n"
+        "language=en  of names and keywords\n"
+        "class=group  or subgroup\n"
+        "size=64  HEIGHT or HEIGHTxWIDTH of the pictures, on white\n"
+        "channels=3  of the pictures; 1: grey\n"
+        "least=2  rarer words of the text become one word\n"
+        "most=24  keywords that more emoji share make no edges\n" },
+      nsmi_import_emoji },
 #ifdef HAVE_IGRAPH
     { { "graphml", "GraphML, by igraph", GRAPH_OPTIONS }, nsmi_import_graphml },
     { { "gml", "GML, by igraph", GRAPH_OPTIONS }, nsmi_import_gml },

@@ -137,6 +137,7 @@ nsm_dataset *nsmi_import_gml(nsm_ctx *ctx, const char *source, const nsmi_option
 nsm_dataset *nsmi_import_pajek(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_edgelist(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_idx(nsm_ctx *ctx, const char *source, const nsmi_options *o);
+nsm_dataset *nsmi_import_emoji(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_import_hdf5(nsm_ctx *ctx, const char *source, const nsmi_options *o);
 nsm_dataset *nsmi_generate_sbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);
 nsm_dataset *nsmi_generate_csbm(nsm_ctx *ctx, const char *kind, const nsmi_options *o);

@@ -94,20 +94,29 @@ static void mean_of(const nsm_picture *p, int64_t i, int64_t j, int64_t height, 
     }
 }
 
-static void set_size(const nsmi_picture_source *s, nsm_picture *p, int64_t height, int64_t width)
+static void set_size(nsm_ctx *ctx, const char *name, nsm_picture *p, int64_t height, int64_t width)
 {
     nsm_picture small;
-    nsmi_picture_source any = *s;
-    any.most = INT32_MAX;
+    nsmi_picture_source any = { .ctx = ctx, .name = name, .most = INT32_MAX };
     if ((height == p->height && width == p->width) ||
         !nsmi_picture_room(&any, height, width, p->channels, &small))
         return;
-#pragma omp parallel for schedule(static) num_threads(s->ctx->dev.threads)
+#pragma omp parallel for schedule(static) num_threads(ctx->dev.threads)
     for (int64_t i = 0; i < height; i++)
         for (int64_t j = 0; j < width; j++)
             mean_of(p, i, j, height, width, small.pixel + (i * width + j) * p->channels);
     free(p->pixel);
     *p = small;
+}
+
+int nsmi_picture_fit(nsm_ctx *ctx, const char *name, const nsm_picture_options *o, nsm_picture *p)
+{
+    if (!nsmi_failed(ctx))
+        set_size(ctx, name, p, o->height ? o->height : p->height, o->width ? o->width : p->width);
+    if (!nsmi_failed(ctx))
+        set_channels(ctx, p, o->channels ? o->channels : p->channels < 3 ? 1 : 3);
+    if (nsmi_failed(ctx)) nsm_picture_clear(p);
+    return nsm_error(ctx);
 }
 
 /* ---- reading ---- */
@@ -129,12 +138,7 @@ int nsm_picture_decode(nsm_ctx *ctx, const char *name, const void *bytes, size_t
     else
         nsm_error_set(ctx, NSM_EFORMAT, "%s: %lld bytes, neither PNG nor JPEG", name,
                       (long long)count);
-    if (!nsmi_failed(ctx))
-        set_size(&s, p, o->height ? o->height : p->height, o->width ? o->width : p->width);
-    if (!nsmi_failed(ctx))
-        set_channels(ctx, p, o->channels ? o->channels : p->channels < 3 ? 1 : 3);
-    if (nsmi_failed(ctx)) nsm_picture_clear(p);
-    return nsm_error(ctx);
+    return nsmi_picture_fit(ctx, name, o, p);
 }
 
 int nsm_picture_read(nsm_ctx *ctx, const char *path, const nsm_picture_options *options,

@@ -16,6 +16,8 @@ typedef struct {
 /* Room for the picture of this size, or false and the error. */
 bool nsmi_picture_room(const nsmi_picture_source *s, int64_t height, int64_t width,
                        int64_t channels, nsm_picture *p);
+/* Bring a picture, which messages call name, to the size and channels that are wanted. */
+int nsmi_picture_fit(nsm_ctx *ctx, const char *name, const nsm_picture_options *o, nsm_picture *p);
 /* The file's own channels. */
 void nsmi_png_decode(const nsmi_picture_source *s, nsm_picture *p);
 void nsmi_jpeg_decode(const nsmi_picture_source *s, nsm_picture *p);

@@ -27,9 +27,11 @@ static int by_index(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Does thing i carry a label?  A row of labels counts unless all of it is unknown. */
+/* Does thing i carry a label?  A row of labels counts unless all of it is unknown; where there are
+ * no labels at all, every node of the target type counts. */
 static bool labelled(const nsm_dataset_labels *l, int64_t i)
 {
+    if (l->kind == NSM_LABEL_NONE) return true;
     if (l->kind == NSM_LABEL_CLASS) return l->cls[i] >= 0;
     if (l->kind == NSM_LABEL_VALUE) return true;
     for (int64_t k = 0; k < l->columns; k++)
@@ -41,10 +43,11 @@ static bool labelled(const nsm_dataset_labels *l, int64_t i)
 static ticket *draw_order(const nsm_dataset *ds, bool by_class, uint64_t seed, int64_t *count)
 {
     const nsm_dataset_labels *l = &ds->label;
-    ticket *t = nsmi_malloc(ds->ctx, (size_t)l->count * sizeof *t);
+    int64_t things = l->kind == NSM_LABEL_NONE ? ds->node[ds->target].count : l->count;
+    ticket *t = nsmi_malloc(ds->ctx, (size_t)things * sizeof *t);
     *count = 0;
     if (!t) return NULL;
-    for (int64_t i = 0; i < l->count; i++) {
+    for (int64_t i = 0; i < things; i++) {
         uint32_t r[4];
         if (!labelled(l, i)) continue;
         nsmi_philox(seed, (uint64_t)i, r);
@@ -107,10 +110,10 @@ static int config_ok(const nsm_dataset *ds, const char *name, nsm_split_config *
     if (!nsmi_name_ok(name))
         return nsm_error_set(ds->ctx, NSM_EINVAL,
                              "split: the name is empty, too long, or has a slash");
-    if (ds->label.kind == NSM_LABEL_NONE ||
-        (c->kind != NSM_SPLIT_RANDOM && ds->label.kind != NSM_LABEL_CLASS))
-        return nsm_error_set(ds->ctx, NSM_EINVAL, "split: dataset %s has no %s", ds->name,
-                             c->kind == NSM_SPLIT_RANDOM ? "labels" : "classes");
+    if (c->kind != NSM_SPLIT_RANDOM && ds->label.kind != NSM_LABEL_CLASS)
+        return nsm_error_set(ds->ctx, NSM_EINVAL,
+                             "split: dataset %s has no classes; a random split does without",
+                             ds->name);
     if (c->train == 0) c->train = 0.1;
     if (c->valid == 0) c->valid = 0.1;
     if (c->min_train == 0) c->min_train = 1;

@@ -265,23 +265,32 @@ static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_i
     return nsm_add(tape, q, every);
 }
 
+/* Every modality whole or not at all, at least one, none that the model has not; questions if it
+ * wants them. */
 static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
 {
     const nsm_fused_config *c = &f->config;
-    bool graph = in->nodes && in->element && in->relation && in->elements;
-    const struct { const char *what; bool given, wanted; } part[] = {
-        { "graph", graph, c->graph },
-        { "text", in->word && in->words, c->vocab > 0 },
-        { "picture", in->picture != NULL, has_picture(c) },
-        { "questions", in->question != NULL, c->question_features > 0 },
+    bool graph = in->nodes && in->element && in->relation && in->elements,
+         some_graph = in->nodes || in->element || in->relation || in->elements,
+         text = in->word && in->words, some_text = in->word || in->words,
+         picture = in->picture != NULL, asked = in->question != NULL,
+         wanted = c->question_features > 0;
+    const struct { const char *what; bool wrong; } fault[] = {
+        { "the model has no graph, but one is given", some_graph && !c->graph },
+        { "the model has no text, but one is given", some_text && !c->vocab },
+        { "the model has no picture, but one is given", picture && !has_picture(c) },
+        { "nodes, element, relation or elements of the graph are missing", some_graph && !graph },
+        { "word or words of the text are missing", some_text && !text },
+        { "graph, text and picture are all missing", !graph && !text && !picture },
+        { "the model wants questions", wanted && !asked },
+        { "the model wants no questions", asked && !wanted },
     };
-    size_t i = 0, parts = sizeof part / sizeof *part;
-    while (i < parts && part[i].given == part[i].wanted) i++;
-    if (i == parts) return true;
-    nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: the %s %s, the model wants %s",
-                  part[i].what, part[i].given ? "is given" : "is missing",
-                  part[i].wanted ? "it" : "none");
-    return false;
+    for (size_t i = 0; i < sizeof fault / sizeof *fault; i++) {
+        if (!fault[i].wrong) continue;
+        nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: %s", fault[i].what);
+        return false;
+    }
+    return true;
 }
 
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
@@ -289,9 +298,9 @@ nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input 
     nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
     if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
     nsm_tensor *near = in->element ? nsm_gather(tape, in->nodes, in->element) : NULL;
-    if (f->place[GRAPH] >= 0) part[f->place[GRAPH]] = graph_elements(tape, f, in, near);
-    if (f->place[TEXT] >= 0) part[f->place[TEXT]] = text_elements(tape, f, in);
-    if (f->place[PICTURE] >= 0) part[f->place[PICTURE]] = picture_elements(tape, f, in);
+    if (near) part[f->place[GRAPH]] = graph_elements(tape, f, in, near);
+    if (in->word) part[f->place[TEXT]] = text_elements(tape, f, in);
+    if (in->picture) part[f->place[PICTURE]] = picture_elements(tape, f, in);
     nsm_tensor *y = nsm_fuser_apply(tape, f->fuser, part, readers(tape, f, in, near));
     nsm_tensor *x = nsmi_normed(tape, f->norm, y, 1e-5f);
     x = thinned(tape, f, nsm_gelu(tape, nsm_linear(tape, x, f->up, f->up_bias)));

@@ -73,7 +73,8 @@ const nsm_fused_config *nsm_fused_settings(const nsm_fused *f); /* with every de
 nsm_tensor *nsm_fused_nodes(nsm_tape *tape, nsm_fused *f, const nsm_graph *graph,
                             nsm_graph *const *block, nsm_tensor *x, nsm_tensor *shown);
 
-/* What is known of B things; what the configuration has not is left NULL. */
+/* What is known of B things.  A modality that is left NULL is missing: the model has it not, or is
+ * to do without it; one at least is there. */
 typedef struct {
     nsm_tensor *nodes;       /* h, from nsm_fused_nodes() */
     nsm_tensor *element;     /* int32 [B, m] rows of h, the thing's own first */
@@ -87,7 +88,8 @@ typedef struct {
     nsm_tensor *question;    /* [B, readers, Q] */
 } nsm_fused_input;
 
-/* -> logits [B, readers, C].  Errors: NSM_ESHAPE, NSM_EINVAL an index is out of range. */
+/* -> logits [B, readers, C].  Errors: NSM_ESHAPE; NSM_EINVAL an index is out of range, or what is
+ * given is not what the model takes. */
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in);
 /* The fuser, to watch it: its elements are the graph's, the text's, the picture's, as they are
  * given, a picture's row after row of its grid. */

@@ -50,11 +50,13 @@ endif
 # ---- fusion ----
 if HAVE_CHECK
 if HAVE_HDF5
-check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver %D%/fusion/test_fusers %D%/fusion/test_fused
+check_PROGRAMS += %D%/fusion/test_set %D%/fusion/test_perceiver %D%/fusion/test_fusers %D%/fusion/test_fused \
+	%D%/fusion/test_retrieval
 %C%_fusion_test_set_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_perceiver_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_fusers_LDADD = $(NSM_TEST_LIBS)
 %C%_fusion_test_fused_LDADD = $(NSM_TEST_LIBS)
+%C%_fusion_test_retrieval_LDADD = $(NSM_TEST_LIBS)
 endif
 endif
 
@@ -83,16 +85,17 @@ endif
 
 # ---- the program ----
 if HAVE_HDF5
-check_PROGRAMS += %D%/tools/check_trace
+check_PROGRAMS += %D%/tools/check_trace %D%/tools/make_pairs
+%C%_tools_make_pairs_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 %C%_tools_check_trace_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/labels.sh %D%/tools/links.sh \
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/retrieve.sh %D%/tools/labels.sh %D%/tools/links.sh \
 	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 endif
-EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/links.sh \
+EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/retrieve.sh %D%/tools/links.sh \
 	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 
 # ---- the examples, against the installed library ----
@@ -121,6 +124,9 @@ check_PROGRAMS += %D%/datasets/test_pictures
 %C%_datasets_test_pictures_SOURCES = %D%/datasets/test_pictures.c %D%/datasets/sample.h %D%/datasets/sample.c \
 	%D%/datasets/sample_picture.h %D%/datasets/sample_picture.c
 %C%_datasets_test_pictures_LDADD = $(NSM_TEST_LIBS)
+check_PROGRAMS += %D%/datasets/test_emoji
+%C%_datasets_test_emoji_SOURCES = %D%/datasets/test_emoji.c %D%/datasets/sample.h %D%/datasets/sample.c
+%C%_datasets_test_emoji_LDADD = $(NSM_TEST_LIBS)
 check_PROGRAMS += %D%/datasets/test_sequences
 %C%_datasets_test_sequences_SOURCES = %D%/datasets/test_sequences.c %D%/datasets/sample.h %D%/datasets/sample.c
 %C%_datasets_test_sequences_LDADD = $(NSM_TEST_LIBS)

@@ -48,13 +48,19 @@ nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *target, 
                                                           .seed = seed });
 }
 
-static int train_batch(fused_task *s, const nsm_batch *b, double *loss)
+static nsm_tensor *answers_loss(fused_task *s, const nsm_batch *b, nsm_tensor *h)
 {
     fused_batch f = { 0 };
-    nsm_tensor *h = s->graph && s->whole ? fused_whole_nodes(s, s->tape, b) : NULL;
     nsm_tensor *y = fused_logits(s, b, h, &f);
     nsm_tensor *l = loss_of(s, &f, y, (float)s->options->label_smoothing);
     if (l) remember(s, &f, y);
+    return l;
+}
+
+static int train_batch(fused_task *s, const nsm_batch *b, double *loss)
+{
+    nsm_tensor *h = s->graph && s->whole ? fused_whole_nodes(s, s->tape, b) : NULL;
+    nsm_tensor *l = s->retrieval ? fused_sides_loss(s, b, h) : answers_loss(s, b, h);
     if (!nsm_tape_backward(s->tape, l)) *loss = (double)nsm_tensor_item(l) * (double)b->seeds;
     fused_end_step(s);
     if (s->guess) nsm_tensor_set(s->told, s->guess);
@@ -68,7 +74,7 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
     double loss = 0;
     int code = NSM_OK;
     if (!s->sampler)
-        s->sampler = fused_sampler(s, s->split->count[NSM_TRAIN], s->look[NSM_TRAIN], false,
+        s->sampler = fused_sampler(s, s->looks[NSM_TRAIN], s->look[NSM_TRAIN], false,
                                    nsm_random_get(s->ctx).seed);
     if (!s->sampler || nsm_sampler_start(s->sampler, number, at->steps)) return nsm_error(s->ctx);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
@@ -142,8 +148,7 @@ static int look_at(fused_task *s, int64_t count, const int32_t *node, nsm_tensor
     return nsm_error(s->ctx) ? nsm_error(s->ctx) : stop_signal() ? TASK_PAUSED : NSM_OK;
 }
 
-/* The whole graph's nodes once for all batches; NULL: they are sampled, or an error. */
-static nsm_tensor *nodes_for_looking(fused_task *s)
+nsm_tensor *fused_nodes_for_looking(fused_task *s)
 {
     if (!s->graph || !s->whole) return NULL;
     nsm_tape_inference(s->node_tape, true);
@@ -156,13 +161,13 @@ static int evaluate(task *base, part_score part[3])
     fused_task *s = (fused_task *)base;
     int code = NSM_OK;
     if (s->guess) nsm_tensor_get(s->told, s->guess);
-    nsm_tensor *h = nodes_for_looking(s);
+    nsm_tensor *h = fused_nodes_for_looking(s);
     if (s->by_group) memset(s->by_group, 0, (size_t)s->ds->question.groups * sizeof *s->by_group);
     for (int p = 0; p < NSM_SPLIT_PARTS; p++) part[p] = (part_score){ NAN, NAN };
     for (int p = s->options->show_labels ? NSM_VALID : NSM_TRAIN; !code && p <= NSM_TEST; p++) {
         look l = { .groups = p == NSM_TEST && s->by_group, .keep = s->guess && p != NSM_TRAIN };
-        if (!s->split->count[p]) continue;
-        code = look_at(s, s->split->count[p], s->look[p], h, &l);
+        if (!s->looks[p]) continue;
+        code = look_at(s, s->looks[p], s->look[p], h, &l);
         part[p].score = l.asked ? l.right / (double)l.asked : NAN;
         if (p != NSM_TEST && l.asked) part[p].loss = l.loss / (double)l.asked;
     }
@@ -175,12 +180,13 @@ int fused_task_predict(fused_task *s, float *out)
 {
     int32_t *every = nsmi_malloc(s->ctx, (size_t)s->data.targets * sizeof *every);
     look l = { .told = out };
-    if (s->questions)
-        nsm_error_set(s->ctx, NSM_EINVAL, "the model answers questions: nsm eval tells how well");
+    if (s->questions || s->retrieval)
+        nsm_error_set(s->ctx, NSM_EINVAL, "the model %s: nsm eval tells how well",
+                      s->questions ? "answers questions" : "finds sides of things");
     for (int64_t i = 0; every && i < s->data.targets; i++) every[i] = (int32_t)(s->data.first + i);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     int code = every && !nsm_error(s->ctx)
-                   ? look_at(s, s->data.targets, every, nodes_for_looking(s), &l)
+                   ? look_at(s, s->data.targets, every, fused_nodes_for_looking(s), &l)
                    : nsm_error(s->ctx);
     nsm_tape_reset(s->node_tape);
     free(every);
@@ -190,6 +196,7 @@ int fused_task_predict(fused_task *s, float *out)
 void fused_task_details(const fused_task *s, json_t *o)
 {
     const nsm_dataset_questions *q = &s->ds->question;
+    if (s->retrieval) fused_sides_details(s, o);
     if (!s->by_group) return;
     json_t *list = json_array();
     for (int64_t g = 0; g < q->groups; g++) {
@@ -249,9 +256,16 @@ static int make_model(fused_task *s)
         .question_features = s->questions ? (int)s->ds->question.features : 0,
     };
     if (s->picture) picture_config(s, &config);
-    s->model = nsm_fused_new(s->ctx, &config);
     nsm_module_init(&s->module, s->ctx);
-    nsm_module_child(&s->module, "model", nsm_fused_module(s->model));
+    if (*o->sides) {
+        s->retrieval = nsm_retrieval_new(s->ctx, &config);
+        s->model = nsm_retrieval_fused(s->retrieval);
+    } else {
+        s->model = nsm_fused_new(s->ctx, &config);
+    }
+    nsm_module_child(&s->module, "model",
+                     s->retrieval ? nsm_retrieval_module(s->retrieval)
+                                  : nsm_fused_module(s->model));
     if (o->show_labels && o->reuse) {
         s->told = nsm_module_buffer(&s->module, "told", 2,
                                     (int64_t[]){ s->data.targets, s->base.outputs });
@@ -285,8 +299,10 @@ static int make_parts(fused_task *s)
         int64_t count = s->split->count[p];
         s->look[p] = nsmi_malloc(s->ctx, (size_t)count * sizeof *s->look[p]);
         for (int64_t k = 0; s->look[p] && k < count; k++) {
-            s->look[p][k] = (int32_t)(s->data.first + s->split->index[p][k]);
-            if (p == NSM_TRAIN) s->known[s->split->index[p][k]] = 1;
+            int32_t i = s->split->index[p][k];
+            if (!fused_sides_there(s, i)) continue;
+            s->look[p][s->looks[p]++] = (int32_t)(s->data.first + i);
+            if (p == NSM_TRAIN) s->known[i] = 1;
         }
     }
     return nsm_error(s->ctx);
@@ -319,6 +335,13 @@ static bool listed(const char *list, const char *word)
     return false;
 }
 
+/* Is this modality to be used, of data that has it or not? */
+static bool wanted(const fused_task *s, int modality, const char *name, bool has)
+{
+    if (*s->options->sides) return (s->side[0] | s->side[1]) >> modality & 1;
+    return *s->options->modalities ? listed(s->options->modalities, name) : has;
+}
+
 /* What the model is to see, and whether the data has it. */
 static int choose(fused_task *s)
 {
@@ -326,11 +349,12 @@ static int choose(fused_task *s)
     const nsm_dataset *ds = s->ds;
     const nsm_dataset_labels *l = &ds->label;
     bool has_text = ds->node[ds->target].text.vocab > 0,
-         has_picture = ds->node[ds->target].image.channels > 0, all = !*o->modalities;
-    s->questions = ds->question.count > 0;
-    s->graph = listed(o->modalities, "graph") || (all && ds->edge_types > 0);
-    s->text = listed(o->modalities, "text") || (all && has_text);
-    s->picture = listed(o->modalities, "picture") || (all && has_picture);
+         has_picture = ds->node[ds->target].image.channels > 0;
+    if (fused_sides_choose(s)) return nsm_error(s->ctx);
+    s->questions = ds->question.count > 0 && !*o->sides;
+    s->graph = wanted(s, FUSED_GRAPH, "graph", ds->edge_types > 0);
+    s->text = wanted(s, FUSED_TEXT, "text", has_text);
+    s->picture = wanted(s, FUSED_PICTURE, "picture", has_picture);
     s->whole = o->whole;
     if (s->graph && !ds->edge_types)
         return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: %s has no edges", o->modalities,
@@ -345,7 +369,11 @@ static int choose(fused_task *s)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "modalities=%s names none of graph, text, picture that %s has",
                              o->modalities, ds->name);
-    if (l->of_graphs || (!s->questions && l->kind != NSM_LABEL_CLASS))
+    if (s->graph && !o->node_features && !o->show_labels)
+        return nsm_error_set(s->ctx, NSM_EINVAL,
+                             "the graph's nodes show nothing: node_features=false wants "
+                             "show_labels=true, or modalities without the graph");
+    if (l->of_graphs || (!s->questions && !*o->sides && l->kind != NSM_LABEL_CLASS))
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "%s has neither questions nor classes of nodes to learn", ds->name);
     if (s->questions && o->show_labels)
@@ -360,22 +388,27 @@ static int set_up(fused_task *s, const trainer_meta *trained)
     if (choose(s)) return nsm_error(s->ctx);
     s->split = nsm_dataset_split_find(ds, *s->options->split ? s->options->split : NULL);
     if (!s->split || fused_data_make(ds, s->options, &s->data)) return nsm_error(s->ctx);
-    int64_t outputs = s->questions ? ds->question.classes : ds->label.columns,
-            batch = s->options->batch_size, train = s->split->count[NSM_TRAIN];
+    bool sides = *s->options->sides != 0;
+    int64_t batch = s->options->batch_size,
+            outputs = sides        ? s->options->width
+                      : s->questions ? ds->question.classes
+                                     : ds->label.columns;
     if (batch < 1) return nsm_error_set(s->ctx, NSM_EINVAL, "a fused model wants a batch_size");
     if (trained && (trained->inputs != s->data.features || trained->outputs != outputs))
         return nsm_error_set(s->ctx, NSM_ESHAPE,
                              "the model has %lld features and %lld answers, %s has %lld and %lld",
                              (long long)trained->inputs, (long long)trained->outputs, ds->name,
                              (long long)s->data.features, (long long)outputs);
-    if (!trained && !train)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "split %s of %s has no training nodes",
-                             s->split->name, ds->name);
-    s->base = (task){ .ctx = s->ctx, .metric = "accuracy", .inputs = s->data.features,
-                      .outputs = outputs, .labels = NSM_LABEL_CLASS, .epoch = epoch,
-                      .evaluate = evaluate, .steps_per_epoch = (train + batch - 1) / batch };
-    if (make_fan_out(s) || make_parts(s) || make_model(s) ||
-        (s->graph && s->whole && make_whole(s)))
+    if (make_parts(s)) return nsm_error(s->ctx);
+    if (!trained && !s->looks[NSM_TRAIN])
+        return nsm_error_set(s->ctx, NSM_EINVAL, "split %s of %s has no training nodes%s",
+                             s->split->name, ds->name, sides ? " with both sides" : "");
+    s->base = (task){ .ctx = s->ctx, .metric = sides ? "mrr" : "accuracy",
+                      .inputs = s->data.features, .outputs = outputs,
+                      .labels = sides ? NSM_LABEL_NONE : NSM_LABEL_CLASS, .epoch = epoch,
+                      .evaluate = sides ? fused_sides_evaluate : evaluate,
+                      .steps_per_epoch = (s->looks[NSM_TRAIN] + batch - 1) / batch };
+    if (make_fan_out(s) || make_model(s) || (s->graph && s->whole && make_whole(s)))
         return nsm_error(s->ctx);
     s->base.module = &s->module;
     if (ds->question.groups)
@@ -403,7 +436,8 @@ void fused_task_free(fused_task *s)
     nsm_tape_free(s->tape);
     nsm_tape_free(s->node_tape);
     nsm_module_clear(&s->module);
-    nsm_fused_free(s->model);
+    if (s->retrieval) nsm_retrieval_free(s->retrieval);
+    else nsm_fused_free(s->model);
     nsm_graph_free(s->all);
     nsm_tensor_free(s->x);
     nsm_csr_free(s->x_rows);

@@ -5,7 +5,10 @@
  * that are sampled further (the other numbers, one a layer).  With `show_labels` the classes of
  * training nodes are shown to the encoder, never those that the step asks for; with `reuse` all
  * others show what the model last told of them, a training node what it was told to be while its
- * own class was hidden.  Labels of the test part are looked at for scores alone. */
+ * own class was hidden.  Labels of the test part are looked at for scores alone.
+ *
+ * With `sides` nothing is told of a thing: one side of it, as its picture, is to be found by the
+ * other, as its words (fusion/retrieval.h); the score is the mean reciprocal rank of both ways. */
 #ifndef TOOLS_FUSED_H
 #define TOOLS_FUSED_H
 #include <nsm.h>
@@ -27,8 +30,8 @@ task *fused_task_base(fused_task *s);
 const nsm_dataset_split *fused_task_split(const fused_task *s);
 /* Probabilities of each class of every target node [targets, C] on the host. */
 int fused_task_predict(fused_task *s, float *out);
-/* What the last evaluation found of the test part beside its score: that of each kind of
- * question. */
+/* What the last evaluation found of the test part beside its score: that of each kind of question,
+ * or how often the right side was among the first. */
 void fused_task_details(const fused_task *s, json_t *o);
 /* How the accuracy on so many things of the test part changes without the k elements of each that
  * the fuser names, without k at random, with these alone, and without each modality.  The caller

@@ -255,9 +255,7 @@ static void take_classes(fused_task *s, fused_batch *f)
         f->answer[i] = l->cls ? l->cls[fused_target(s, f->from->node[i])] : -1;
 }
 
-/* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
- * the seeds' own classes hidden. */
-nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
+void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
 {
     int64_t places[FUSED_MODALITIES];
     memcpy(places, f->places, sizeof places); /* what was taken away is counted by these */
@@ -269,6 +267,13 @@ nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused
     }
     if (s->text) take_words(s, f);
     if (s->picture) take_pictures(s, f);
+}
+
+/* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
+ * the seeds' own classes hidden. */
+nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
+{
+    fused_lay_out(s, b, h, f);
     if (s->questions) take_questions(s, f);
     else take_classes(s, f);
     f->target = upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);

@@ -80,14 +80,14 @@ static void add_rows(fused_data *d, const nsm_dataset_nodes *v, int64_t *row, in
 static bool make_features(fused_data *d)
 {
     const nsm_dataset *ds = d->ds;
-    bool ones = ds->node_types > 1;
     int64_t entries = 0, columns = 0, row = 0;
     for (int t = 0; t < ds->node_types; t++) {
-        entries += entries_of(&ds->node[t]) + (ones ? ds->node[t].count : 0);
+        entries += entries_of(&ds->node[t]);
         columns += ds->node[t].features;
     }
+    bool ones = ds->node_types > 1 || !columns;
+    if (ones) entries += d->nodes;
     d->features = columns + (ones ? ds->node_types : 0);
-    if (!d->features) return true;
     if (d->features > INT32_MAX) {
         nsm_error_set(ds->ctx, NSM_EINVAL, "%s has %lld features of all types, want at most %d",
                       ds->name, (long long)d->features, INT32_MAX);

@@ -13,8 +13,9 @@ typedef struct {
     int relations;        /* types of edges, with `inverse` each turned around as one more */
     int64_t *ptr;         /* [N + 1] what enters node i: idx[ptr[i]..ptr[i+1]) by its relation, */
     int32_t *idx, *type;  /* [E] then in the dataset's order */
-    /* Features of all types side by side, and where there are several a column of ones for each. */
-    int64_t features;     /* columns, 0: none */
+    /* Features of all types side by side, and where there are several types, or no features at all,
+     * a column of ones for each type. */
+    int64_t features;     /* columns; 0: they are not to be seen */
     int64_t *row;         /* [N + 1] */
     int32_t *column;      /* [row[N]] */
     float *value;

@@ -172,7 +172,12 @@ static int explain_batch(explainer *e, const nsm_batch *b)
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things)
 {
     explainer e = { .s = s, .k = k };
-    int64_t count = s->split->count[NSM_TEST];
+    if (s->retrieval) {
+        nsm_error_set(s->ctx, NSM_EINVAL, "--explain is for models of classes or answers, not of "
+                                          "sides");
+        return NULL;
+    }
+    int64_t count = s->looks[NSM_TEST];
     if (count > things) count = things;
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     s->forget = true;

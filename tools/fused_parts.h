@@ -2,15 +2,22 @@
  *
  *   fused.c          making, training, scores
  *   fused_batch.c    from a sampled batch to what the model takes, and its logits
- *   fused_explain.c  what its answers rest on, measured */
+ *   fused_explain.c  what its answers rest on, measured
+ *   fused_sides.c    one side of a thing found by the other */
 #ifndef TOOLS_FUSED_PARTS_H
 #define TOOLS_FUSED_PARTS_H
 #include "base/internal.h"
-#include "fusion/fused.h"
+#include "fusion/retrieval.h"
 #include "tools/fused.h"
 #include "tools/fused_data.h"
 
 enum { FUSED_GRAPH, FUSED_TEXT, FUSED_PICTURE, FUSED_MODALITIES };
+
+/* How well one side of a part's things is found by the other. */
+enum { FUSED_RECALLS = 3 };
+typedef struct {
+    double mrr, recall[FUSED_RECALLS], median; /* rank */
+} fused_found;
 
 struct fused_task {
     task base;
@@ -22,6 +29,9 @@ struct fused_task {
     bool graph, text, picture, questions, whole;
     nsm_module module;       /* the model, and what it last told */
     nsm_fused *model;
+    nsm_retrieval *retrieval; /* it holds the model, which learns sides; NULL: answers */
+    unsigned side[2];        /* bits of the modalities of each */
+    fused_found found[NSM_SPLIT_PARTS][2]; /* side 1 by side 0, and the other way */
     nsm_graph *all;          /* the whole graph; NULL where neighbours are sampled */
     nsm_tensor *x;           /* features: of the whole graph, or of a batch's nodes */
     nsm_csr *x_rows;
@@ -32,7 +42,8 @@ struct fused_task {
     nsm_tensor *told;        /* [targets, C] what was last told of each, zeros: nothing; or NULL */
     float *guess;            /* host copy of it */
     uint8_t *known;          /* [targets] 1: of the training part */
-    int32_t *look[NSM_SPLIT_PARTS]; /* the nodes of each part, as numbers of all */
+    int32_t *look[NSM_SPLIT_PARTS]; /* the nodes of each part, as numbers of all, */
+    int64_t looks[NSM_SPLIT_PARTS]; /* how many: those that have both sides, with sides */
     struct { double right; int64_t asked; } *by_group; /* of the test part */
     /* [things, places of all modalities] 1: taken away from what the model sees; NULL: nothing
      * is */
@@ -64,9 +75,23 @@ nsm_tensor *fused_whole_nodes(fused_task *s, nsm_tape *tape, const nsm_batch *hi
  * of the same batch, by which it is laid out. */
 nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f);
 void fused_end_step(fused_task *s); /* resets s->tape */
+/* What the model takes of a batch, without what is asked. */
+void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f);
 
 /* ---- fused.c ---- */
 nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *node, bool in_order,
                            uint64_t seed);
+/* The whole graph's nodes once for all batches, on node_tape; NULL: they are sampled, or an
+ * error. */
+nsm_tensor *fused_nodes_for_looking(fused_task *s);
+
+/* ---- fused_sides.c ---- */
+/* What `sides` asks for, into s->side; both without it. */
+int fused_sides_choose(fused_task *s);
+/* Has this node of the target type both sides? */
+bool fused_sides_there(const fused_task *s, int64_t i);
+nsm_tensor *fused_sides_loss(fused_task *s, const nsm_batch *b, nsm_tensor *h);
+int fused_sides_evaluate(task *base, part_score part[3]);
+void fused_sides_details(const fused_task *s, json_t *o);
 
 #endif

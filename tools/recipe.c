@@ -12,6 +12,8 @@
  *        PatchTST (Nie et al., ICLR 2023) around any mixer; classify: classes of rows; qa:
  *        sentences as tokens, repeated layers.
  * fused  graph, text and questions in one pool of states (fusion/fused.h).
+ * retrieve  that model finds a thing's picture by its words and the other way: CLIP (Radford et
+ *       al., ICML 2021) with one pool for both sides (fusion/retrieval.h).
  * wordnet  the default job: that model on typed pointers, glosses and the classes of training
  *       synsets. */
 #include "config.h"
@@ -137,6 +139,9 @@ const setting train_fields[] = {
          "concat"),
     TEXT(fuser_options, "", "fused: the fuser's keys, as \"slots=16 rounds=1\""),
     TEXT(modalities, "", "fused: of graph,text,picture those to use; all that the data has"),
+    TEXT(sides, "",
+         "fused: learn to find each side of a thing by the other, as picture/text or "
+         "picture/text,graph; \"\": learn classes, or answers"),
     TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
     TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
     CHOICE(picture, "stem", "stem|patch",
@@ -173,6 +178,11 @@ const recipe recipes[] = {
       "stem_norm: group\nencoder: rgcn\nlayers: 1\nwhole: false\nfanouts: 6,6\nbatch_size: 16\n"
       "dropout: 0\noptimizer: adamw\nlr: 0.0007\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
       "warmup: 200\nepochs: 40\neval_every: 2\nkeep: best\n" },
+    { "retrieve", "pictures by their words and the other way, both sides in one pool of states",
+      "sides: picture/text\nfuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 128\nwords: 32\n"
+      "fanouts: 8\nbatch_size: 256\ndropout: 0.2\noptimizer: adamw\nlr: 0.002\n"
+      "weight_decay: 0.05\nclip: 1\nschedule: cosine\nwarmup: 50\nepochs: 60\neval_every: 5\n"
+      "keep: best\n" },
     { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },

@@ -39,7 +39,7 @@ typedef struct {
     double noise;
     bool tied, rms_norm;
     /* things that several modalities tell of: a fuser's name makes it a fused model */
-    char *fuser, *fuser_options, *modalities, *text_mixer, *text_options, *picture,
+    char *fuser, *fuser_options, *modalities, *sides, *text_mixer, *text_options, *picture,
         *stem_norm;
     int64_t filters, stem_layers;
     bool node_features, show_labels, reuse, whole;

@@ -181,28 +181,36 @@ static int train_sequences(job *j, const char *folder, trainer_result *r, json_t
     return code;
 }
 
+/* Once more at the epoch that counts, for what is told beside its score. */
+static int look_again(job *j, task *what, const char *folder, const trainer_result *r)
+{
+    char best[4200];
+    part_score part[3];
+    if (r->interrupted) return NSM_OK;
+    snprintf(best, sizeof best, "%s/best.h5", folder);
+    int code = trainer_load(j->t->ctx, best, what->module);
+    return code ? code : what->evaluate(what, part);
+}
+
 static int train_fused(job *j, const char *folder, trainer_result *r, json_t **result)
 {
     fused_task *s = fused_task_new(j->t->ctx, &j->o, j->ds, NULL);
     task *what = s ? fused_task_base(s) : NULL;
     int code = train_task(j, what, j->o.fuser, j->ds->name, folder, r);
     if (!code) *result = sized_result(what, r, NULL, NAN);
+    if (!code && *j->o.sides && !(code = look_again(j, what, folder, r)) && !r->interrupted)
+        fused_task_details(s, *result);
     fused_task_free(s);
     return code;
 }
 
-/* The result's scores of hits are those of the epoch that counts. */
 static int train_links(job *j, const char *folder, trainer_result *r, json_t **result)
 {
-    char best[4200];
-    part_score part[3];
     link_task *l = link_task_new(j->t->ctx, &j->o, j->ds, NULL);
     task *what = l ? link_task_base(l) : NULL;
     int code = train_task(j, what, j->o.decoder, j->ds->name, folder, r);
     if (!code) *result = result_of(what, r, "triples_per_s", link_task_rate(l));
-    snprintf(best, sizeof best, "%s/best.h5", folder);
-    if (!code && !r->interrupted && !(code = trainer_load(j->t->ctx, best, what->module)) &&
-        !(code = what->evaluate(what, part)))
+    if (!code && !(code = look_again(j, what, folder, r)) && !r->interrupted)
         link_task_details(l, *result);
     link_task_free(l);
     return code;

@@ -633,6 +633,19 @@ START_TEST(splits)
     ck_assert(strstr(nsm_error_message(ctx), "default shchur half"));
     nsm_error_clear(ctx);
     nsm_dataset_free(ds);
+    /* without labels every node is dealt out, at random alone */
+    ds = nsm_dataset_new(ctx, "bare");
+    nsm_dataset_add_nodes(ds, "node", 10);
+    ck_assert_int_eq(nsm_dataset_split_make(ds, "a",
+                                            &(nsm_split_config){ .kind = NSM_SPLIT_RANDOM,
+                                                                 .train = 0.5, .valid = 0.2 }),
+                     NSM_OK);
+    s = nsm_dataset_split_find(ds, "a");
+    ck_assert(s->count[0] == 5 && s->count[1] == 2 && s->count[2] == 3);
+    ck_assert_int_eq(nsm_dataset_validate(ds), NSM_OK);
+    nsm_dataset_split_make(ds, "b", &(nsm_split_config){ .kind = NSM_SPLIT_STRATIFIED });
+    ck_error(ctx, NSM_EINVAL);
+    nsm_dataset_free(ds);
     end();
 }
 END_TEST

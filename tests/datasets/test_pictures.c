@@ -109,6 +109,111 @@ START_TEST(refused)
     end();
 }
 END_TEST
+
+/* A picture of one colour, h x w pixels, under this name. */
+static void write_colour(const char *name, int64_t height, int64_t width, uint8_t r, uint8_t g,
+                         uint8_t b)
+{
+    uint8_t pixel[64 * 3];
+    for (int64_t i = 0; i < height * width; i++)
+        pixel[3 * i] = r, pixel[3 * i + 1] = g, pixel[3 * i + 2] = b;
+    nsm_picture_write(ctx, sample_path("%s", name), &(nsm_picture){ height, width, 3, pixel });
+    ck_ok(ctx);
+}
+
+/* nodes a, b, c and edges between them; what is joined to them, by up to three options */
+static nsm_dataset *join(const char *image, const char *images, const char *size, bool grey)
+{
+    nsm_option o[5] = { { "nodes", sample_path("g/nodes.csv") } };
+    int n = 1;
+    if (image) o[n++] = (nsm_option){ "image", image };
+    if (images) o[n++] = (nsm_option){ "images", sample_path("%s", images) };
+    if (size) o[n++] = (nsm_option){ "size", size };
+    if (grey) o[n++] = (nsm_option){ "channels", "1" };
+    return nsm_import(ctx, "csv", sample_path("g/edges.csv"), o, n);
+}
+
+static void refuse(nsm_dataset *ds, int code, const char *text)
+{
+    ck_assert(!ds);
+    ck_assert_msg(strstr(nsm_error_message(ctx), text) != NULL, "no \"%s\" in: %s", text,
+                  nsm_error_message(ctx));
+    ck_error(ctx, code);
+}
+
+static void write_nodes(const char *text)
+{
+    sample_write(sample_path("g/nodes.csv"), text, strlen(text));
+    sample_write(sample_path("g/edges.csv"), "src,dst\na,b\nb,c\n", 16);
+}
+
+/* by a column of paths, by names in a folder; a node without a picture; sizes; grey */
+START_TEST(of_nodes)
+{
+    begin();
+    write_nodes("id,f,look\na,1,red.png\nb,2,\nc,3,sub/green.png\n");
+    sample_write(sample_path("g/sub/notes.txt"), "", 0); /* makes the folder */
+    write_colour("g/red.png", 2, 4, 255, 0, 0);
+    write_colour("g/sub/green.png", 4, 4, 0, 255, 0);
+    nsm_dataset *ds = join("look", NULL, "2x3", false);
+    ck_ok(ctx);
+    const nsm_dataset_images *m = &ds->node[0].image;
+    ck_assert(m->height == 2 && m->width == 3 && m->channels == 3 && ds->node[0].features == 1);
+    ck_assert(m->there && m->there[0] == 1 && m->there[1] == 0 && m->there[2] == 1);
+    for (int i = 0; i < 18; i++) {
+        ck_assert_int_eq(m->pixel[i], i % 3 == 0 ? 255 : 0);
+        ck_assert_int_eq(m->pixel[18 + i], 0);
+        ck_assert_int_eq(m->pixel[36 + i], i % 3 == 1 ? 255 : 0);
+    }
+    nsm_dataset_free(ds);
+
+    write_nodes("id\na\nb\nc\n");
+    sample_write(sample_path("look/notes.txt"), "no picture", 10);
+    write_colour("look/a.png", 3, 3, 9, 9, 9);
+    write_colour("look/b.PNG", 3, 3, 0, 0, 0);
+    write_colour("look/c.png", 3, 3, 255, 255, 255);
+    ds = join(NULL, "look", NULL, true);
+    ck_ok(ctx);
+    m = &ds->node[0].image;
+    ck_assert(m->height == 3 && m->width == 3 && m->channels == 1 && !m->there);
+    ck_assert(m->pixel[0] == 9 && m->pixel[9] == 0 && m->pixel[26] == 255);
+    nsm_dataset_free(ds);
+    end();
+}
+END_TEST
+
+START_TEST(of_nodes_refused)
+{
+    begin();
+    write_nodes("id,look\na,red.png\nb,none.png\nc,\n");
+    write_colour("g/red.png", 2, 4, 255, 0, 0);
+    refuse(join("look", NULL, NULL, false), NSM_EFORMAT, "nodes.csv:3: column look: ");
+    refuse(join("face", NULL, NULL, false), NSM_EFORMAT, "there is no column image=face");
+    write_nodes("id,look\na,red.png\nb,bad.png\nc,\n");
+    sample_write(sample_path("g/bad.png"), "\x89PNG\r\n\x1a\n and no more", 20);
+    refuse(join("look", NULL, "3", false), NSM_EFORMAT, "g/bad.png: not a whole PNG file");
+    write_colour("g/bad.png", 4, 4, 0, 0, 0);
+    refuse(join("look", NULL, NULL, false), NSM_EFORMAT, "has 4 x 4 pixels");
+    refuse(join("look", NULL, "3x", false), NSM_EINVAL, "size=3x is neither");
+    refuse(join("look", NULL, "0", false), NSM_EINVAL, "size=0 is neither");
+    write_nodes("id,look\na,\nb,\nc,\n");
+    refuse(join("look", NULL, NULL, false), NSM_EFORMAT, "no node has a picture");
+    write_nodes("id\na\nb\nc\n");
+    sample_write(sample_path("look/notes.txt"), "no picture", 10);
+    write_colour("look/a.png", 3, 3, 9, 9, 9);
+    write_colour("look/d.png", 3, 3, 9, 9, 9);
+    refuse(join(NULL, "look", NULL, false), NSM_EFORMAT, "look/d.png: there is no node d");
+    ck_assert_int_eq(remove(sample_path("look/d.png")), 0);
+    write_colour("look/a.jpeg", 3, 3, 9, 9, 9);
+    refuse(join(NULL, "look", NULL, false), NSM_EFORMAT, "node a has a picture already");
+    refuse(join(NULL, "nowhere", NULL, false), NSM_EIO, "nowhere: ");
+    refuse(join(NULL, NULL, "3", false), NSM_EINVAL, "size= and channels= are of pictures");
+    const nsm_option column = { "image", "look" };
+    refuse(nsm_import(ctx, "csv", sample_path("g/edges.csv"), &column, 1), NSM_EINVAL,
+           "image=look is a column of nodes=FILE");
+    end();
+}
+END_TEST
 #endif
 
 #if defined(HAVE_JPEG)
@@ -338,7 +443,7 @@ int main(void)
     return test_main(
         "pictures", (const TTest *const[]) {
 #if defined(HAVE_PNG)
-            png, channels, sizes, refused,
+            png, channels, sizes, refused, of_nodes, of_nodes_refused,
 #endif
 #if defined(HAVE_JPEG)
                 jpeg,

@@ -162,6 +162,34 @@ START_TEST(combinations)
 }
 END_TEST
 
+/* Without a modality: what is left tells, as in a set that has no element of it. */
+START_TEST(missing)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    subject s = subject_of(ctx, true, true, false, STEM);
+    const int32_t empty[B] = { 0 };
+    float a[B * C], b[B * C];
+    nsm_tape_inference(s.tape, true);
+    for (int without = 0; without < 7; without++) { /* bits: graph, text, picture */
+        nsm_fused_input in = input_of(&s, element, relation);
+        if (without & 1) in.nodes = in.element = in.relation = in.elements = NULL;
+        if (without & 2) in.word = in.words = NULL;
+        if (without & 4) in.picture = in.pictures = NULL;
+        nsm_tensor_get(nsm_fused_apply(s.tape, s.model, &in), a);
+        ck_ok(ctx);
+        for (int i = 0; i < B * C; i++) ck_assert(isfinite(a[i]));
+        nsm_fused_input none = input_of(&s, element, relation);
+        if (without & 1) none = in; /* a thing's own node is always there */
+        if (!(without & 1) && (without & 2)) none.words = rows(&s, B, 0, empty);
+        if (!(without & 1) && (without & 4)) none.pictures = rows(&s, B, 0, empty);
+        nsm_tensor_get(nsm_fused_apply(s.tape, s.model, &none), b);
+        ck_assert(test_difference(a, b, B * C, 1e-3) < 1e-5);
+    }
+    subject_free(&s);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
 START_TEST(order) /* of neighbours; what stands where nobody is */
 {
     static const int32_t turned[B * M] = { 2, 3, 1, 0, 1, 2, 5, 6, 4 },
@@ -218,8 +246,14 @@ START_TEST(errors)
     ck_error(ctx, NSM_EINVAL);
     subject s = subject_of(ctx, true, true, false, NO_PICTURE);
     nsm_fused_input in = input_of(&s, element, relation);
-    nsm_fused_input none = in, more = in;
-    none.word = NULL;
+    nsm_fused_input half = in, more = in, none = { 0 };
+    half.word = NULL;
+    ck_assert(!nsm_fused_apply(s.tape, s.model, &half));
+    ck_error(ctx, NSM_EINVAL);
+    half = in;
+    half.elements = NULL;
+    ck_assert(!nsm_fused_apply(s.tape, s.model, &half));
+    ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_fused_apply(s.tape, s.model, &none));
     ck_error(ctx, NSM_EINVAL);
     more.question = numbers(&s, 3, B, R, Q);
@@ -252,6 +286,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("fused", (const TTest *const[]){ combinations, order, blocks, errors, memory,
-                                                      NULL });
+    return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks, errors,
+                                                      memory, NULL });
 }
