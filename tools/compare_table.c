@@ -10,7 +10,7 @@
 #include "config.h"
 #include "tools/charts.h"
 #include "tools/compare.h"
-#include "tools/compare_page.h"
+#include "tools/page.h"
 #include "tools/report.h"
 #include "tools/run.h"
 
@@ -393,7 +393,7 @@ static char *page_of(comparison *c, const json_t *rows, const column *col, int c
              c->ds->description, (long long)c->steps, (long long)c->base.batch_size, c->s.lrs.count,
              c->s.trial, (long long)c->seeds);
     page *p = page_new(title, about);
-    for (int k = 0; k < columns; k++) page_head(p, col[k].title);
+    for (int k = 0; k < columns; k++) page_head(p, col[k].title, k && k < columns - 1);
     for (size_t r = 0; r < json_array_size(rows); r++) {
         page_row(p);
         for (int k = 0; k < columns; k++) {
