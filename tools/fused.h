@@ -31,8 +31,9 @@ int fused_task_predict(fused_task *s, float *out);
  * question. */
 void fused_task_details(const fused_task *s, json_t *o);
 /* How the accuracy on so many things of the test part changes without the k elements of each that
- * the fuser names, without k at random, with these alone, and without each modality.  The caller
- * owns it; NULL: an error. */
+ * the fuser names, without k at random, with these alone, without each modality, and without states.
+ * k 0: only what needs no weights of the fuser's.  The caller owns it; NULL: an error. */
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things);
+enum { FUSED_EXPLAINED = 2000 }; /* things that are enough */
 
 #endif

@@ -81,16 +81,27 @@ static nsm_tensor *sampled_nodes(fused_task *s, const nsm_batch *b)
                            shown(s, s->tape, b->nodes, b->node, b));
 }
 
+int64_t fused_places(const fused_batch *f)
+{
+    int64_t all = 0;
+    for (int m = 0; m < FUSED_MODALITIES; m++) all += f->places[m];
+    return all;
+}
+
+int64_t fused_reader(const fused_batch *f, int64_t i, int64_t turn)
+{
+    int64_t asked = 0;
+    while (asked < f->readers && f->answer[i * f->readers + asked] >= 0) asked++;
+    return asked ? turn % asked : -1;
+}
+
 /* ---- what is taken away ---- */
 /* Which of thing i's elements of a modality are gone; NULL: none. */
 static const uint8_t *gone_of(const fused_task *s, const fused_batch *f, int m, int64_t i)
 {
-    int64_t all = 0, first = 0;
-    for (int k = 0; k < FUSED_MODALITIES; k++) {
-        if (k == m) first = all;
-        all += f->places[k];
-    }
-    return s->gone ? s->gone + i * all + first : NULL;
+    int64_t first = 0;
+    for (int k = 0; k < m; k++) first += f->places[k];
+    return s->gone ? s->gone + i * fused_places(f) + first : NULL;
 }
 
 /* Close the gaps in a row of elements of both arrays (b may be NULL), of which the first stays. */

@@ -16,7 +16,7 @@ static bool is_loss(const char *name) { return strstr(name, "loss") != NULL; }
 static bool is_score(const char *name)
 {
     static const char *const no[] = {"seconds", "lr",   "learning_rate", "epoch",
-                                     "step",    "norm", "time",          "_ms"};
+                                     "step",    "norm", "time",          "_ms", "states"};
     for (size_t i = 0; i < sizeof no / sizeof *no; i++)
         if (strstr(name, no[i])) return false;
     return !is_loss(name);
