@@ -37,8 +37,8 @@ static const char style[] =
     "p{margin:.4rem 0;max-width:46rem;overflow-wrap:anywhere}header p,.soft{color:var(--soft)}\n"
     "article{background:var(--panel);border:1px solid var(--line);border-radius:10px;"
     "padding:1rem 1.2rem 1.2rem;margin:1rem 0}\n"
-    ".wide{overflow-x:auto}.side{display:grid;gap:1rem 2rem;"
-    "grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr))}\n"
+    ".wide{overflow-x:auto}.row{display:flex;flex-wrap:wrap;gap:.6rem 3rem}"
+    ".row>*{min-width:0;max-width:100%}\n"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
     "th,td{padding:.3em 1em .3em 0;text-align:left;border-bottom:1px solid var(--line)}\n"
     "th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right}\n"
@@ -189,9 +189,14 @@ void page_head(page *p, const char *title, bool numbers)
 
 void page_row(page *p)
 {
-    if (p) fputs(p->table == HEAD ? "</tr></thead><tbody><tr>\n" : "</tr><tr>\n", p->f);
-    if (p) p->table = BODY;
-    if (p) p->at = 0;
+    if (!p) return;
+    fputs(p->table == HEAD   ? "</tr></thead><tbody><tr>\n"
+          : p->table == BODY ? "</tr><tr>\n"
+                             : "<div class=\"wide\"><table><tbody><tr>\n",
+          p->f);
+    if (p->table == BETWEEN) p->columns = 0;
+    p->table = BODY;
+    p->at = 0;
 }
 
 static void begin_cell(page *p)

@@ -15,8 +15,8 @@ page *page_new(const char *title, const char *about);
 void page_section(page *p, const char *title);
 void page_article(page *p, const char *title); /* a card of a section, until the next begins */
 void page_say(page *p, const char *format, ...) NSM_PRINTF(2, 3); /* a paragraph */
-/* A table: its columns, those of numbers to the right; then row after row of cells.  It ends with
- * what comes next. */
+/* A table: its columns, those of numbers to the right, or none; then row after row of cells.  It
+ * ends with what comes next. */
 void page_head(page *p, const char *title, bool numbers);
 void page_row(page *p);
 void page_cell(page *p, const char *text);
