@@ -74,7 +74,7 @@ static void put_frame(FILE *f, const frame *p, const char *x_label)
         put_axis(f, LEFT, at_y(p, y), WIDTH - RIGHT, at_y(p, y));
         put_text(f, LEFT - 8, at_y(p, y), "end", true, -1, paper_number(y, tick, number));
     }
-    tick = fmax(1, paper_tick(p->x1 - p->x0, 8));
+    tick = fmax(1, ceil(paper_tick(p->x1 - p->x0, 8)));
     for (double x = ceil(p->x0 / tick) * tick; x <= p->x1 + 1e-9 * tick; x += tick)
         put_text(f, at_x(p, x), HEIGHT - BOTTOM + 14, "middle", true, -1,
                  paper_number(x, tick, number));
@@ -121,6 +121,7 @@ void figure_columns(FILE *f, const char *title, const char *x_label, int64_t col
     double wide = fmax(1, (WIDTH - LEFT - RIGHT) / (double)columns - 3);
     begin(f, WIDTH, HEIGHT, title);
     put_frame(f, &p, x_label);
+    put_text(f, LEFT, 14, "start", false, -1, title);
     fputs("<g class=\"state\">\n", f);
     for (int64_t k = 0; k < columns; k++)
         if (count[k])

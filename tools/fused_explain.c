@@ -151,7 +151,8 @@ static int mark_batch(explainer *e, const fused_batch *f, int way)
         draw_numbers(e, f, i, all);
         if (way >= WITHOUT_MODALITY) mark_modality(f, way - WITHOUT_MODALITY, all, gone);
         else
-            mark(e, e->k, e->weight + i * all, all, way == WITHOUT_RANDOM, way == NAMED_ALONE, gone);
+            mark(e, e->k, e->weight + i * all, all, way == WITHOUT_RANDOM, way == NAMED_ALONE,
+                 gone);
     }
     e->s->gone = way < WITHOUT_READ_STATE ? e->gone : NULL;
     if (way < WITHOUT_READ_STATE) return NSM_OK;
@@ -250,18 +251,19 @@ json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things)
     explainer e = { .s = s, .k = k, .states = fuser->states,
                     .each = fuser->states < STATES_MOST ? fuser->states : STATES_MOST,
                     .weights = fuser->type->weights != NULL };
-    int64_t count = s->split->count[NSM_TEST];
     if (k && !e.weights) nsm_fuser_watch(nsm_fused_fuser(s->model), true); /* which says why not */
-    if (count > things) count = things;
+    int32_t *node = fused_draw(s, 0, &things);
+    for (int64_t i = 0; node && i < things; i++) node[i] += (int32_t)s->data.first;
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     s->forget = true;
-    nsm_sampler *batches = fused_sampler(s, count, s->look[NSM_TEST], true, 0);
+    nsm_sampler *batches = node ? fused_sampler(s, things, node, true, 0) : NULL;
     int code = batches ? nsm_sampler_start(batches, 0, 0) : nsm_error(s->ctx);
     const nsm_batch *b;
     nsm_tape_inference(s->tape, true);
     while (!code && !stop_signal() && (b = nsm_sampler_next(batches))) code = explain_batch(&e, b);
     nsm_tape_inference(s->tape, false);
     nsm_sampler_free(batches);
+    free(node);
     s->forget = false;
     clear_room(&e);
     return nsm_error(s->ctx) ? NULL : found(&e);

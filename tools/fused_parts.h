@@ -69,6 +69,9 @@ int64_t fused_places(const fused_batch *f); /* of all modalities */
 /* The reader of thing i that is looked at: of its questions number `turn` modulo their count; -1:
  * nothing is asked. */
 int64_t fused_reader(const fused_batch *f, int64_t i, int64_t turn);
+/* `count` nodes of the test part (or all), of the target type, as the seed draws them; to be
+ * freed. */
+int32_t *fused_draw(const fused_task *s, uint64_t seed, int64_t *count);
 
 /* ---- fused.c ---- */
 nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *node, bool in_order,

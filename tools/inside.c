@@ -60,7 +60,6 @@ static void put_facts(inside *in)
     const train_options *o = &in->m.options;
     const nsm_dataset_split *split = in->m.fused ? fused_task_split(in->m.fused) : NULL;
     fact(in, "data", o->data);
-    if (in->m.ds && *in->m.ds->description) fact(in, "which is", in->m.ds->description);
     if (split) fact(in, "split", split->name);
     if (*o->recipe) fact(in, "recipe", o->recipe);
     fact(in, "model", in->fuser ? in->fuser->type->about : system_name(o));
@@ -140,6 +139,7 @@ static void put_training(inside *in)
 static void put_model(inside *in, const char *metric, const part_score part[3])
 {
     page_section(in->page, "The model");
+    if (in->m.ds && *in->m.ds->description) page_say(in->page, "%s.", in->m.ds->description);
     fputs("<div class=\"row\"><div>", page_markup(in->page));
     put_facts(in);
     fputs("</div><div>", page_markup(in->page));
@@ -247,7 +247,7 @@ static void put_faith(inside *in, const json_t *measured)
     json_int_t k = json_integer_value(json_object_get(measured, "taken_away"));
     page_section(in->page, "What its answers rest on");
     page_say(in->page,
-             "Measured on %lld things of the test part.  Words and neighbours are left out, cells "
+             "Measured on %lld things of the test part, drawn at random.  Words and neighbours are left out, cells "
              "of a picture made grey; a thing's own node stays, which has heard of its neighbours, "
              "but neither its class nor what was told of it before is shown.",
              (long long)json_integer_value(json_object_get(measured, "things")));
@@ -278,30 +278,10 @@ static void put_faith(inside *in, const json_t *measured)
 }
 
 /* ---- examples ---- */
-/* The test part in an order that the seed draws; to be freed. */
-static int32_t *drawn_nodes(inside *in, int64_t count)
-{
-    const nsm_dataset_split *split = fused_task_split(in->m.fused);
-    int64_t all = split->count[NSM_TEST];
-    int32_t *node = nsmi_malloc(in->ctx, (size_t)all * sizeof *node + 1);
-    if (!node) return NULL;
-    memcpy(node, split->index[NSM_TEST], (size_t)all * sizeof *node);
-    for (int64_t k = 0; k < count; k++) {
-        nsm_random from = { in->t->seed, 0x7e57 };
-        int64_t other = k + (int64_t)((uint64_t)nsm_random_u32(from, (uint64_t)k) *
-                                          (uint64_t)(all - k) >> 32);
-        int32_t swap = node[k];
-        node[k] = node[other];
-        node[other] = swap;
-    }
-    return node;
-}
-
 static int look(inside *in, int64_t examples)
 {
-    int64_t count = fused_task_split(in->m.fused)->count[NSM_TEST];
-    if (count > FUSED_EXPLAINED) count = FUSED_EXPLAINED;
-    int32_t *node = drawn_nodes(in, count);
+    int64_t count = FUSED_EXPLAINED;
+    int32_t *node = fused_draw(in->m.fused, in->t->seed, &count);
     if (node && count)
         fused_task_look(in->m.fused, count, node, (examples + 1) / 2, examples / 2, &in->view);
     free(node);

@@ -1,6 +1,6 @@
 /* inside.h - nsm report: a page that looks inside a trained model.
  *
- *   inside.c          the command, and the sections: the model, its states, what its answers rest on
+ *   inside.c          the command; the model, its states, what its answers rest on
  *   inside_example.c  one answer: its inputs, the states between, what came of them */
 #ifndef TOOLS_INSIDE_H
 #define TOOLS_INSIDE_H
@@ -20,7 +20,7 @@ typedef struct {
 enum { INSIDE_NAME = 96 };   /* room for what has no name of its own */
 /* Names: the data's own, or made in buf. */
 const char *inside_class(const nsm_dataset *ds, int64_t k, char buf[INSIDE_NAME]);
-/* of an element of a thing: "dog", "row 2, column 4" */
+/* of an element of a thing: "dog", "row 2 column 4" */
 const char *inside_element(const fused_task *s, const fused_element *e, char buf[INSIDE_NAME]);
 /* what the fuser calls one of its states: "latent" */
 const char *inside_state(const nsm_fuser *fuser, char buf[INSIDE_NAME]);

@@ -38,7 +38,7 @@ const char *inside_element(const fused_task *s, const fused_element *e, char buf
         return symbol ? symbol[e->id] : buf;
     }
     nsm_fused_picture_grid(s->model, &rows, &cols);
-    snprintf(buf, INSIDE_NAME, "row %lld, column %lld", (long long)(e->id / cols) + 1,
+    snprintf(buf, INSIDE_NAME, "row %lld column %lld", (long long)(e->id / cols) + 1,
              (long long)(e->id % cols) + 1);
     return buf;
 }
@@ -241,16 +241,20 @@ static void put_ways(inside *in, const fused_example *e)
 }
 
 /* ---- where inputs were written ---- */
-/* The rows of the map: inputs in their order, without the weakest where there are many. */
-static int64_t map_rows(const fused_example *e, int64_t most, int64_t *row)
+enum { ROWS = 48, COLUMNS = 64 }; /* that are shown, at most */
+
+/* Inputs of these modalities (a bit each) in their order, without the weakest where there are
+ * many. */
+static int64_t strongest(const fused_example *e, unsigned modalities, int64_t most, int64_t *row)
 {
     int64_t count = 0;
     for (int64_t j = 0; j < e->count; j++) {
         int64_t before = 0; /* how many come before it by what the answer took */
         for (int64_t k = 0; k < e->count; k++)
-            before += e->element[k].flow > e->element[j].flow ||
-                      (k < j && !(e->element[k].flow < e->element[j].flow));
-        if (before < most) row[count++] = j;
+            before += (modalities >> e->element[k].modality & 1) &&
+                      (e->element[k].flow > e->element[j].flow ||
+                       (k < j && !(e->element[k].flow < e->element[j].flow)));
+        if ((modalities >> e->element[j].modality & 1) && before < most) row[count++] = j;
     }
     return count;
 }
@@ -263,9 +267,14 @@ static int64_t map_columns(const fused_example *e, int64_t states, int64_t most,
     return count;
 }
 
+static void put_left_out(inside *in, int64_t count)
+{
+    if (count)
+        page_say(in->page, "%lld of which the answer took less are left out.", (long long)count);
+}
+
 static void put_map(inside *in, const fused_example *e)
 {
-    enum { ROWS = 48, COLUMNS = 64 };
     static char name[ROWS][INSIDE_NAME];
     static float value[ROWS * COLUMNS];
     int64_t row[ROWS];
@@ -273,7 +282,7 @@ static void put_map(inside *in, const fused_example *e)
     double read[COLUMNS];
     figure_bar bar[ROWS];
     char one[INSIDE_NAME];
-    int64_t rows = map_rows(e, ROWS, row),
+    int64_t rows = strongest(e, ~0u, ROWS, row),
             columns = map_columns(e, in->fuser->states, COLUMNS, column);
     for (int64_t k = 0; k < columns; k++) read[k] = (double)e->read[column[k]];
     for (int64_t r = 0; r < rows; r++) {
@@ -298,9 +307,7 @@ static void put_map(inside *in, const fused_example *e)
                                     .read = read,
                                     .value = value,
                                     .mark = mark });
-    if (rows < e->count)
-        page_say(in->page, "%lld inputs of which the answer took less are left out.",
-                 (long long)(e->count - rows));
+    put_left_out(in, e->count - rows);
 }
 
 /* ---- the inputs ---- */
@@ -312,11 +319,12 @@ static float most_flow(const fused_example *e, int modality)
     return most;
 }
 
-static bool has(const fused_example *e, int modality)
+/* How many inputs are of a modality. */
+static int64_t has(const fused_example *e, int modality)
 {
-    for (int64_t k = 0; k < e->count; k++)
-        if (e->element[k].modality == modality) return true;
-    return false;
+    int64_t count = 0;
+    for (int64_t k = 0; k < e->count; k++) count += e->element[k].modality == modality;
+    return count;
 }
 
 static void put_nodes(inside *in, const fused_example *e)
@@ -324,14 +332,14 @@ static void put_nodes(inside *in, const fused_example *e)
     const fused_task *s = in->m.fused;
     char buf[INSIDE_NAME];
     bool weights = in->fuser->type->weights, shown = in->m.options.show_labels;
+    int64_t row[ROWS], rows = strongest(e, 1u << FUSED_GRAPH, ROWS, row);
     fputs("<h4 class=\"graph\"><span class=\"key\">Graph</span></h4>\n", page_markup(in->page));
     page_head(in->page, "node", false);
     page_head(in->page, "relation", false);
     if (shown) page_head(in->page, "class shown", false);
     if (weights) page_head(in->page, "share", true);
-    for (int64_t k = 0; k < e->count; k++) {
-        const fused_element *x = &e->element[k];
-        if (x->modality != FUSED_GRAPH) continue;
+    for (int64_t k = 0; k < rows; k++) {
+        const fused_element *x = &e->element[row[k]];
         int64_t target = fused_target(s, x->id);
         bool known = target >= 0 && s->known[target] && x->relation < s->data.relations;
         page_row(in->page);
@@ -341,6 +349,7 @@ static void put_nodes(inside *in, const fused_example *e)
             page_cell(in->page, known ? inside_class(s->ds, s->ds->label.cls[target], buf) : "");
         if (weights) page_number(in->page, (double)x->flow, 3);
     }
+    put_left_out(in, has(e, FUSED_GRAPH) - rows);
 }
 
 static void put_words(inside *in, const fused_example *e)
@@ -367,11 +376,9 @@ static void put_pixels(inside *in, FILE *f, int64_t node, double width, double h
     const nsm_dataset_images *p = &in->m.ds->node[in->m.ds->target].image;
     size_t count, area = (size_t)(p->height * p->width * p->channels);
     if (p->channels > 4) return;
-    void *bytes = nsmi_png_encode(in->ctx, &(nsm_picture){ .height = p->height,
-                                                           .width = p->width,
-                                                           .channels = p->channels,
-                                                           .pixel = p->pixel + (size_t)node * area },
-                                  &count);
+    const nsm_picture one = { .height = p->height, .width = p->width, .channels = p->channels,
+                              .pixel = p->pixel + (size_t)node * area };
+    void *bytes = nsmi_png_encode(in->ctx, &one, &count);
     if (!bytes) return;
     fprintf(f, "<image width=\"%.0f\" height=\"%.0f\" style=\"image-rendering:pixelated\" "
                "href=\"data:image/png;base64,", width, height);
@@ -403,7 +410,7 @@ static void put_picture(inside *in, const fused_example *e)
             const fused_element *x = &e->element[k];
             if (x->modality != FUSED_PICTURE) continue;
             fprintf(f, "<rect class=\"cell\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" "
-                       "stroke=\"#8888\" fill-opacity=\"%.2f\"><title>row %lld, column %lld: %.3f"
+                       "stroke=\"#8888\" fill-opacity=\"%.2f\"><title>row %lld column %lld: %.3f"
                        "</title></rect>\n",
                     (double)(x->id % cols) * width / (double)cols,
                     (double)(x->id / cols) * height / (double)rows, width / (double)cols,

@@ -200,7 +200,7 @@ static int64_t count_edges(const surroundings *s)
 }
 
 /* The first of several names, cut if long, with spaces for underscores. */
-static char *short_name(const char *name)
+char *picture_name(const char *name)
 {
     enum { MOST = 22 };
     char *s = malloc(MOST + 8);
@@ -231,7 +231,7 @@ static int draw_surroundings(surroundings *s, const char *path, const nsm_datase
     bool ok = from && to && colour && weight && name;
     for (int i = 0; ok && i < s->count; i++) {
         colour[i] = cls ? cls[s->chosen[i]] : -1;
-        if (nodes->names) ok = (name[i] = short_name(nodes->names[s->chosen[i]])) != NULL;
+        if (nodes->names) ok = (name[i] = picture_name(nodes->names[s->chosen[i]])) != NULL;
     }
     chart_graph g = {.title = h->title ? h->title : title,
                      .note = h->note ? h->note : note,

@@ -105,9 +105,20 @@ ok generate sort_of_clevr clevr.h5 train=40 valid=10 test=10
 train clevr clevr.h5 epochs=1
 ok report clevr node=41,52 -o clevr.html && xml clevr.html
 has 'of the kind <b>' clevr.html
-test "$(grep -c 'row [0-9]*, column [0-9]*: [0-9.]*</title></rect>$' clevr.html)" -ge 50 || fail "not every cell"
+test "$(grep -c 'row [0-9]* column [0-9]*: [0-9.]*</title></rect>$' clevr.html)" -ge 50 || fail "not every cell"
 if grep -q "#define HAVE_PNG" "$(dirname "$nsm")/config.h"; then
     test "$(count 'href="data:image/png;base64,iVBOR' clevr.html)" -eq 4 || fail "not two pictures of two scenes"
+fi
+
+# ---- one picture ----
+if grep -q "#define HAVE_PLPLOT" "$(dirname "$nsm")/config.h"; then
+    ok plot both node=3 --json && has '"picture":"both/routing.png"'
+    ok plot clevr/best.h5 -o map.png && ok plot attention node=5
+    for p in both/routing.png map.png attention/routing.png; do
+        test "$(head -c 4 $p | tail -c 3)" = PNG || fail "$p is no PNG file"
+    done
+    refused 'node 400 is not one of' plot both node=400
+    refused 'no weights that say whence' plot concat node=3
 fi
 
 # ---- other models ----
