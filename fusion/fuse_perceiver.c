@@ -68,4 +68,5 @@ const nsm_fuser_type nsmi_fuser_perceiver = {
     .forward = forward,
     .weights = "attention through latents",
     .states = "latents",
+    .size = "widening",
 };

@@ -88,4 +88,5 @@ const nsm_fuser_type nsmi_fuser_slot_attention = {
     .forward = forward,
     .weights = "attention through slots",
     .states = "slots",
+    .size = "widening",
 };

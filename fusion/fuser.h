@@ -47,6 +47,7 @@ struct nsm_fuser_type {
     nsm_tensor *(*forward)(nsm_tape *tape, nsm_fuser *f, const nsm_fuser_call *call);
     const char *weights; /* what flow() shows is called: "attention"; NULL: it has none */
     const char *states;  /* what its states are called: "latents"; NULL: it has none */
+    const char *size;    /* the key on which its parameters depend linearly; NULL: none */
 };
 
 struct nsm_fuser {

@@ -152,16 +152,14 @@ static void put_model(inside *in, const char *metric, const part_score part[3])
 /* ---- states ---- */
 static void put_life(inside *in)
 {
-    static const curve count[] = { { "states_open", "open", "state" },
-                                   { "states_read", "read by an answer", "graph" } },
-                       mass[] = { { "states_mass", "inputs in an open one", "text" } };
+    static const curve count[] = { { "states_open", "states that are open", "state" },
+                                   { "states_read", "that an answer reads", "graph" } },
+                       mass[] = { { "states_mass", "inputs in an open state", "text" } };
     run_table log;
     if (!read_log(in, &log)) return;
     if (run_table_column(&log, "states_open")) {
-        fprintf(page_markup(in->page), "<h4>Over training</h4><div class=\"row\">");
         put_curves(in, &log, "states of a thing by epoch", count, 2);
         put_curves(in, &log, "inputs in a state by epoch", mass, 1);
-        fputs("</div>\n", page_markup(in->page));
     }
     run_table_free(&log);
 }
@@ -215,11 +213,13 @@ static void put_states(inside *in, const json_t *measured)
              "Over %lld things of the test part: %.2f %s are open, %.2f inputs are in an open one, "
              "an answer reads %.2f of them (exp of the entropy of what it reads).",
              (long long)u->things, note[0], states, note[1], note[2]);
+    put_states_table(in, measured);
+    fputs("<div class=\"row\">", page_markup(in->page));
     if (u->learned < u->states)
         figure_columns(page_markup(in->page), "things by their open states", "open states",
                        u->states + 1, u->by_open);
-    put_states_table(in, measured);
     put_life(in);
+    fputs("</div>\n", page_markup(in->page));
 }
 
 /* ---- what answers rest on ---- */
