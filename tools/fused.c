@@ -91,7 +91,7 @@ typedef struct {
     fused_usage *usage;      /* of the first things, or NULL */
 } look;
 
-enum { WATCHED = 512 };      /* things whose states are noted in an evaluation */
+enum { WATCHED = 16384 };    /* things whose states are noted in an evaluation, about */
 
 static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look *l)
 {

@@ -37,7 +37,7 @@ static const char style[] =
     "p{margin:.4rem 0;max-width:46rem}header p,.soft{color:var(--soft)}\n"
     "article{background:var(--panel);border:1px solid var(--line);border-radius:10px;"
     "padding:1rem 1.2rem 1.2rem;margin:1rem 0}\n"
-    ".wide{overflow-x:auto}.row{display:flex;flex-wrap:wrap;gap:.6rem 3rem}"
+    ".wide{overflow-x:auto}.row{display:flex;flex-wrap:wrap;gap:.6rem 3rem;margin-top:.8rem}"
     ".row>*{min-width:0;max-width:100%}\n"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
     "th,td{padding:.3em 1em .3em 0;text-align:left;border-bottom:1px solid var(--line)}\n"
