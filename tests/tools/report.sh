@@ -149,12 +149,12 @@ if test -z "$browser"; then
     exit
 fi
 show() { timeout 120 "$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$dir/profile" "$@" 2>junk; }
-# Two copies are told how wide they are on a phone, and what they would fetch.
+# Two copies tell what stands out of a phone's width, but for what scrolls, and what they fetch.
 for p in $page clevr.html; do
-    sed 's#</body>#<script>document.body.dataset.wide = document.documentElement.scrollWidth <= innerWidth;document.body.dataset.fetched = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length</script></body>#' \
+    sed 's#</body>#<script>document.documentElement.style.width = "360px"; document.body.dataset.out = [...document.querySelectorAll("body *")].filter(e => !e.parentElement.closest(".wide") \&\& e.getBoundingClientRect().right > 361).length; document.body.dataset.fetched = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length</script></body>#' \
         $p >wide.html
     show --window-size=500,900 --dump-dom "file://$dir/wide.html" >dom
-    has 'data-wide="true"' dom
+    has 'data-out="0"' dom
     has 'data-fetched="0"' dom
 done
 show --dump-dom "file://$dir/$page" >dom
