@@ -91,6 +91,7 @@ const nsm_fuser_type nsmi_fuser_attention = {
     .clear = clear,
     .forward = forward_attention,
     .weights = "attention of the last layer",
+    .size = "widening",
 };
 const nsm_fuser_type nsmi_fuser_cross = {
     .name = "cross",
@@ -101,4 +102,5 @@ const nsm_fuser_type nsmi_fuser_cross = {
     .clear = clear,
     .forward = forward_cross,
     .weights = "attention",
+    .size = "widening",
 };

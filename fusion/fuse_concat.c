@@ -88,4 +88,5 @@ const nsm_fuser_type nsmi_fuser_concat = {
     .keys = keys,
     .make = make,
     .forward = forward,
+    .size = "hidden",
 };

@@ -4,6 +4,7 @@
  * Parameters: set., those of set.h; query. */
 #include "config.h"
 #include "fusion/fuser_parts.h"
+#include "fusion/set_parts.h"
 
 typedef struct {
     nsm_fuser base;
@@ -37,6 +38,8 @@ static int make(nsm_fuser *f)
                          .tau_new = p->tau_new,
                          .spread = p->spread };
     memcpy(c.features, f->features, sizeof c.features);
+    f->states = p->slots;
+    f->learned = p->learned;
     p->set = nsm_set_new(f->module.ctx, &c);
     if (p->set) nsm_module_child(&f->module, "set", nsm_set_module(p->set));
     return nsm_error(f->module.ctx);
@@ -47,13 +50,14 @@ static void clear(nsm_fuser *f) { nsm_set_free(((pool *)f)->set); }
 static nsm_tensor *forward(nsm_tape *tape, nsm_fuser *f, const nsm_fuser_call *c)
 {
     nsm_set_view view = { 0 };
-    nsm_tensor *y = nsm_set_apply(tape, ((pool *)f)->set, c->in, c->query, NULL,
-                                  f->watched ? &view : NULL);
+    nsmi_pool_parts left = { 0 };
+    nsm_tensor *y = nsmi_set_run(tape, ((pool *)f)->set, c->in, c->query, NULL, c->closed, &left,
+                                 f->watched ? &view : NULL);
     if (!y || !f->watched) return y;
     nsm_tensor *mass = nsm_reshape(tape, view.mass, 3, (int64_t[]){ c->batch, 1, -1 });
     nsm_tensor *took = nsm_div(tape, view.route, nsm_scale(tape, mass, 1, 1e-6f)); /* [B, n, s] */
     nsmi_fuser_keep_through(tape, f, nsm_mean(tape, view.read, 1, false),
-                            nsm_transpose(tape, took));
+                            nsm_transpose(tape, took), view.mass, view.opened);
     return y;
 }
 
@@ -66,4 +70,5 @@ const nsm_fuser_type nsmi_fuser_nsm = {
     .clear = clear,
     .forward = forward,
     .weights = "routing",
+    .states = "states",
 };

@@ -25,6 +25,7 @@ static int make(nsm_fuser *f)
 {
     perceiver *p = (perceiver *)f;
     nsmi_fuser_maps_make(f, &p->maps);
+    f->states = f->learned = p->latents;
     p->p = nsm_perceiver_new(f->module.ctx,
                              &(nsm_perceiver_config){ .inputs = f->width,
                                                       .latents = p->latents,
@@ -52,8 +53,8 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_fuser *f, const nsm_fuser_call *c
     nsm_tensor *z = nsm_perceiver_encode(tape, p->p, nsmi_fuser_elements(tape, f, &p->maps, c),
                                          c->shut, nsmi_if_watched(f, &took));
     nsm_tensor *y = nsm_perceiver_decode(tape, p->p, z, nsmi_fuser_readers(tape, f, &p->maps, c),
-                                         nsmi_if_watched(f, &read));
-    if (y && f->watched) nsmi_fuser_keep_through(tape, f, read, took);
+                                         c->closed, nsmi_if_watched(f, &read));
+    if (y && f->watched) nsmi_fuser_keep_through(tape, f, read, took, NULL, NULL);
     return y;
 }
 
@@ -66,4 +67,6 @@ const nsm_fuser_type nsmi_fuser_perceiver = {
     .clear = clear,
     .forward = forward,
     .weights = "attention through latents",
+    .states = "latents",
+    .size = "widening",
 };

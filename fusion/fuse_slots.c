@@ -33,6 +33,7 @@ static int make(nsm_fuser *f)
 {
     slots *s = (slots *)f;
     nsmi_fuser_maps_make(f, &s->maps);
+    f->states = f->learned = s->slots;
     s->noise = nsm_module_buffer(&f->module, "noise", 2, (int64_t[]){ s->slots, f->width });
     nsm_init_normal(s->noise, 0, 1);
     s->s = nsm_slot_attention_new(f->module.ctx, &(nsm_slot_attention_config){
@@ -54,25 +55,26 @@ static void clear(nsm_fuser *f)
     nsm_perceiver_layer_free(((slots *)f)->read);
 }
 
-/* What each slot took of each element [B, s, n]. */
-static nsm_tensor *took_of(nsm_tape *tape, nsm_tensor *seen)
+/* What each slot took of each element [B, s, n]; *mass [B, 1, s]: of how many. */
+static nsm_tensor *took_of(nsm_tape *tape, nsm_tensor *seen, nsm_tensor **mass)
 {
-    nsm_tensor *sum = nsm_scale(tape, nsm_sum(tape, seen, 1, true), 1, 1e-8f);
-    return nsm_transpose(tape, nsm_div(tape, seen, sum));
+    *mass = nsm_sum(tape, seen, 1, true);
+    return nsm_transpose(tape, nsm_div(tape, seen, nsm_scale(tape, *mass, 1, 1e-8f)));
 }
 
 static nsm_tensor *forward(nsm_tape *tape, nsm_fuser *f, const nsm_fuser_call *c)
 {
     slots *s = (slots *)f;
-    nsm_tensor *seen = NULL, *read = NULL;
+    nsm_tensor *seen = NULL, *read = NULL, *mass;
     bool drawn = nsm_tape_training(tape) && !s->fixed;
     nsm_tensor *z = nsm_slot_attention_apply(tape, s->s, nsmi_fuser_elements(tape, f, &s->maps, c),
                                              drawn ? NULL : nsmi_for_each(tape, s->noise, c->batch),
                                              c->shut, nsmi_if_watched(f, &seen));
     nsm_tensor *y = nsm_perceiver_layer_apply(tape, s->read,
-                                              nsmi_fuser_readers(tape, f, &s->maps, c), z, NULL,
-                                              nsmi_if_watched(f, &read));
-    if (y && f->watched) nsmi_fuser_keep_through(tape, f, read, took_of(tape, seen));
+                                              nsmi_fuser_readers(tape, f, &s->maps, c), z,
+                                              c->closed, nsmi_if_watched(f, &read));
+    nsm_tensor *took = y && f->watched ? took_of(tape, seen, &mass) : NULL;
+    if (took) nsmi_fuser_keep_through(tape, f, read, took, mass, NULL);
     return y;
 }
 
@@ -85,4 +87,6 @@ const nsm_fuser_type nsmi_fuser_slot_attention = {
     .clear = clear,
     .forward = forward,
     .weights = "attention through slots",
+    .states = "slots",
+    .size = "widening",
 };

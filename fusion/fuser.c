@@ -68,11 +68,22 @@ nsm_fuser *nsm_fuser_new(nsm_ctx *ctx, const char *name, const nsm_fuser_config 
     return NULL;
 }
 
+/* What was seen of the last call. */
+static void forget(nsm_fuser *f)
+{
+    nsm_tensor **const seen[] = { &f->seen, &f->took, &f->read, &f->mass, &f->opened };
+    for (size_t i = 0; i < sizeof seen / sizeof *seen; i++) {
+        nsm_tensor_free(*seen[i]);
+        *seen[i] = NULL;
+    }
+}
+
 void nsm_fuser_free(nsm_fuser *f)
 {
     if (!f) return;
     if (f->type->clear) f->type->clear(f);
-    nsm_tensor_free(f->seen);
+    forget(f);
+    free(f->closed);
     nsm_module_clear(&f->module);
     free(f);
 }
@@ -125,6 +136,23 @@ static nsm_tensor *shut_of(nsm_tape *tape, const nsm_fuser *f, const nsm_fuser_c
                 : NULL;
 }
 
+/* 0, or -inf for a state that is closed, [B, s]; NULL: none is, or an error. */
+static nsm_tensor *closed_of(nsm_tape *tape, const nsm_fuser *f, int64_t batch)
+{
+    int64_t count = batch * f->states;
+    if (!f->closed) return NULL;
+    if (f->closed_sets != 1 && f->closed_sets != batch) {
+        nsm_error_set(f->module.ctx, NSM_ESHAPE,
+                      "%s: states of %lld sets are closed, and a call has %lld", f->type->name,
+                      (long long)f->closed_sets, (long long)batch);
+        return NULL;
+    }
+    float *x = nsmi_tape_room(tape, (size_t)count * sizeof *x);
+    for (int64_t i = 0; x && i < count; i++)
+        x[i] = f->closed[i % (f->closed_sets * f->states)] ? -INFINITY : 0;
+    return x ? nsm_tape_tensor(tape, NSM_F32, 2, (int64_t[]){ batch, f->states }, x) : NULL;
+}
+
 nsm_tensor *nsm_fuser_apply(nsm_tape *tape, nsm_fuser *f, const nsm_set_input *in,
                             nsm_tensor *query)
 {
@@ -145,6 +173,7 @@ nsm_tensor *nsm_fuser_apply(nsm_tape *tape, nsm_fuser *f, const nsm_set_input *i
     if (!query_ok(f, query, c.batch)) return NULL;
     c.query = query ? query : nsmi_for_each(tape, f->query, c.batch);
     c.shut = shut_of(tape, f, &c);
+    c.closed = closed_of(tape, f, c.batch);
     nsm_tensor *y = nsmi_failed(f->module.ctx) ? NULL : f->type->forward(tape, f, &c);
     return nsmi_failed(f->module.ctx) ? NULL : y;
 }
@@ -200,12 +229,12 @@ int nsm_fuser_watch(nsm_fuser *f, bool on)
                              "%s: it has no weights that say whence a reader takes what it tells",
                              f->type->name);
     f->watched = on;
-    nsm_tensor_free(on ? NULL : f->seen);
-    if (!on) f->seen = NULL;
+    if (!on) forget(f);
     return NSM_OK;
 }
 
-int nsm_fuser_flow(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements, float *flow)
+/* Is this set with these sizes one of the last call that was watched? */
+static int seen_ok(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements)
 {
     if (!f || nsmi_failed(f->module.ctx)) return f ? nsm_error(f->module.ctx) : NSM_EINVAL;
     nsm_ctx *ctx = f->module.ctx;
@@ -220,19 +249,84 @@ int nsm_fuser_flow(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements,
                              f->type->name, (long long)row, (long long)readers, (long long)elements,
                              (long long)f->seen->dim[0], (long long)f->seen->dim[1],
                              (long long)f->seen->dim[2]);
-    ctx->dev.be->to_host(&ctx->dev, (size_t)(readers * elements) * sizeof *flow,
-                         f->seen->f32 + row * readers * elements, flow);
+    return NSM_OK;
+}
+
+/* One set of x [B, ...] to the host. */
+static void set_of(nsm_ctx *ctx, const nsm_tensor *x, int64_t row, void *out)
+{
+    if (!x || !out) return;
+    size_t bytes = (size_t)(nsm_numel(x) / x->dim[0]) * nsm_type_bytes(x->type);
+    ctx->dev.be->to_host(&ctx->dev, bytes, (const char *)x->data + (size_t)row * bytes, out);
+}
+
+int nsm_fuser_flow(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements, float *flow)
+{
+    int code = seen_ok(f, row, readers, elements);
+    if (!code) set_of(f->module.ctx, f->seen, row, flow);
+    return code ? code : nsm_error(f->module.ctx);
+}
+
+/* ---- states ---- */
+static int states_ok(nsm_fuser *f)
+{
+    if (!f || nsmi_failed(f->module.ctx)) return f ? nsm_error(f->module.ctx) : NSM_EINVAL;
+    return f->states ? NSM_OK
+                     : nsm_error_set(f->module.ctx, NSM_EINVAL,
+                                     "%s: it has no states between elements and readers",
+                                     f->type->name);
+}
+
+int nsm_fuser_look(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements,
+                   const nsm_fuser_parts *parts)
+{
+    int code = states_ok(f);
+    if (!code) code = seen_ok(f, row, readers, elements);
+    if (code) return code;
+    nsm_ctx *ctx = f->module.ctx;
+    set_of(ctx, f->took, row, parts->took);
+    set_of(ctx, f->read, row, parts->read);
+    set_of(ctx, f->mass, row, parts->mass);
+    set_of(ctx, f->opened, row, parts->opened);
+    for (int64_t j = 0; parts->opened && !f->opened && j < elements; j++) parts->opened[j] = -1;
     return nsm_error(ctx);
 }
 
-void nsmi_fuser_keep(nsm_fuser *f, const nsm_tensor *shares)
+int nsm_fuser_close(nsm_fuser *f, int64_t sets, const uint8_t *closed)
 {
-    nsm_tensor_free(f->seen);
-    f->seen = shares ? nsm_tensor_new(shares->ctx, NSM_F32, shares->rank, shares->dim) : NULL;
-    if (f->seen) nsm_tensor_copy(f->seen, shares);
+    int code = states_ok(f);
+    if (code) return code;
+    free(f->closed);
+    f->closed = NULL;
+    if (!closed) return NSM_OK;
+    if (sets < 1)
+        return nsm_error_set(f->module.ctx, NSM_EINVAL, "%s: states of %lld sets are to be closed",
+                             f->type->name, (long long)sets);
+    f->closed = nsmi_malloc(f->module.ctx, (size_t)(sets * f->states));
+    if (!f->closed) return nsm_error(f->module.ctx);
+    memcpy(f->closed, closed, (size_t)(sets * f->states));
+    f->closed_sets = sets;
+    return NSM_OK;
 }
 
-void nsmi_fuser_keep_through(nsm_tape *tape, nsm_fuser *f, nsm_tensor *read, nsm_tensor *took)
+/* ---- for systems that are watched ---- */
+static void keep(nsm_tensor **at, const nsm_tensor *x)
 {
-    nsmi_fuser_keep(f, nsm_bmm(tape, nsm_detach(tape, read), nsm_detach(tape, took), false, false));
+    nsm_tensor_free(*at);
+    *at = x ? nsm_tensor_new(x->ctx, x->type, x->rank, x->dim) : NULL;
+    if (*at) nsm_tensor_copy(*at, x);
+}
+
+void nsmi_fuser_keep(nsm_fuser *f, const nsm_tensor *shares) { keep(&f->seen, shares); }
+
+void nsmi_fuser_keep_through(nsm_tape *tape, nsm_fuser *f, nsm_tensor *read, nsm_tensor *took,
+                             nsm_tensor *mass, nsm_tensor *opened)
+{
+    read = nsm_detach(tape, read);
+    took = nsm_detach(tape, took);
+    keep(&f->seen, nsm_bmm(tape, read, took, false, false));
+    keep(&f->read, read);
+    keep(&f->took, took);
+    keep(&f->mass, mass ? mass : nsm_sum(tape, took, 2, false));
+    keep(&f->opened, opened);
 }

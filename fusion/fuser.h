@@ -28,6 +28,7 @@ typedef struct {
     const nsm_set_input *in; /* [M], checked; x NULL: this one is missing */
     nsm_tensor *query;       /* [B, r, Q], or the learned ones [B, r, d] */
     nsm_tensor *shut;        /* [B, n]: 0, or -inf for an absent element; NULL: all are there */
+    nsm_tensor *closed;      /* [B, s]: 0, or -inf for a state that no reader sees; NULL: none is */
     int64_t batch, elements; /* B, n */
 } nsm_fuser_call;
 
@@ -37,13 +38,16 @@ struct nsm_fuser_type {
     const char *about; /* one line, with the paper */
     size_t bytes;
     const nsm_key *keys; /* ends in one without a name; NULL: none */
-    /* Check the keys' values, which are in place, and make the parameters in f->module.  NSM_OK or
-     * the error. */
+    /* Check the keys' values, which are in place, make the parameters in f->module, set f->states
+     * and f->learned.  NSM_OK or the error. */
     int (*make)(nsm_fuser *f);
     void (*clear)(nsm_fuser *f); /* what make took besides parameters; NULL: nothing */
-    /* -> [B, r, d].  f->watched: leave in f->seen what each reader took of each element. */
+    /* -> [B, r, d].  f->watched: leave in f->seen what each reader took of each element, and with
+     * states its parts. */
     nsm_tensor *(*forward)(nsm_tape *tape, nsm_fuser *f, const nsm_fuser_call *call);
     const char *weights; /* what flow() shows is called: "attention"; NULL: it has none */
+    const char *states;  /* what its states are called: "latents"; NULL: it has none */
+    const char *size;    /* the key on which its parameters depend linearly; NULL: none */
 };
 
 struct nsm_fuser {
@@ -52,9 +56,14 @@ struct nsm_fuser {
     int width, modalities, features[NSM_FUSER_MODALITIES];
     int query_features; /* Q; 0: the readers are learned */
     int readers;        /* r of these */
+    int states;         /* s between elements and readers, 0: none */
+    int learned;        /* of these, there from the start; elements open the others */
     nsm_tensor *query;  /* "query" [r, d]: these */
     bool watched;
-    nsm_tensor *seen; /* [B, r, n] of the last call that was watched */
+    /* of the last call that was watched: [B, r, n], and as nsm_fuser_parts has them */
+    nsm_tensor *seen, *took, *read, *mass, *opened;
+    uint8_t *closed; /* [closed_sets, s] 1: no reader sees this state; NULL: all are open */
+    int64_t closed_sets;
 };
 
 /* ---- for whoever uses a fuser ---- */
@@ -95,6 +104,23 @@ nsm_tensor *nsm_fuser_apply(nsm_tape *tape, nsm_fuser *f, const nsm_set_input *i
  * NSM_ESHAPE row, r or n is another. */
 int nsm_fuser_watch(nsm_fuser *f, bool on);
 int nsm_fuser_flow(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements, float *flow);
+
+/* The parts of flow, of a fuser with states: what each state took of each element, and each reader
+ * of each state.  Host arrays of the caller; NULL: this one is not wanted. */
+typedef struct {
+    float *took;     /* [s, n] a row sums to 1, or to 0 where a state took nothing */
+    float *read;     /* [r, s] a row sums to 1; flow = read took */
+    float *mass;     /* [s] so many elements; mass[i] took[i,j] of element j went to state i */
+    int32_t *opened; /* [n] the state that an element opened, -1: none */
+} nsm_fuser_parts;
+
+/* Errors as of flow; NSM_EINVAL a fuser without states. */
+int nsm_fuser_look(nsm_fuser *f, int64_t row, int64_t readers, int64_t elements,
+                   const nsm_fuser_parts *parts);
+/* Close states to the readers, from now on: closed, host [sets, s], copied; sets 1: the same of
+ * every set, else calls have so many sets.  NULL: all are open again.  A reader without any state
+ * hears nothing.  Errors: NSM_EINVAL a fuser without states; NSM_ENOMEM; NSM_ESHAPE at the call. */
+int nsm_fuser_close(nsm_fuser *f, int64_t sets, const uint8_t *closed);
 
 #ifdef __cplusplus
 }

@@ -29,9 +29,11 @@ static inline nsm_tensor **nsmi_if_watched(const nsm_fuser *f, nsm_tensor **to)
 {
     return f->watched ? to : NULL;
 }
-/* Keep shares [B, r, n]; through: of states [B, r, s] times what states took of elements
- * [B, s, n]. */
+/* Keep shares [B, r, n]; through: of states [B, r, s] times what states took of elements [B, s, n],
+ * with their mass, B s numbers (NULL: 1 where a state took something), and what opened them, int32
+ * [B, n] (NULL: they were there). */
 void nsmi_fuser_keep(nsm_fuser *f, const nsm_tensor *shares);
-void nsmi_fuser_keep_through(nsm_tape *tape, nsm_fuser *f, nsm_tensor *read, nsm_tensor *took);
+void nsmi_fuser_keep_through(nsm_tape *tape, nsm_fuser *f, nsm_tensor *read, nsm_tensor *took,
+                             nsm_tensor *mass, nsm_tensor *opened);
 
 #endif

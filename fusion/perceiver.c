@@ -254,7 +254,7 @@ nsm_tensor *nsm_perceiver_encode(nsm_tape *tape, nsm_perceiver *p, nsm_tensor *x
 }
 
 nsm_tensor *nsm_perceiver_decode(nsm_tape *tape, nsm_perceiver *p, nsm_tensor *latents,
-                                 nsm_tensor *query, nsm_tensor **seen)
+                                 nsm_tensor *query, nsm_tensor *shut, nsm_tensor **seen)
 {
     if (!tape || !p || !latents || nsmi_failed(p->module.ctx)) return NULL;
     if (!p->decoder || (!query && !p->queries)) {
@@ -263,6 +263,6 @@ nsm_tensor *nsm_perceiver_decode(nsm_tape *tape, nsm_perceiver *p, nsm_tensor *l
         return NULL;
     }
     if (!query) query = nsmi_for_each(tape, p->queries, latents->dim[0]);
-    nsm_tensor *y = nsm_perceiver_layer_apply(tape, p->decoder, query, latents, NULL, seen);
+    nsm_tensor *y = nsm_perceiver_layer_apply(tape, p->decoder, query, latents, shut, seen);
     return p->final.w ? nsmi_mapped(tape, p->final, y) : y;
 }

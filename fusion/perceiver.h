@@ -81,10 +81,11 @@ nsm_module *nsm_perceiver_module(nsm_perceiver *p);
 /* x [B, n, D], shut [B, n] -> latents [B, N, d]; seen [B, N, n]: of the cross attention. */
 nsm_tensor *nsm_perceiver_encode(nsm_tape *tape, nsm_perceiver *p, nsm_tensor *x, nsm_tensor *shut,
                                  nsm_tensor **seen);
-/* latents [B, N, d], query [B, r, Q] (NULL: the learned ones) -> [B, r, outputs], or [B, r, Q];
- * seen [B, r, N].  Errors: NSM_EINVAL no decoder, or no query; NSM_ESHAPE. */
+/* latents [B, N, d], query [B, r, Q] (NULL: the learned ones), shut [B, N] (NULL: all are read) ->
+ * [B, r, outputs], or [B, r, Q]; seen [B, r, N].  Errors: NSM_EINVAL no decoder, or no query;
+ * NSM_ESHAPE. */
 nsm_tensor *nsm_perceiver_decode(nsm_tape *tape, nsm_perceiver *p, nsm_tensor *latents,
-                                 nsm_tensor *query, nsm_tensor **seen);
+                                 nsm_tensor *query, nsm_tensor *shut, nsm_tensor **seen);
 
 #ifdef __cplusplus
 }

@@ -282,20 +282,22 @@ static nsm_tensor *read_back(nsm_tape *tape, const nsm_set *s, nsm_tensor *x,
     nsm_tensor *near = nsm_bmm(tape,
                                nsmi_unit_length(tape, nsm_linear(tape, x, s->w_q, NULL), 1e-6f),
                                p->key, false, true);
-    nsm_tensor *bias = nsm_add(tape, nsm_mul(tape, near, nsm_exp(tape, s->log_gamma_r)),
-                               nsm_reshape(tape, shut, 3, (int64_t[]){ x->dim[0], 1, -1 }));
-    if (!bias) return NULL;
-    bias = nsm_reshape(tape, bias, 4, (int64_t[]){ x->dim[0], 1, x->dim[1], -1 });
+    near = nsm_mul(tape, near, nsm_exp(tape, s->log_gamma_r));
+    if (!near) return NULL;
+    near = nsm_reshape(tape, near, 4, (int64_t[]){ x->dim[0], 1, x->dim[1], -1 });
+    nsm_tensor *bias = nsm_add(tape, near,
+                               nsm_reshape(tape, shut, 4, (int64_t[]){ x->dim[0], 1, 1, -1 }));
     heads h = split(tape, s, x, normed(tape, s, p->value, READ), s->w_rq, s->w_rk, s->w_rv);
     nsm_tensor *y = nsm_mul(tape, nsm_sigmoid(tape, nsm_linear(tape, x, s->w_rg, s->b_rg)),
                             attended(tape, h, bias, s->w_ro));
-    if (view) view->read = nsmi_attention_weights(tape, h.q, h.k, bias, NULL);
+    if (view) view->read = nsmi_attention_weights(tape, h.q, h.k, near, shut);
     return nsm_add(tape, x, y);
 }
 
 /* ---- the whole ---- */
 nsm_tensor *nsmi_set_run(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, nsm_tensor *query,
-                         const nsmi_pool_parts *given, nsmi_pool_parts *p, nsm_set_view *view)
+                         const nsmi_pool_parts *given, nsm_tensor *closed, nsmi_pool_parts *p,
+                         nsm_set_view *view)
 {
     const nsm_set_config *c = &s->config;
     if (nsmi_failed(s->module.ctx) || !inputs_ok(s, in, query)) return NULL;
@@ -317,6 +319,7 @@ nsm_tensor *nsmi_set_run(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, ns
     s->module.ctx->dev.be->axpy(&s->module.ctx->dev, nsm_numel(mass), 1, mass->f32, p->usage->f32);
     p->value = reason(tape, s, write(tape, s, share, mass, v, p->value), shut);
     if (view) *view = (nsm_set_view){ opened, share, mass, NULL };
+    if (closed) shut = nsm_add(tape, shut, closed);
     return read_back(tape, s, query ? embedded(tape, s, query, NSM_SET_MODALITIES) : z, p, shut,
                      view);
 }
@@ -335,7 +338,8 @@ nsm_tensor *nsm_set_apply(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, n
         given = (nsmi_pool_parts){ nsmi_state_read(tape, pool, "K"),
                                    nsmi_state_read(tape, pool, "S"), nsm_state_get(pool, "alive"),
                                    nsm_state_get(pool, "usage") };
-    nsm_tensor *y = nsmi_set_run(tape, s, in, query, pool ? &given : NULL, &left, view);
+    nsm_tensor *y = nsmi_set_run(tape, s, in, query, pool ? &given : NULL, NULL, &left,
+                                 view);
     if (!y || !pool) return y;
     nsmi_state_write(pool, "K", left.key);
     nsmi_state_write(pool, "S", left.value);

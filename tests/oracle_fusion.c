@@ -70,7 +70,7 @@ static void run_set(fixture *f)
     if (handed) given = given_pool(f, fixture_int(f, "B", 0), c.slots);
     nsm_tensor *y = s ? nsmi_set_run(tape, s, in,
                                      c.query_features ? fixture_input(f, "queries") : NULL,
-                                     handed ? &given : NULL, &left, &view)
+                                     handed ? &given : NULL, NULL, &left, &view)
                       : NULL;
     if (nsm_error(ctx)) fixture_fault(f, "%s", nsm_error_message(ctx));
     check(f, "outputs/opened", view.opened);
@@ -172,7 +172,7 @@ static void run_perceiver(fixture *f, bool decoder)
     if (p) fixture_load(f, nsm_perceiver_module(p));
     nsm_tensor *z = nsm_perceiver_encode(tape, p, fixture_input(f, "inputs"), shut_of(f, tape),
                                          NULL);
-    nsm_tensor *y = decoder ? nsm_perceiver_decode(tape, p, z, NULL, NULL) : NULL;
+    nsm_tensor *y = decoder ? nsm_perceiver_decode(tape, p, z, NULL, NULL, NULL) : NULL;
     if (nsm_error(ctx)) fixture_fault(f, "%s", nsm_error_message(ctx));
     fixture_output(f, tape, decoder ? "latents" : "last_hidden_state", z);
     if (decoder) fixture_output(f, tape, "logits", y);

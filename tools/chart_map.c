@@ -1,4 +1,4 @@
-/* chart_map.c - Maps over time: shades of values, rows over columns, several below each other, with
+/* chart_map.c - Maps: shades of values, rows over columns, several below each other, with
  * marks in them. */
 #include <math.h>
 #include <stdio.h>
@@ -65,7 +65,7 @@ static void draw_panel(const chart_map *m, const chart_panel *p, double low, dou
     paper_text(LEFT, high + 22, 25, PAPER_LEFT, PAPER_INK, p->title);
     paper_text_up(30, (low + high) / 2, 22, PAPER_MIDDLE, PAPER_SOFT, p->row_label);
     draw_cells(m, p, low, high);
-    for (double r = 0; r < (double)p->rows; r += tick)
+    for (double r = 0; r < (double)p->rows && p->rows > 1; r += tick)
         paper_text(LEFT - 14, high - (r + 0.5) * tall, 20, PAPER_RIGHT, PAPER_SOFT,
                    paper_number(r, tick, number));
     paper_path(5, (double[]){ LEFT, WIDTH - RIGHT, WIDTH - RIGHT, LEFT, LEFT },
@@ -79,6 +79,10 @@ static void draw_columns(const chart_map *m, double low)
     char number[32];
     double wide = (WIDTH - LEFT - RIGHT) / (double)m->columns,
            tick = fmax(1, paper_tick((double)m->columns, 16));
+    for (int64_t c = 0; m->long_names && wide >= 12 && c < m->columns; c++)
+        paper_text_up(LEFT + ((double)c + 0.5) * wide, low - 12, fmin(20, wide), PAPER_RIGHT,
+                      PAPER_INK, m->name[c]);
+    if (m->long_names) return;
     for (int64_t c = 0; m->name && wide >= 15 && c < m->columns; c++)
         paper_text(LEFT + ((double)c + 0.5) * wide, low - 20, fmin(20, wide), PAPER_MIDDLE,
                    PAPER_INK, m->name[c]);
@@ -89,9 +93,18 @@ static void draw_columns(const chart_map *m, double low)
                m->column_label);
 }
 
+static double longest_name(const chart_map *m)
+{
+    double longest = 0;
+    for (int64_t c = 0; c < m->columns; c++)
+        longest = fmax(longest, paper_text_width(m->name[c], 20));
+    return longest;
+}
+
 static int height_of_all(const chart_map *m)
 {
     int height = TOP + BOTTOM - GAP;
+    if (m->long_names) height += (int)longest_name(m) - BOTTOM + 30;
     for (int i = 0; i < m->panels; i++) height += GAP + height_of(&m->panel[i]);
     return height;
 }
@@ -100,10 +113,12 @@ static void draw(const void *user)
 {
     const chart_map *m = user;
     double top = height_of_all(m) - TOP, at = LEFT;
-    bool marked = false;
+    bool marked[CHART_MARKS] = { false };
     paper_title(LEFT, top + TOP - 46, 34, PAPER_INK, m->title);
-    for (int i = 0; i < m->panels; i++) marked |= m->panel[i].marks > 0;
-    for (int k = 0; k < CHART_MARKS && marked; k++) {
+    for (int i = 0; i < m->panels; i++)
+        for (int64_t k = 0; k < m->panel[i].marks; k++) marked[m->panel[i].mark[k].kind] = true;
+    for (int k = 0; k < CHART_MARKS; k++) {
+        if (!marked[k]) continue;
         paper_disc(at, top + TOP - 92, 7, mark_colour[k]);
         paper_text(at + 16, top + TOP - 92, 23, PAPER_LEFT, PAPER_INK, mark_name[k]);
         at += 56 + paper_text_width(mark_name[k], 23);

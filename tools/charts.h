@@ -22,7 +22,7 @@ typedef struct {
 } chart_curves;
 int chart_curves_draw(nsm_ctx *ctx, const char *path, const chart_curves *c);
 
-/* ---- maps over time: states by tokens ---- */
+/* ---- maps: states by tokens, or by inputs ---- */
 enum { CHART_OPENED, CHART_RECYCLED, CHART_PRUNED, CHART_MARKS };
 typedef struct { int64_t column, row; int kind; } chart_mark;
 typedef struct {
@@ -37,6 +37,7 @@ typedef struct {
     const char *title, *column_label;
     int64_t columns;
     char *const *name;      /* [columns], drawn where there is room; NULL: none */
+    bool long_names;        /* these stand upright, in place of the columns' numbers */
     int panels;
     const chart_panel *panel; /* below each other */
 } chart_map;

@@ -1,8 +1,8 @@
 /* compare.c - nsm compare: the same work for every system, and a table of what came of it.
  *
- * Every model is trained on the same rows with the same steps, batches and optimizer; its learning
- * rate is the best of a few, found with one seed and a share of the steps; then it is trained with
- * several seeds.  All of it is jobs in a folder (tools/compare.h), so that a table can be filled
+ * Systems are mixers, on sequences, or fusers, where the data is a graph's.  Every model is trained
+ * on the same rows with the same steps, batches and optimizer; its learning rate is the best of a
+ * few, found with one seed and a share of the steps; then it is trained with several seeds.  All of it is jobs in a folder (tools/compare.h), so that a table can be filled
  * over days: what is there is not done again, and models and seeds may be added later. */
 #include "config.h"
 #include <math.h>
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/seal.h"
 #include "tools/compare.h"
 #include "tools/nearest.h"
 #include "tools/progress.h"
@@ -36,7 +37,8 @@ const setting compare_fields[] = {
           "with --match state: the most that a mixer's own parameters may grow by for it", ">=1"),
     FIELD(params, INT, "0", "with --match params: so many (0: those of the first model)", ">=0"),
     FIELD(explain, INT, "64",
-          "answers of which is measured what they rest on, for each seed; 0: none", "0..100000"),
+          "answers of which is measured what they rest on, for each seed (of fusers 2000); 0: none",
+          "0..100000"),
     FIELD(explain_k, INT, "4", "inputs that are removed, or alone kept, to measure it",
           "1..1000000"),
     FIELD(segment, INT, "1024", "with --task scaling: tokens of a segment in training",
@@ -51,16 +53,17 @@ const setting compare_fields[] = {
 };
 static const tool_keys keys[] = {
     { "Keys of the comparison", compare_fields },
-    { "Settings of every training; those of one mixer are given as MIXER.KEY=VALUE", train_fields },
+    { "Settings of every training; those of one system are given as NAME.KEY=VALUE", train_fields },
     { NULL, NULL }
 };
 static const tool_option options[] = {
     { "task", 't', "NAME",
       "a task of nsm generate, with its keys as KEY=VALUE; or any name for --data; or scaling: "
       "time against length" },
-    { "data", 'd', "FILE", "the task's data, made by nsm generate or nsm import" },
+    { "data", 'd', "FILE",
+      "the task's data, made by nsm generate or nsm import; that of a graph: fusers are compared" },
     { "models", 'm', "A,B,...",
-      "mixers, each with keys of its own if wanted, as nsm:s=32:window=1 (all mixers)" },
+      "mixers, or fusers, each with keys of its own if wanted, as nsm:s=32:window=1 (all)" },
     { "match", 0, "WHAT", "make params, state or both equal (none)" },
     { "seeds", 0, "N", "runs of each model, from --seed on (3)" },
     { "steps", 0, "N", "steps of a run (what the recipe has)" },
@@ -70,7 +73,7 @@ static const tool_option options[] = {
     { NULL, 0, NULL, NULL },
 };
 
-/* ---- pairs: the comparison's, the task's, a mixer's, or of every training ---- */
+/* ---- pairs: the comparison's, the task's, a system's, or of every training ---- */
 static const nsm_format *task_of(const char *name)
 {
     for (int i = 0; nsm_sequences_task(i); i++)
@@ -87,13 +90,25 @@ static bool is_key_of(const nsm_format *f, const char *pair)
     return false;
 }
 
-/* "nsm.s=32" is of mixer nsm: its length before the point; 0: of none. */
-static size_t mixer_of(const char *pair)
+/* The name of system number i; NULL: there are no more. */
+static const char *system_name(const comparison *c, int i)
+{
+    if (!c->fused) return nsm_mixer_types()[i] ? nsm_mixer_types()[i]->name : NULL;
+    return nsm_fuser_types()[i] ? nsm_fuser_types()[i]->name : NULL;
+}
+
+static bool is_system(const comparison *c, const char *name)
+{
+    return c->fused ? nsm_fuser_find(name) != NULL : nsm_mixer_find(name) != NULL;
+}
+
+/* "nsm.s=32" is of system nsm: its length before the point; 0: of none. */
+static size_t system_of(const comparison *c, const char *pair)
 {
     size_t n = strcspn(pair, ".=");
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(n < 63 ? n : 63), pair);
-    return pair[n] == '.' && nsm_mixer_find(name) ? n : 0;
+    return pair[n] == '.' && is_system(c, name) ? n : 0;
 }
 
 static bool is_own(const char *pair)
@@ -104,7 +119,7 @@ static bool is_own(const char *pair)
 }
 
 /* The pairs that are `wanted`, in an array to be freed. */
-typedef enum { OF_COMPARE, OF_TASK, OF_MIXERS, OF_TRAINING } owner;
+typedef enum { OF_COMPARE, OF_TASK, OF_SYSTEMS, OF_TRAINING } owner;
 static char **pairs_of(const comparison *c, const nsm_format *f, owner wanted, int *count)
 {
     char **list = calloc((size_t)c->t->pairs + 1, sizeof *list);
@@ -112,7 +127,7 @@ static char **pairs_of(const comparison *c, const nsm_format *f, owner wanted, i
     for (int i = 0; list && i < c->t->pairs; i++) {
         char *p = c->t->pair[i];
         owner is = is_own(p)         ? OF_COMPARE
-                   : mixer_of(p)     ? OF_MIXERS
+                   : system_of(c, p) ? OF_SYSTEMS
                    : is_key_of(f, p) ? OF_TASK
                                      : OF_TRAINING;
         if (is == wanted) list[(*count)++] = p;
@@ -168,7 +183,8 @@ static int take_data(comparison *c)
     if (c->scaling) return make_folder(c->ctx, c->out);
     if (data) {
         snprintf(c->data, sizeof c->data, "%s", data);
-        c->ds = nsm_sequences_load(c->ctx, data);
+        if (c->fused) c->things = nsm_dataset_load(c->ctx, data, NULL);
+        else c->ds = nsm_sequences_load(c->ctx, data);
         return digest_of(c->ctx, data, c->digest) || make_folder(c->ctx, c->out) ? nsm_error(c->ctx)
                                                                                  : NSM_OK;
     }
@@ -180,10 +196,11 @@ static int take_data(comparison *c)
 static void set_options(comparison *c, contender *m, const char *own)
 {
     char text[1024] = "";
-    size_t name = strlen(m->type->name);
+    const char *system = compare_system(m);
+    size_t name = strlen(system);
     for (int i = 0; i < c->t->pairs; i++) {
         const char *p = c->t->pair[i];
-        if (mixer_of(p) == name && !strncmp(p, m->type->name, name))
+        if (system_of(c, p) == name && !strncmp(p, system, name))
             snprintf(text + strlen(text), sizeof text - strlen(text), "%s ", p + name + 1);
     }
     snprintf(text + strlen(text), sizeof text - strlen(text), "%s", own);
@@ -191,8 +208,9 @@ static void set_options(comparison *c, contender *m, const char *own)
         if (*p == ':') *p = ' ';
     size_t n = strlen(text);
     if (n && text[n - 1] == ' ') text[n - 1] = 0;
-    settings_set(c->ctx, train_fields, &m->o, "mixer", m->type->name, "--models");
-    settings_set(c->ctx, train_fields, &m->o, "mixer_options", text, "--models");
+    settings_set(c->ctx, train_fields, &m->o, c->fused ? "fuser" : "mixer", system, "--models");
+    settings_set(c->ctx, train_fields, &m->o, c->fused ? "fuser_options" : "mixer_options", text,
+                 "--models");
 }
 
 /* "nsm:s=32", the number of its state's size among those asked for. */
@@ -205,13 +223,14 @@ static int add_row(comparison *c, const char *text, int size)
     if (!more) return nsm_error_set(c->ctx, NSM_ENOMEM, "out of memory");
     c->model = more;
     contender *m = &c->model[c->models];
-    *m = (contender){ .type = nsm_mixer_find(name), .lr = NAN };
-    if (!m->type) {
-        for (const nsm_mixer_type *const *t = nsm_mixer_types(); *t; t++)
-            nearest_try(&n, name, (*t)->name);
+    *m = (contender){ .lr = NAN };
+    if (c->fused) m->fuser = nsm_fuser_find(name);
+    else m->type = nsm_mixer_find(name);
+    if (!m->type && !m->fuser) {
+        for (int i = 0; system_name(c, i); i++) nearest_try(&n, name, system_name(c, i));
         return nsm_error_set(c->ctx, NSM_EINVAL,
-                             "--models: there is no mixer \"%s\"; the nearest is \"%s\"", name,
-                             n.name);
+                             "--models: there is no %s \"%s\"; the nearest is \"%s\"",
+                             c->fused ? "fuser" : "mixer", name, n.name);
     }
     c->models++;
     snprintf(m->label, sizeof m->label, "%.200s", text);
@@ -231,8 +250,8 @@ static int add_rows(comparison *c)
     const char *models = tool_get(c->t, "models");
     char text[256];
     int each = c->s.state.count ? c->s.state.count : 1;
-    for (const nsm_mixer_type *const *t = nsm_mixer_types(); !models && *t; t++)
-        for (int k = 0; k < each && !nsm_error(c->ctx); k++) add_row(c, (*t)->name, k);
+    for (int i = 0; !models && system_name(c, i); i++)
+        for (int k = 0; k < each && !nsm_error(c->ctx); k++) add_row(c, system_name(c, i), k);
     for (const char *p = models; p && *p; p += strcspn(p, ","), p += *p == ',') {
         snprintf(text, sizeof text, "%.*s", (int)strcspn(p, ","), p);
         for (int k = 0; k < each && !nsm_error(c->ctx); k++) add_row(c, text, k);
@@ -261,6 +280,9 @@ static int read_match(comparison *c)
                                               : (compare_match)-1;
     if ((int)c->match < 0)
         return tool_usage(c->t, "--match is \"%s\", but must be params, state, both or none", what);
+    if (c->fused && c->match & MATCH_STATE)
+        return tool_usage(c->t, "--match %s: a fuser carries no state from call to call; params "
+                                "alone can be matched", what);
     if (c->scaling && c->match & MATCH_PARAMS)
         return tool_usage(c->t, "--task scaling can match state alone");
     if (c->s.state.count && !(c->match & MATCH_STATE))
@@ -268,15 +290,33 @@ static int read_match(comparison *c)
     return TOOL_DONE;
 }
 
-static int default_lengths(comparison *c)
+/* A key of the comparison that was not given has this value. */
+static int fall_back(comparison *c, const char *key, const char *value)
 {
-    bool given = false;
-    for (int i = 0; i < c->t->pairs; i++) given |= !strncmp(c->t->pair[i], "lengths=", 8);
-    if (given) return NSM_OK;
-    return settings_set(c->ctx, compare_fields, &c->s, "lengths",
-                        c->scaling ? "16384,32768,65536,131072,262144,524288,1048576"
-                                   : "64,256,1024,4096",
-                        "nsm compare");
+    size_t n = strlen(key);
+    for (int i = 0; i < c->t->pairs; i++)
+        if (!strncmp(c->t->pair[i], key, n) && c->t->pair[i][n] == '=') return NSM_OK;
+    return settings_set(c->ctx, compare_fields, &c->s, key, value, "nsm compare");
+}
+
+static int set_defaults(comparison *c)
+{
+    if (c->fused) fall_back(c, "explain", "2000");
+    if (c->fused && c->s.lengths.count)
+        nsm_error_set(c->ctx, NSM_EINVAL,
+                      "lengths= is of sequences; nsm bench fuser times sets of elements");
+    if (c->fused) return nsm_error(c->ctx);
+    return fall_back(c, "lengths",
+                     c->scaling ? "16384,32768,65536,131072,262144,524288,1048576"
+                                : "64,256,1024,4096");
+}
+
+/* Is this the file of a graph?  What is wrong with it is said when it is read. */
+static bool is_graph(nsm_ctx *ctx, const char *data)
+{
+    char kind[NSMI_KIND_BYTES] = "";
+    if (data && nsmi_seal_kind(ctx, data, kind)) nsm_error_clear(ctx);
+    return !strcmp(kind, "dataset");
 }
 
 static int read_request(comparison *c)
@@ -289,6 +329,7 @@ static int read_request(comparison *c)
     if (!task && !data)
         return tool_usage(c->t, "which task? Give --task NAME of nsm generate, or --data FILE");
     c->task = task ? task : "data";
+    c->fused = is_graph(c->ctx, data);
     c->scaling = !data && !strcmp(task, "scaling");
     if (!data && !c->scaling && !task_of(task)) {
         nearest n = { 0 };
@@ -308,7 +349,7 @@ static int read_request(comparison *c)
     if (number(c, "seeds", 1, &c->seeds) || number(c, "steps", 1, &c->steps) ||
         number(c, "jobs", 1, &c->jobs))
         return TOOL_USAGE;
-    if (default_lengths(c)) return tool_error(c->t);
+    if (set_defaults(c)) return tool_error(c->t);
     return read_match(c);
 }
 
@@ -317,12 +358,28 @@ static const char *recipe_of(const comparison *c)
 {
     if (*c->s.recipe) return c->s.recipe;
     if (recipe_find(c->task)) return c->task;
+    if (c->fused) return "fused";
     switch (c->ds ? c->ds->kind : NSM_SEQUENCE_STREAM) {
     case NSM_SEQUENCE_STREAM: return "lm";
     case NSM_SEQUENCE_CLASS: return "classify";
     case NSM_SEQUENCE_SERIES: return "forecast";
     default: return "recall";
     }
+}
+
+/* Steps of an epoch over the training part. */
+static int read_epoch(comparison *c)
+{
+    const train_options *o = &c->base;
+    const nsm_dataset_split *split = nsm_dataset_split_find(c->things,
+                                                            *o->split ? o->split : NULL);
+    if (!split) return nsm_error(c->ctx);
+    if (!*o->fuser || o->batch_size < 1 || !split->count[NSM_TRAIN])
+        return nsm_error_set(c->ctx, NSM_EINVAL,
+                             "%s: fusers are compared with a recipe of fused models, a batch_size "
+                             "and training nodes", c->data);
+    c->epoch_steps = (split->count[NSM_TRAIN] + o->batch_size - 1) / o->batch_size;
+    return NSM_OK;
 }
 
 /* Settings that all share: the recipe's, and those of the command line. */
@@ -334,13 +391,18 @@ static int read_settings(comparison *c)
     recipe_settings(c->ctx, recipe_of(c), pairs, pair, &c->base);
     for (int i = 0; i < pairs && !nsm_error(c->ctx); i++)
         if (!strncmp(pair[i], "steps=", 6) || !strncmp(pair[i], "seeds=", 6) ||
-            !strncmp(pair[i], "data=", 5) || !strncmp(pair[i], "mixer", 5))
+            !strncmp(pair[i], "data=", 5) || !strncmp(pair[i], "mixer", 5) ||
+            !strncmp(pair[i], "fuser", 5))
             nsm_error_set(c->ctx, NSM_EINVAL,
                           "%s: of a comparison this is said by an option (nsm compare --help)",
                           pair[i]);
     free(pair);
     if (nsm_error(c->ctx)) return tool_usage(c->t, "%s", nsm_error_message(c->ctx));
-    if (!c->steps) c->steps = c->base.epochs * (c->base.steps ? c->base.steps : 100);
+    if (c->fused && read_epoch(c)) return tool_error(c->t);
+    if (!c->steps)
+        c->steps = c->base.epochs * (c->fused        ? c->epoch_steps
+                                     : c->base.steps ? c->base.steps
+                                                     : 100);
     c->base.charts = false;
     c->base.checkpoint_every = 1;
     settings_set(c->ctx, train_fields, &c->base, "data", c->data, "--data");
@@ -354,6 +416,7 @@ static void close_comparison(comparison *c)
     settings_clear(train_fields, &c->base);
     settings_clear(compare_fields, &c->s);
     nsm_sequences_free(c->ds);
+    nsm_dataset_free(c->things);
 }
 
 static int run_compare(tool *t)
@@ -379,7 +442,7 @@ static int run_compare(tool *t)
 const tool_command compare_command = {
     .name = "compare",
     .args = "[KEY=VALUE...]",
-    .summary = "Train several sequence systems on the same work, and tell how they did.",
+    .summary = "Train several mixers or fusers on the same work, and tell how they did.",
     .details = "Every model sees the same rows for the same steps; its learning rate is chosen "
                "among lrs with one seed and a share of the "
                "steps.  The folder then holds the table (table.txt, table.csv), cost.png, "

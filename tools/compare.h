@@ -19,6 +19,7 @@
 #ifndef TOOLS_COMPARE_H
 #define TOOLS_COMPARE_H
 #include <jansson.h>
+#include "datasets/dataset.h"
 #include "datasets/sequences.h"
 #include "tools/recipe.h"
 #include "tools/tool.h"
@@ -40,8 +41,9 @@ typedef enum { MATCH_NONE, MATCH_PARAMS = 1, MATCH_STATE = 2 } compare_match; /*
 typedef struct {
     char label[256]; /* "nsm", "gla:heads=2", "nsm@16384" with several state sizes */
     char folder[COMPARE_PATH];
-    const nsm_mixer_type *type;
-    train_options o; /* mixer and sizes in place */
+    const nsm_mixer_type *type;   /* one of both */
+    const nsm_fuser_type *fuser;
+    train_options o; /* mixer or fuser and sizes in place */
     int64_t parameters;
     int64_t state_bytes,
         token_bytes; /* of a sequence, all layers; token_bytes: what it grows by with every token */
@@ -58,11 +60,24 @@ typedef struct {
     compare_match match;
     int64_t seeds, steps, jobs;
     bool scaling; /* time against length is asked for, not scores: there is no data */
+    bool fused;   /* fusers are compared, on things that several modalities tell of */
     train_options base;
     nsm_sequences *ds;
+    nsm_dataset *things;  /* fused: in its place */
+    int64_t epoch_steps;  /* fused: steps of an epoch */
     contender *model;
     int models;
 } comparison;
+
+static inline const char *compare_system(const contender *m)
+{
+    return m->fuser ? m->fuser->name : m->type->name;
+}
+/* its own keys, as settings have them */
+static inline const char *compare_options(const contender *m)
+{
+    return m->fuser ? m->o.fuser_options : m->o.mixer_options;
+}
 
 /* ---- compare_match.c ---- */
 /* Fill parameters, state and sizes of every row, matched as asked.  Returns NSM_OK or the error. */

@@ -46,9 +46,14 @@ void compare_speed_folder(const contender *m, char path[COMPARE_PATH])
 }
 
 /* ---- what a job is ---- */
-/* Epochs and steps of an epoch that make so many steps together, the recipe's epochs at most. */
-static void divide_steps(train_options *o, int64_t steps)
+/* Epochs and steps of an epoch that make so many steps together, the recipe's epochs at most; of
+ * things, whole epochs. */
+static void divide_steps(const comparison *c, train_options *o, int64_t steps)
 {
+    if (c->fused) {
+        o->epochs = (steps + c->epoch_steps - 1) / c->epoch_steps;
+        return;
+    }
     int64_t epochs = o->epochs < steps ? o->epochs : steps;
     while (steps % epochs) epochs--;
     o->epochs = epochs;
@@ -64,7 +69,7 @@ json_t *compare_job(const comparison *c, const contender *m, const char *kind, d
     json_t *job = json_object(), *lengths = json_array();
     if (!settings_copy(c->ctx, train_fields, &m->o, &o)) {
         if (isfinite(lr)) o.lr = lr;
-        divide_steps(&o, steps);
+        divide_steps(c, &o, steps);
         if (o.warmup > steps / 4) o.warmup = steps / 4;
         settings_set(c->ctx, train_fields, &o, "data", "",
                      "nsm compare"); /* a file's place is not part of what is done */

@@ -2,13 +2,15 @@
  *
  * State: the keys that a mixer's type names as its state's sizes are tried, one after the other,
  * until the bytes of a sequence's state are nearest the target.  Parameters: the width of the
- * feed-forward, on which they depend linearly.  What a row misses its target by is said in its
- * note: a state that is a vector of hidden units, for one, takes a square of parameters to grow. */
+ * feed-forward, or the key that sizes a fuser's, on which they depend linearly.  What a row misses
+ * its target by is said in its note: a state that is a vector of hidden units, for one, takes a
+ * square of parameters to grow. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tools/compare.h"
+#include "tools/fused.h"
 #include "tools/sequence.h"
 
 enum { KNOBS = 4, SWEEPS = 2, INTS = 128, SIXTEENTHS = 128, LARGEST_INT = 65536 };
@@ -179,31 +181,70 @@ static int match_state(comparison *c, contender *m, int64_t target)
 }
 
 /* ---- equal parameters ---- */
-static int64_t count_parameters(comparison *c, contender *m, int64_t inner)
+static int64_t count_parameters(comparison *c, contender *m)
 {
-    int64_t before = m->o.inner, count = -1;
-    if (!c->ds) return 0; /* time against length: the jobs tell */
-    m->o.inner = inner;
-    sequence_task *s = sequence_task_new(c->ctx, &m->o, c->ds, NULL);
+    int64_t count = -1;
+    fused_task *f = c->fused ? fused_task_new(c->ctx, &m->o, c->things, NULL) : NULL;
+    sequence_task *s = c->ds ? sequence_task_new(c->ctx, &m->o, c->ds, NULL) : NULL;
+    if (f) count = nsm_module_count(fused_task_base(f)->module);
     if (s) count = nsm_module_count(sequence_task_base(s)->module);
+    if (!c->ds && !c->fused) count = 0; /* time against length: the jobs tell */
+    fused_task_free(f);
     sequence_task_free(s);
-    m->o.inner = before;
     return count;
+}
+
+/* Is there something that sizes a row, the feed-forward of a mixer or a fuser's own key? */
+static bool has_size(const contender *m)
+{
+    return !m->fuser || (m->fuser->size && !is_given(m->o.fuser_options, m->fuser->size));
+}
+
+static int set_size(comparison *c, contender *m, const char *options, int64_t size)
+{
+    char text[1024];
+    if (!m->fuser) {
+        m->o.inner = size;
+        return NSM_OK;
+    }
+    snprintf(text, sizeof text, "%.900s%s%s=%lld", options, *options ? " " : "", m->fuser->size,
+             (long long)size);
+    return settings_set(c->ctx, train_fields, &m->o, "fuser_options", text, m->label);
+}
+
+/* Parameters depend linearly on the size: two of them tell which is nearest. */
+static int fit_size(comparison *c, contender *m, int64_t target, bool *fitted)
+{
+    int64_t count[2] = { 0 }, inner = m->o.inner;
+    char *options = strdup(m->o.fuser_options);
+    for (int k = 0; options && k < 2 && !nsm_error(c->ctx); k++) {
+        if (set_size(c, m, options, k + 1)) break;
+        count[k] = count_parameters(c, m);
+    }
+    double slope = (double)(count[1] - count[0]),
+           size = slope > 0 ? fmax(1, 1 + round((double)(target - count[0]) / slope)) : 0;
+    *fitted = slope > 0;
+    if (!nsm_error(c->ctx) && *fitted) set_size(c, m, options, (int64_t)size);
+    else if (!nsm_error(c->ctx) && m->fuser)
+        settings_set(c->ctx, train_fields, &m->o, "fuser_options", options, m->label);
+    else m->o.inner = inner;
+    if (!options) nsm_error_set(c->ctx, NSM_ENOMEM, "out of memory");
+    free(options);
+    return nsm_error(c->ctx);
 }
 
 static int match_params(comparison *c, contender *m, int64_t target)
 {
-    int64_t one = count_parameters(c, m, 1), two = count_parameters(c, m, 2);
-    if (nsm_error(c->ctx)) return nsm_error(c->ctx);
-    double inner = two > one ? 1 + round((double)(target - one) / (double)(two - one)) : 0;
-    if (inner >= 1) m->o.inner = (int64_t)inner;
-    else if (two > one) m->o.inner = 1;
-    m->parameters = count_parameters(c, m, m->o.inner);
+    bool fitted = false;
+    if (has_size(m) && fit_size(c, m, target, &fitted)) return nsm_error(c->ctx);
+    m->parameters = count_parameters(c, m);
     double off = 100 * ((double)m->parameters / (double)target - 1);
     size_t n = strlen(m->note);
     if (fabs(off) > 100 * near)
         snprintf(m->note + n, sizeof m->note - n, "%sparameters %+.1f %%%s", n ? "; " : "", off,
-                 two > one ? ": even without feed-forward" : ": there is no feed-forward to size");
+                 !fitted     ? ": there is no feed-forward to size"
+                 : m->fuser  ? ""
+                             : ": even without feed-forward");
     return nsm_error(c->ctx);
 }
 
@@ -219,10 +260,11 @@ static int64_t state_target(const comparison *c)
 
 static int look(comparison *c, contender *m)
 {
-    state_size size = size_of_layer(c->ctx, m, m->o.mixer_options);
+    state_size size = { -1, 0, 0 };
+    if (m->type) size = size_of_layer(c->ctx, m, m->o.mixer_options);
     m->state_bytes = size.fixed > 0 ? size.fixed * m->o.layers : 0;
     m->token_bytes = size.by_token * m->o.layers;
-    m->parameters = count_parameters(c, m, m->o.inner);
+    m->parameters = count_parameters(c, m);
     return nsm_error(c->ctx);
 }
 
@@ -238,7 +280,7 @@ int compare_sizes(comparison *c)
                         c->s.state.count ? (int64_t)c->s.state.value[i % each] : target))
             return nsm_error(c->ctx);
     for (int i = 0; i < c->models && c->match; i++)
-        c->model[i].parameters = count_parameters(c, &c->model[i], c->model[i].o.inner);
+        c->model[i].parameters = count_parameters(c, &c->model[i]);
     target = c->s.params ? c->s.params : c->model[0].parameters;
     for (int i = 0; i < c->models && c->match & MATCH_PARAMS; i++)
         if (match_params(c, &c->model[i], target)) return nsm_error(c->ctx);

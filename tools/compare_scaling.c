@@ -15,7 +15,7 @@
 #include <time.h>
 #include "tools/charts.h"
 #include "tools/compare.h"
-#include "tools/compare_page.h"
+#include "tools/page.h"
 #include "tools/progress.h"
 #include "tools/report.h"
 #include "tools/run.h"
@@ -280,7 +280,7 @@ static char *page_of(comparison *c, const json_t *rows, const char *picture)
                        "One pass of one sequence; telling: token by token; training: segments with "
                        "a carried state. "
                        "The slope of log time over log length: 1 is proportional to length.");
-    for (int k = 0; k < COLUMNS; k++) page_head(p, title[k]);
+    for (int k = 0; k < COLUMNS; k++) page_head(p, title[k], k && k < COLUMNS - 1);
     for (size_t r = 0; r < json_array_size(rows); r++) {
         page_row(p);
         for (int k = 0; k < COLUMNS; k++) {

@@ -10,7 +10,7 @@
 #include "config.h"
 #include "tools/charts.h"
 #include "tools/compare.h"
-#include "tools/compare_page.h"
+#include "tools/page.h"
 #include "tools/report.h"
 #include "tools/run.h"
 
@@ -83,8 +83,19 @@ static void add_explanations(comparison *c, const contender *m, json_t *row)
                                         "gradient_gini",
                                         "random_comprehensiveness",
                                         "random_sufficiency",
-                                        "answers" };
-    enum { COUNT = sizeof name / sizeof *name };
+                                        "answers" },
+                      *const fused[] = { "explained_accuracy",
+                                         "own_comprehensiveness",
+                                         "own_sufficiency",
+                                         "random_comprehensiveness",
+                                         "fall_without_graph",
+                                         "fall_without_text",
+                                         "fall_without_picture",
+                                         "fall_without_state",
+                                         "answers" };
+    enum { COUNT = sizeof name / sizeof *name, FUSED = sizeof fused / sizeof *fused };
+    const char *const *key = c->fused ? fused : name;
+    int count = c->fused ? FUSED : COUNT;
     spread s[COUNT] = { 0 };
     char folder[COMPARE_PATH];
     for (int64_t k = 0; k < c->seeds && c->s.explain && isfinite(m->lr); k++) {
@@ -92,14 +103,15 @@ static void add_explanations(comparison *c, const contender *m, json_t *row)
         compare_explain_folder(m, seed, folder);
         json_t *job = compare_job(c, m, "explain", m->lr, seed, c->steps),
                *r = compare_result(c->ctx, folder, job);
-        for (int i = 0; i < COUNT; i++) count_in(&s[i], json_object_get(r, name[i]));
+        for (int i = 0; i < count; i++) count_in(&s[i], json_object_get(r, key[i]));
         json_decref(r);
         json_decref(job);
     }
     if (!c->s.explain) return;
-    put_means(row, name, s, COUNT);
+    put_means(row, key, s, count);
+    const char *weights = m->fuser ? m->fuser->weights : m->type->weights;
     json_object_set_new(row, "explained_by",
-                        json_string(m->type->weights ? m->type->weights : "gradient x input"));
+                        json_string(weights ? weights : m->fuser ? "nothing" : "gradient x input"));
 }
 
 static void add_times(comparison *c, const contender *m, json_t *row)
@@ -125,12 +137,14 @@ static json_t *row_of(comparison *c, const contender *m)
 {
     json_t *row = json_object();
     json_object_set_new(row, "model", json_string(m->label));
-    json_object_set_new(row, "options", json_string(m->o.mixer_options));
+    json_object_set_new(row, "options", json_string(compare_options(m)));
     add_runs(c, m, row);
     json_object_set_new(row, "lr", report_real(m->lr));
     json_object_set_new(row, "parameters", json_integer(m->parameters));
-    json_object_set_new(row, "state_bytes", json_integer(m->state_bytes));
-    json_object_set_new(row, "state_bytes_a_token", json_integer(m->token_bytes));
+    if (m->type) {
+        json_object_set_new(row, "state_bytes", json_integer(m->state_bytes));
+        json_object_set_new(row, "state_bytes_a_token", json_integer(m->token_bytes));
+    }
     add_times(c, m, row);
     add_explanations(c, m, row);
     json_object_set_new(row, "note", json_string(m->note));
@@ -158,7 +172,8 @@ static int columns_of(const comparison *c, const char *metric, column *to)
                                     { "tensors MiB", "tensor_mib", 1 },
                                     { "process MiB", "process_mib", 0 },
                                     { "training s", "train_seconds", 1 } };
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) to[n++] = plain[i];
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (!c->fused || strcmp(plain[i].key, "state")) to[n++] = plain[i];
     for (int i = 0; i < c->s.lengths.count; i++, n++) {
         to[n].digits = -1;
         snprintf(to[n].title, sizeof to[n].title, "us/token @%.0f", c->s.lengths.value[i]);
@@ -172,9 +187,18 @@ static int columns_of(const comparison *c, const char *metric, column *to)
                                         { "compr. (grad)", "gradient_comprehensiveness", 3 },
                                         { "suff. (grad)", "gradient_sufficiency", 3 },
                                         { "compr. (random)", "random_comprehensiveness", 3 },
-                                        { "suff. (random)", "random_sufficiency", 3 } };
-    for (size_t i = 0; c->s.explain && i < sizeof explained / sizeof *explained; i++)
-        to[n++] = explained[i];
+                                        { "suff. (random)", "random_sufficiency", 3 } },
+                        fused[] = { { "explained by", "explained_by", 0 },
+                                    { "of answers", "explained_accuracy", 3 },
+                                    { "compr.", "own_comprehensiveness", 3 },
+                                    { "suff.", "own_sufficiency", 3 },
+                                    { "compr. (random)", "random_comprehensiveness", 3 },
+                                    { "less graph", "fall_without_graph", 3 },
+                                    { "less text", "fall_without_text", 3 },
+                                    { "less picture", "fall_without_picture", 3 },
+                                    { "less state", "fall_without_state", 3 } };
+    size_t few = c->fused ? sizeof fused / sizeof *fused : sizeof explained / sizeof *explained;
+    for (size_t i = 0; c->s.explain && i < few; i++) to[n++] = c->fused ? fused[i] : explained[i];
     to[n++] = (column){ "note", "note", 0 };
     return n;
 }
@@ -361,6 +385,7 @@ static int draw_charts(comparison *c, const json_t *rows, const char *metric,
                        char cost[COMPARE_PATH], char state[COMPARE_PATH])
 {
     *cost = *state = 0;
+    if (c->fused) return nsm_error(c->ctx);
 #ifdef HAVE_PLPLOT
     snprintf(state, COMPARE_PATH, "%s/state.png", c->out);
     draw_state(c, rows, metric, state);
@@ -386,14 +411,15 @@ static char *page_of(comparison *c, const json_t *rows, const column *col, int c
                      const char *cost, const char *state)
 {
     char cell[CELL], title[256], about[512];
-    snprintf(title, sizeof title, "Comparison on %.200s", c->ds->name);
+    snprintf(title, sizeof title, "Comparison on %.200s",
+             c->fused ? c->things->name : c->ds->name);
     snprintf(about, sizeof about,
              "%.200s. %lld steps of %lld rows each; learning rates chosen among %d with one seed "
              "and %g of the steps; %lld seeds.",
-             c->ds->description, (long long)c->steps, (long long)c->base.batch_size, c->s.lrs.count,
+             c->fused ? c->things->description : c->ds->description, (long long)c->steps, (long long)c->base.batch_size, c->s.lrs.count,
              c->s.trial, (long long)c->seeds);
     page *p = page_new(title, about);
-    for (int k = 0; k < columns; k++) page_head(p, col[k].title);
+    for (int k = 0; k < columns; k++) page_head(p, col[k].title, k && k < columns - 1);
     for (size_t r = 0; r < json_array_size(rows); r++) {
         page_row(p);
         for (int k = 0; k < columns; k++) {

@@ -15,6 +15,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 #include "tools/compare.h"
+#include "tools/fused.h"
+#include "tools/node.h"
 #include "tools/progress.h"
 #include "tools/report.h"
 #include "tools/sequence.h"
@@ -29,8 +31,31 @@ typedef struct {
     json_t *job, *result;
     train_options o;
     nsm_sequences *ds;
+    nsm_dataset *things;      /* of fused models, in its place */
     int lock;
 } worker;
+
+/* The task that the job's settings speak of: one of both. */
+typedef struct {
+    sequence_task *s;
+    fused_task *f;
+    task *what; /* NULL: an error */
+} opened;
+
+static opened open_task(worker *w, const trainer_meta *trained)
+{
+    opened t = { 0 };
+    if (w->things) t.f = fused_task_new(w->ctx, &w->o, w->things, trained);
+    else t.s = sequence_task_new(w->ctx, &w->o, w->ds, trained);
+    t.what = t.f ? fused_task_base(t.f) : t.s ? sequence_task_base(t.s) : NULL;
+    return t;
+}
+
+static void close_task(opened *t)
+{
+    fused_task_free(t->f);
+    sequence_task_free(t->s);
+}
 
 /* The most that this process held, of the kernel's own account: ru_maxrss would be its parent's
  * too. */
@@ -66,8 +91,8 @@ static int train(worker *w)
     trainer_result r = { 0 };
     nsm_random_set(
         w->ctx, (nsm_random){ (uint64_t)json_integer_value(json_object_get(w->job, "seed")), 0 });
-    sequence_task *s = sequence_task_new(w->ctx, &w->o, w->ds, NULL);
-    task *what = s ? sequence_task_base(s) : NULL;
+    opened open = open_task(w, NULL);
+    task *what = open.what;
     int code = what ? trainer_run(w->t, what, &w->o, w->folder, true, &r) : nsm_error(w->ctx);
     if (!code && !r.interrupted) {
         put_scores(w, &r, what);
@@ -82,7 +107,52 @@ static int train(worker *w)
         nsm_error_clear(w->ctx);
     }
     free(r.checkpoint);
-    sequence_task_free(s);
+    close_task(&open);
+    return nsm_error(w->ctx);
+}
+
+/* ---- what the answers of a fused model rest on ---- */
+static double told(const json_t *measured, const char *key)
+{
+    const json_t *v = json_object_get(measured, key);
+    return v ? json_number_value(v) : NAN;
+}
+
+/* How far the accuracy falls; the names are those of compare_explain.c where they mean the same. */
+static void put_falls(worker *w, const json_t *measured)
+{
+    static const struct { const char *name, *key; } fall[] = {
+        { "own_comprehensiveness", "without_named" }, { "own_sufficiency", "named_alone" },
+        { "random_comprehensiveness", "without_random" },
+        { "fall_without_graph", "without_graph" }, { "fall_without_text", "without_text" },
+        { "fall_without_picture", "without_picture" },
+        { "fall_without_state", "without_most_read_state" },
+    };
+    double whole = told(measured, "accuracy");
+    json_object_set_new(w->result, "answers", report_real(told(measured, "things")));
+    json_object_set_new(w->result, "explained_accuracy", report_real(whole));
+    for (size_t i = 0; i < sizeof fall / sizeof *fall; i++)
+        json_object_set_new(w->result, fall[i].name,
+                            report_real(whole - told(measured, fall[i].key)));
+}
+
+static int explain_fused(worker *w, const char *trained)
+{
+    char path[COMPARE_PATH + 32];
+    trainer_meta meta = { 0 };
+    snprintf(path, sizeof path, "%s/best.h5", trained);
+    opened open = { 0 };
+    if (!trainer_read(w->ctx, path, &meta)) open = open_task(w, &meta);
+    if (open.what && !trainer_load(w->ctx, path, open.what->module)) {
+        bool weights = nsm_fuser_find(w->o.fuser)->weights != NULL;
+        json_t *measured = fused_task_explain(
+            open.f, weights ? json_integer_value(json_object_get(w->job, "k")) : 0,
+            json_integer_value(json_object_get(w->job, "answers")));
+        if (measured) put_falls(w, measured);
+        json_decref(measured);
+    }
+    close_task(&open);
+    trainer_meta_clear(&meta);
     return nsm_error(w->ctx);
 }
 
@@ -177,7 +247,8 @@ static int take_job(worker *w)
     if (settings_parse(w->ctx, train_fields, &w->o, settings, strlen(settings), path, false))
         return nsm_error(w->ctx);
     settings_set(w->ctx, train_fields, &w->o, "data", data, path);
-    if (*data) w->ds = nsm_sequences_load(w->ctx, data); /* time against length has none */
+    if (fused_wanted(&w->o)) w->things = node_dataset(w->ctx, &w->o);
+    else if (*data) w->ds = nsm_sequences_load(w->ctx, data); /* time against length has none */
     return nsm_error(w->ctx);
 }
 
@@ -186,10 +257,12 @@ static int do_job(worker *w)
     const char *kind = json_string_value(json_object_get(w->job, "kind"));
     char trained[COMPARE_PATH];
     if (!strcmp(kind, "scaling")) return compare_scaling(w->ctx, &w->o, w->job, w->result);
-    if (!w->ds) return nsm_error_set(w->ctx, NSM_EFORMAT, "%s: a job without data", w->folder);
+    if (!w->ds && !w->things)
+        return nsm_error_set(w->ctx, NSM_EFORMAT, "%s: a job without data", w->folder);
     if (!strcmp(kind, "train")) return train(w);
-    if (!strcmp(kind, "speed")) return speed(w);
+    if (!strcmp(kind, "speed") && w->ds) return speed(w);
     snprintf(trained, sizeof trained, "%.4000s/..", w->folder);
+    if (!strcmp(kind, "explain") && w->things) return explain_fused(w, trained);
     if (!strcmp(kind, "explain"))
         return compare_explain(w->ctx, &w->o, w->ds, trained, w->job, w->result);
     return nsm_error_set(w->ctx, NSM_EFORMAT, "%s: there are no jobs of kind \"%s\"", w->folder,
@@ -219,6 +292,7 @@ int compare_work(tool *t, const char *folder)
         leave_result(&w);
     int code = nsm_error(t->ctx) ? tool_error(t) : stop_signal() ? 128 + stop_signal() : TOOL_DONE;
     nsm_sequences_free(w.ds);
+    nsm_dataset_free(w.things);
     settings_clear(train_fields, &w.o);
     json_decref(w.job);
     json_decref(w.result);

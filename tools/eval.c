@@ -134,8 +134,6 @@ static int eval_links(tool *t, model *m)
     return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
 }
 
-enum { EXPLAINED = 2000 };
-
 static void add_explanation(tool *t, model *m, json_t *o)
 {
     const char *text = tool_get(t, "explain");
@@ -143,7 +141,7 @@ static void add_explanation(tool *t, model *m, json_t *o)
     long k = strtol(text, &end, 10);
     if (*end || end == text || k < 1 || k > 1000000)
         nsm_error_set(t->ctx, NSM_EINVAL, "--explain=%s is no number of elements", text);
-    json_t *measured = nsm_error(t->ctx) ? NULL : fused_task_explain(m->fused, k, EXPLAINED);
+    json_t *measured = nsm_error(t->ctx) ? NULL : fused_task_explain(m->fused, k, FUSED_EXPLAINED);
     if (measured) json_object_set_new(o, "explain", measured);
 }
 

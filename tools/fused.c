@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "tools/fused_parts.h"
+#include "tools/fused_look.h"
 #include "tools/progress.h"
 #include "tools/tool.h"
 
@@ -94,7 +94,10 @@ typedef struct {
     int64_t asked;
     float *told;             /* [count, C] probabilities of the nodes in their order, or NULL */
     bool groups, keep;       /* note the scores of groups; what is told is shown from now on */
+    fused_usage *usage;      /* of the first things, or NULL */
 } look;
+
+enum { WATCHED = 16384 };    /* things whose states are noted in an evaluation, about */
 
 static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look *l)
 {
@@ -122,8 +125,12 @@ static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look 
 static int look_batch(fused_task *s, const nsm_batch *b, nsm_tensor *h, look *l, int64_t at)
 {
     fused_batch f = { 0 };
+    bool watched = l->usage && l->usage->things < WATCHED;
+    if (watched) nsm_fuser_watch(nsm_fused_fuser(s->model), true);
     nsm_tensor *y = fused_logits(s, b, h, &f);
     int code = y ? count_right(s, &f, y, l) : nsm_error(s->ctx);
+    if (watched && !code) code = fused_usage_add(s, &f, l->usage);
+    if (watched) nsm_fuser_watch(nsm_fused_fuser(s->model), false);
     if (!code && l->keep) code = remember(s, &f, y);
     nsm_tensor *p = !code && l->told ? nsm_softmax(s->tape, y, -1) : NULL;
     if (p) nsm_tensor_get(p, l->told + at * f.readers * s->base.outputs);
@@ -155,11 +162,15 @@ nsm_tensor *fused_nodes_for_looking(fused_task *s)
     return fused_whole_nodes(s, s->node_tape, NULL);
 }
 
-/* The training part is left out where its classes are shown: it would be asked for what it sees. */
+/* The training part is left out where its classes are shown: it would be asked for what it sees.
+ * How states are used is noted of the first things of validation, or of the test part. */
 static int evaluate(task *base, part_score part[3])
 {
     fused_task *s = (fused_task *)base;
-    int code = NSM_OK;
+    fused_usage usage = { 0 };
+    int code = NSM_OK, noted = s->looks[NSM_VALID] ? NSM_VALID : NSM_TEST;
+    if (base->notes && !fused_usage_make(s->ctx, nsm_fused_fuser(s->model), &usage))
+        code = nsm_error(s->ctx);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     nsm_tensor *h = fused_nodes_for_looking(s);
     if (s->by_group) memset(s->by_group, 0, (size_t)s->ds->question.groups * sizeof *s->by_group);
@@ -167,11 +178,14 @@ static int evaluate(task *base, part_score part[3])
     for (int p = s->options->show_labels ? NSM_VALID : NSM_TRAIN; !code && p <= NSM_TEST; p++) {
         look l = { .groups = p == NSM_TEST && s->by_group, .keep = s->guess && p != NSM_TRAIN };
         if (!s->looks[p]) continue;
+        if (base->notes && p == noted) l.usage = &usage;
         code = look_at(s, s->looks[p], s->look[p], h, &l);
         part[p].score = l.asked ? l.right / (double)l.asked : NAN;
         if (p != NSM_TEST && l.asked) part[p].loss = l.loss / (double)l.asked;
     }
     nsm_tape_reset(s->node_tape);
+    if (base->notes) fused_usage_notes(&usage, base->note);
+    fused_usage_clear(&usage);
     if (s->guess && !code) nsm_tensor_set(s->told, s->guess);
     return nsm_error(s->ctx) ? nsm_error(s->ctx) : code;
 }
@@ -411,6 +425,11 @@ static int set_up(fused_task *s, const trainer_meta *trained)
     if (make_fan_out(s) || make_model(s) || (s->graph && s->whole && make_whole(s)))
         return nsm_error(s->ctx);
     s->base.module = &s->module;
+    if (nsm_fused_fuser(s->model)->states && !sides) {
+        static const char *const name[] = { "states_open", "states_mass", "states_read" };
+        s->base.notes = sizeof name / sizeof *name;
+        memcpy(s->base.note_name, name, sizeof name);
+    }
     if (ds->question.groups)
         s->by_group = nsmi_calloc(s->ctx, (size_t)ds->question.groups, sizeof *s->by_group);
     return nsm_error(s->ctx);

@@ -33,9 +33,11 @@ int fused_task_predict(fused_task *s, float *out);
 /* What the last evaluation found of the test part beside its score: that of each kind of question,
  * or how often the right side was among the first. */
 void fused_task_details(const fused_task *s, json_t *o);
-/* How the accuracy on so many things of the test part changes without the k elements of each that
- * the fuser names, without k at random, with these alone, and without each modality.  The caller
- * owns it; NULL: an error. */
+/* How the accuracy on so many things of the test part, drawn at random, changes without the k
+ * elements of each that the fuser names, without k at random, with these alone, without each
+ * modality, and without states.  k 0: only what needs no weights of the fuser's.  The caller owns
+ * it; NULL: an error. */
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things);
+enum { FUSED_EXPLAINED = 2000 }; /* things that are enough */
 
 #endif

@@ -82,16 +82,44 @@ static nsm_tensor *sampled_nodes(fused_task *s, const nsm_batch *b)
                            shown(s, s->tape, b->nodes, b->node, b));
 }
 
+int64_t fused_places(const fused_batch *f)
+{
+    int64_t all = 0;
+    for (int m = 0; m < FUSED_MODALITIES; m++) all += f->places[m];
+    return all;
+}
+
+int64_t fused_reader(const fused_batch *f, int64_t i, int64_t turn)
+{
+    int64_t asked = 0;
+    while (asked < f->readers && f->answer[i * f->readers + asked] >= 0) asked++;
+    return asked ? turn % asked : -1;
+}
+
+int32_t *fused_draw(const fused_task *s, uint64_t seed, int64_t *count)
+{
+    int64_t all = s->split->count[NSM_TEST];
+    int32_t *node = nsmi_malloc(s->ctx, (size_t)all * sizeof *node);
+    nsm_random from = { seed, 0x7e57 };
+    if (*count > all) *count = all;
+    if (node && all) memcpy(node, s->split->index[NSM_TEST], (size_t)all * sizeof *node);
+    for (int64_t k = 0; node && k < *count; k++) {
+        uint64_t left = (uint64_t)(all - k), draw = nsm_random_u32(from, (uint64_t)k);
+        int64_t other = k + (int64_t)(draw * left >> 32);
+        int32_t swap = node[k];
+        node[k] = node[other];
+        node[other] = swap;
+    }
+    return node;
+}
+
 /* ---- what is taken away ---- */
 /* Which of thing i's elements of a modality are gone; NULL: none. */
 static const uint8_t *gone_of(const fused_task *s, const fused_batch *f, int m, int64_t i)
 {
-    int64_t all = 0, first = 0;
-    for (int k = 0; k < FUSED_MODALITIES; k++) {
-        if (k == m) first = all;
-        all += f->places[k];
-    }
-    return s->gone ? s->gone + i * all + first : NULL;
+    int64_t first = 0;
+    for (int k = 0; k < m; k++) first += f->places[k];
+    return s->gone ? s->gone + i * fused_places(f) + first : NULL;
 }
 
 /* Close the gaps in a row of elements of both arrays (b may be NULL), of which the first stays. */

@@ -3,7 +3,8 @@
  *   fused.c          making, training, scores
  *   fused_batch.c    from a sampled batch to what the model takes, and its logits
  *   fused_explain.c  what its answers rest on, measured
- *   fused_sides.c    one side of a thing found by the other */
+ *   fused_sides.c    one side of a thing found by the other
+ *   fused_look.c     what it did with single things, and how its states are used */
 #ifndef TOOLS_FUSED_PARTS_H
 #define TOOLS_FUSED_PARTS_H
 #include "base/internal.h"
@@ -77,6 +78,13 @@ nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused
 void fused_end_step(fused_task *s); /* resets s->tape */
 /* What the model takes of a batch, without what is asked. */
 void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f);
+int64_t fused_places(const fused_batch *f); /* of all modalities */
+/* The reader of thing i that is looked at: of its questions number `turn` modulo their count; -1:
+ * nothing is asked. */
+int64_t fused_reader(const fused_batch *f, int64_t i, int64_t turn);
+/* `count` nodes of the test part (or all), of the target type, as the seed draws them; to be
+ * freed. */
+int32_t *fused_draw(const fused_task *s, uint64_t seed, int64_t *count);
 
 /* ---- fused.c ---- */
 nsm_sampler *fused_sampler(fused_task *s, int64_t count, const int32_t *node, bool in_order,

@@ -6,7 +6,7 @@
 
 #define COMMANDS(X) \
     X(train) X(eval) X(predict) X(sample) X(export) X(import) X(generate) X(split) X(info) X(plot) \
-    X(bench) X(compare) X(trace)
+    X(bench) X(compare) X(trace) X(report)
 
 #define DECLARE(name) extern const tool_command name##_command;
 #define LIST(name) &name##_command,

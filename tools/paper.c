@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/seal.h"
 #include "config.h"
+#include "tools/utf8.h"
 #ifdef HAVE_PLPLOT
 #include <plplot/plplot.h>
 #endif
@@ -164,28 +165,15 @@ void paper_disc(double x, double y, double radius, uint32_t colour)
 
 /* ---- text ---- */
 
-/* Bytes of the UTF-8 character at s; 0 if it is none. */
-static int character(const unsigned char *s)
-{
-    int n = s[0] < 0x80                             ? 1
-            : (s[0] & 0xe0) == 0xc0 && s[0] >= 0xc2 ? 2
-            : (s[0] & 0xf0) == 0xe0                 ? 3
-            : (s[0] & 0xf8) == 0xf0 && s[0] <= 0xf4 ? 4
-                                                    : 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    return n;
-}
-
 /* PLplot's escape character doubled, control characters and what is not UTF-8 replaced. */
 static const char *clean(const char *text, char *buf, size_t bytes)
 {
     size_t used = 0;
-    for (const unsigned char *s = (const unsigned char *)text; *s && used + 8 < bytes;) {
-        int n = character(s);
+    for (const char *s = text; *s && used + 8 < bytes;) {
+        int n = utf8_bytes(s);
         if (n == 1 && *s == '#') buf[used++] = '#';
-        if (n == 0 || *s < 32) buf[used++] = n ? ' ' : '?';
-        else for (int i = 0; i < n; i++) buf[used++] = (char)s[i];
+        if (n == 0 || (n == 1 && *s < 32)) buf[used++] = n ? ' ' : '?';
+        else for (int i = 0; i < n; i++) buf[used++] = s[i];
         s += n ? n : 1;
     }
     buf[used] = 0;

@@ -16,7 +16,7 @@ static bool is_loss(const char *name) { return strstr(name, "loss") != NULL; }
 static bool is_score(const char *name)
 {
     static const char *const no[] = {"seconds", "lr",   "learning_rate", "epoch",
-                                     "step",    "norm", "time",          "_ms"};
+                                     "step",    "norm", "time",          "_ms", "states"};
     for (size_t i = 0; i < sizeof no / sizeof *no; i++)
         if (strstr(name, no[i])) return false;
     return !is_loss(name);
@@ -200,7 +200,7 @@ static int64_t count_edges(const surroundings *s)
 }
 
 /* The first of several names, cut if long, with spaces for underscores. */
-static char *short_name(const char *name)
+char *picture_name(const char *name)
 {
     enum { MOST = 22 };
     char *s = malloc(MOST + 8);
@@ -231,7 +231,7 @@ static int draw_surroundings(surroundings *s, const char *path, const nsm_datase
     bool ok = from && to && colour && weight && name;
     for (int i = 0; ok && i < s->count; i++) {
         colour[i] = cls ? cls[s->chosen[i]] : -1;
-        if (nodes->names) ok = (name[i] = short_name(nodes->names[s->chosen[i]])) != NULL;
+        if (nodes->names) ok = (name[i] = picture_name(nodes->names[s->chosen[i]])) != NULL;
     }
     chart_graph g = {.title = h->title ? h->title : title,
                      .note = h->note ? h->note : note,

@@ -38,4 +38,8 @@ int picture_model(nsm_ctx *ctx, const char *path, const nsm_dataset *ds, node_ta
 /* A node that makes a good picture: labelled, its edges neither few nor very many. */
 int64_t picture_node(nsm_ctx *ctx, const nsm_dataset *ds, uint64_t seed);
 
+/* The first of several names, cut if long, with spaces for underscores: to be freed.  NULL: out of
+ * memory. */
+char *picture_name(const char *name);
+
 #endif

@@ -171,11 +171,13 @@ int run_config(run *r, const setting *fields, const void *options)
 
 /* ---- the log ---- */
 
-static void put_row(FILE *f, int columns, const double *value, int64_t step)
+/* Of `columns` values the first `given`, the others empty. */
+static void put_row(FILE *f, int columns, int given, const double *value, int64_t step)
 {
     char buf[32];
     for (int c = 0; c < columns; c++)
-        fprintf(f, "%s%s", isnan(value[c * step]) ? "" : real_text(value[c * step], buf),
+        fprintf(f, "%s%s",
+                c >= given || isnan(value[c * step]) ? "" : real_text(value[c * step], buf),
                 c + 1 < columns ? "," : "\n");
 }
 
@@ -187,15 +189,16 @@ static char *kept_rows(run *r, const char *path, int64_t epoch)
     run_table t = {0};
     bool there = epoch >= 0 && access(path, F_OK) == 0;
     if (there && run_table_read(r->ctx, &t, path)) return NULL;
-    bool same = there && t.columns == r->columns;
-    for (int c = 0; same && c < r->columns; c++) same = !strcmp(t.name[c], r->column[c]);
+    /* one of an earlier version may lack the last columns */
+    bool same = there && t.columns <= r->columns;
+    for (int c = 0; same && c < t.columns; c++) same = !strcmp(t.name[c], r->column[c]);
     if (there && !same)
         nsm_error_set(r->ctx, NSM_EFORMAT, "%s: its columns are not those of this run", path);
     FILE *f = nsm_error(r->ctx) ? NULL : open_memstream(&text, &bytes);
     for (int c = 0; f && c < r->columns; c++)
         fprintf(f, "%s%s", r->column[c], c + 1 < r->columns ? "," : "\n");
     for (int64_t i = 0; f && i < t.rows; i++)
-        if (t.value[i] <= (double)epoch) put_row(f, t.columns, t.value + i, t.rows);
+        if (t.value[i] <= (double)epoch) put_row(f, r->columns, t.columns, t.value + i, t.rows);
     run_table_free(&t);
     if (f && fclose(f) == 0) return text;
     if (!nsm_error(r->ctx)) nsm_error_set(r->ctx, NSM_ENOMEM, "out of memory for %s", path);
@@ -224,7 +227,7 @@ int run_log_open(run *r, int columns, const char *const *column, int64_t epoch)
 int run_log(run *r, const double *value)
 {
     if (nsm_error(r->ctx)) return nsm_error(r->ctx);
-    put_row(r->log, r->columns, value, 1);
+    put_row(r->log, r->columns, r->columns, value, 1);
     if (ferror(r->log)) return failed(r->ctx, log_name);
     for (int c = 1; c < r->columns; c++)
         if (!isnan(value[c])) events_scalar(r->events, (int64_t)value[0], r->column[c], value[c]);

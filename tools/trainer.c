@@ -342,13 +342,14 @@ static int one_epoch(loop *l)
     bool look = number % l->options->eval_every == 0 || number == l->options->epochs;
     code = end_epoch(l, look);
     if (code) return code;
-    double row[COLUMNS] = { (double)number, l->s.loss, NAN, NAN, NAN, NAN, NAN };
+    double row[COLUMNS + TASK_NOTES] = { (double)number, l->s.loss, NAN, NAN, NAN, NAN, NAN };
     if (look) {
         row[2] = l->s.now_loss[VALID];
         for (int p = 0; p < 3; p++) row[3 + p] = l->s.now[p];
     }
     row[6] = nsm_schedule_rate(&l->schedule, nsm_optimizer_steps(l->optimizer) - 1);
     row[7] = l->before + l->seconds;
+    for (int k = 0; k < l->task->notes; k++) row[COLUMNS + k] = look ? l->task->note[k] : NAN;
     return run_log(l->run, row);
 }
 
@@ -440,8 +441,9 @@ static double seconds_before(loop *l)
 
 static int set_up(loop *l, const char *folder, bool resume)
 {
-    static const char *const columns[COLUMNS] = { "epoch", "loss", "valid_loss", "train",
+    const char *columns[COLUMNS + TASK_NOTES] = { "epoch", "loss", "valid_loss", "train",
                                                   "valid", "test", "lr",         "seconds" };
+    for (int k = 0; k < l->task->notes; k++) columns[COLUMNS + k] = l->task->note_name[k];
     for (int p = 0; p < 3; p++)
         l->s.now[p] = l->s.kept[p] = l->s.now_loss[p] = l->s.kept_loss[p] = NAN;
     l->s.best_score = l->task->lower ? INFINITY : 0;
@@ -453,7 +455,7 @@ static int set_up(loop *l, const char *folder, bool resume)
         return nsm_error(l->ctx);
     if (nsm_module_walk(l->task->module, collect, l)) return nsm_error(l->ctx);
     l->before = seconds_before(l);
-    return run_log_open(l->run, COLUMNS, columns, l->s.epoch ? l->s.epoch : -1);
+    return run_log_open(l->run, COLUMNS + l->task->notes, columns, l->s.epoch ? l->s.epoch : -1);
 }
 
 static void tear_down(loop *l)

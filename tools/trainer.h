@@ -12,6 +12,7 @@ typedef struct { double loss, score; } part_score; /* NaN where a part is empty 
  * losses. */
 typedef struct { int64_t steps, rows; double loss; } epoch_place;
 
+enum { TASK_NOTES = 4 };
 enum { TASK_PAUSED = 1 }; /* no error: a step or a signal asked to stop before the end */
 
 typedef struct task task;
@@ -31,6 +32,10 @@ struct task {
      * backward pass; what step returns other than NSM_OK ends it and is returned. */
     int (*epoch)(task *t, int64_t epoch, epoch_place *at, int (*step)(void *user), void *user);
     int (*evaluate)(task *t, part_score part[3]); /* train, valid, test; it may be paused */
+    /* What an evaluation notes beside the scores, for the log (none): so many numbers. */
+    int notes;
+    const char *note_name[TASK_NOTES];
+    double note[TASK_NOTES];
 };
 
 /* Where a run stands; all of it is in the checkpoint. */

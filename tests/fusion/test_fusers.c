@@ -4,8 +4,9 @@
  * For each, with learned readers and with queries: the order of a modality's elements does not
  * matter; neither do absent elements, a modality without any or one that is missing; gradients
  * reach every parameter and are those of difference quotients; the same bits for any number of
- * threads; parameters saved and read back give the same answers; what is seen are shares; every
- * allocation fails in turn; one clear error for wrong input. */
+ * threads; parameters saved and read back give the same answers; what is seen are shares, the
+ * product of their parts, and a closed state is not read; every allocation fails in turn; one clear
+ * error for wrong input. */
 #include "config.h"
 #include <unistd.h>
 #include "base/ops.h"
@@ -333,6 +334,105 @@ static void flow(const char *type, const char *options, bool asked)
     subject_free(&s);
 }
 
+/* Shares are shares, their product is flow, and only nsm opens states: each at most once. */
+static void check_parts(const subject *s, int states, int n, int there, const float *flow,
+                        const nsm_fuser_parts *p)
+{
+    int opened = 0, once[64] = { 0 };
+    for (int i = 0; i < states; i++) {
+        double sum = 0;
+        for (int j = 0; j < n; j++) {
+            ck_assert(p->took[i * n + j] >= 0);
+            ck_assert(j < there || j >= N0 || p->took[i * n + j] == 0);
+            sum += (double)p->took[i * n + j];
+        }
+        ck_assert(p->mass[i] >= 0 && sum < 1 + 1e-4);
+        ck_assert_msg(p->mass[i] < 0.01f || sum > 1 - 1e-3, "%s: a state took %g of all elements",
+                      s->f->type->name, sum);
+    }
+    for (int r = 0; r < R; r++) {
+        double sum = 0;
+        for (int i = 0; i < states; i++) sum += (double)p->read[r * states + i];
+        ck_assert_double_eq_tol(sum, 1, 1e-4);
+        for (int j = 0; j < n; j++) {
+            double product = 0;
+            for (int i = 0; i < states; i++)
+                product += (double)p->read[r * states + i] * (double)p->took[i * n + j];
+            ck_assert_double_eq_tol(product, (double)flow[r * n + j], 1e-5);
+        }
+    }
+    for (int j = 0; j < n; j++) {
+        if (p->opened[j] < 0) continue;
+        ck_assert(p->opened[j] < states && !once[p->opened[j]]++);
+        ck_assert(j < there || j >= N0);
+        opened++;
+    }
+    ck_assert((opened > 0) == !strcmp(s->f->type->name, "nsm"));
+}
+
+/* The parts of flow, and states closed to the readers. */
+static void parts(const char *type, const char *options, bool asked)
+{
+    subject s = subject_new(2, type, options, asked);
+    static float share[R * N], took[64 * N], read[R * 64], mass[64], y[B * R * D], z[B * R * D];
+    static int32_t opened[N];
+    static uint8_t closed[B * 64];
+    const int32_t some[B] = { 4, N0, 0 };
+    nsm_set_input in[2] = { { elements(&s, N0, F0, x0), lengths(&s, some) },
+                            { elements(&s, N1, F1, x1), NULL } };
+    const nsm_fuser_parts all = { took, read, mass, opened };
+    int states = s.f->states;
+    ck_assert((states > 0) == (s.f->type->states != NULL) && states <= 64);
+    if (!states) {
+        ck_assert_int_eq(nsm_fuser_look(s.f, 0, R, N, &all), NSM_EINVAL);
+        ck_error(s.ctx, NSM_EINVAL);
+        ck_assert_int_eq(nsm_fuser_close(s.f, 1, closed), NSM_EINVAL);
+        ck_error(s.ctx, NSM_EINVAL);
+        subject_free(&s);
+        return;
+    }
+    ck_assert_int_eq(nsm_fuser_look(s.f, 0, R, N, &all), NSM_EINVAL); /* nothing was watched */
+    ck_error(s.ctx, NSM_EINVAL);
+    nsm_fuser_watch(s.f, true);
+    apply(&s, in, y);
+    ck_assert_int_eq(nsm_fuser_look(s.f, 0, R, N + 1, &all), NSM_ESHAPE);
+    ck_error(s.ctx, NSM_ESHAPE);
+    for (int64_t b = 0; b < B; b++) {
+        ck_assert_int_eq(nsm_fuser_look(s.f, b, R, N, &all), NSM_OK);
+        ck_assert_int_eq(nsm_fuser_flow(s.f, b, R, N, share), NSM_OK);
+        check_parts(&s, states, N0 + N1, some[b], share, &all);
+    }
+
+    /* set 0 without the state that its first reader read most; then it, too, without any */
+    nsm_fuser_look(s.f, 0, R, N, &(nsm_fuser_parts){ .read = read });
+    int most = 0;
+    for (int i = 1; i < states; i++)
+        if (read[i] > read[most]) most = i;
+    memset(closed, 0, sizeof closed);
+    closed[most] = 1;
+    ck_assert_int_eq(nsm_fuser_close(s.f, B, closed), NSM_OK);
+    apply(&s, in, z);
+    ck_assert_msg(test_difference(y, z, R * D, 1e-6) > 1e-4, "%s: a closed state says as much",
+                  type);
+    ck_assert(test_difference(y + R * D, z + R * D, (B - 1) * R * D, 1e-6) < 2e-5);
+    nsm_fuser_look(s.f, 0, R, N, &(nsm_fuser_parts){ .read = read });
+    ck_assert(read[most] == 0 && read[states + most] == 0);
+    memset(closed, 1, sizeof closed);
+    ck_assert_int_eq(nsm_fuser_close(s.f, 1, closed), NSM_OK);
+    apply(&s, in, z); /* finite: see there */
+    nsm_fuser_look(s.f, 1, R, N, &(nsm_fuser_parts){ .read = read });
+    for (int i = 0; i < R * states; i++) ck_assert(read[i] == 0);
+    ck_assert_int_eq(nsm_fuser_close(s.f, 2, closed), NSM_OK);
+    ck_assert(!nsm_fuser_apply(s.tape, s.f, in, asked ? elements(&s, R, Q, query) : NULL));
+    ck_error(s.ctx, NSM_ESHAPE);
+    ck_assert_int_eq(nsm_fuser_close(s.f, 0, closed), NSM_EINVAL);
+    ck_error(s.ctx, NSM_EINVAL);
+    ck_assert_int_eq(nsm_fuser_close(s.f, 0, NULL), NSM_OK);
+    apply(&s, in, z);
+    ck_assert(!memcmp(y, z, sizeof y));
+    subject_free(&s);
+}
+
 /* ---- failures ---- */
 static const char *brutal_type, *brutal_options;
 static bool brutal_asked;
@@ -351,6 +451,7 @@ static void make_and_use(nsm_ctx *ctx)
     if (f && tape) {
         subject s = { ctx, f, tape, brutal_asked };
         if (f->type->weights) nsm_fuser_watch(f, true);
+        if (f->type->states) nsm_fuser_close(f, 1, (uint8_t[64]){ 1 });
         nsm_set_input in[2] = { { elements(&s, N0, F0, x0), lengths(&s, some) },
                                 { elements(&s, N1, F1, x1), NULL } };
         nsm_tensor *q = brutal_asked ? elements(&s, R, Q, query) : NULL;
@@ -391,6 +492,7 @@ ALL(gradients)
 ALL(threads)
 ALL(saved)
 ALL(flow)
+ALL(parts)
 ALL(memory)
 
 START_TEST(errors)
@@ -447,5 +549,6 @@ int main(void)
 {
     return test_main("fusers",
                      (const TTest *const[]){ test_order, test_absent, test_gradients, test_threads,
-                                             test_saved, test_flow, test_memory, errors, NULL });
+                                             test_saved, test_flow, test_parts, test_memory,
+                                             errors, NULL });
 }

@@ -126,7 +126,7 @@ static void make_and_use(nsm_ctx *ctx)
     if (tape) {
         nsm_tensor *a = elements(tape, N), *shut = shut_behind(tape, 4);
         nsm_tensor *z = nsm_perceiver_encode(tape, p, a, shut, &seen);
-        nsm_tensor *y = nsm_sum(tape, nsm_perceiver_decode(tape, p, z, NULL, &seen), NSM_ALL,
+        nsm_tensor *y = nsm_sum(tape, nsm_perceiver_decode(tape, p, z, NULL, NULL, &seen), NSM_ALL,
                                 false);
         z = nsm_slot_attention_apply(tape, s, a, NULL, shut, &seen);
         nsm_tape_backward(tape, nsm_add(tape, y, nsm_sum(tape, z, NSM_ALL, false)));
@@ -192,13 +192,13 @@ START_TEST(errors)
     nsm_tape *tape = nsm_tape_new(ctx);
     nsm_tensor *a = elements(tape, N), *flat = nsm_reshape(tape, a, 2, (int64_t[]){ -1, F });
     nsm_tensor *z = nsm_perceiver_encode(tape, bare, a, NULL, NULL);
-    ck_assert(z && !nsm_perceiver_decode(tape, bare, z, NULL, NULL)); /* no decoder */
+    ck_assert(z && !nsm_perceiver_decode(tape, bare, z, NULL, NULL, NULL)); /* no decoder */
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_perceiver_encode(tape, p, flat, NULL, NULL));
     ck_error(ctx, NSM_ESHAPE);
     ck_assert(!nsm_perceiver_encode(tape, p, a, flat, NULL));
     ck_error(ctx, NSM_ESHAPE);
-    ck_assert(!nsm_perceiver_decode(tape, p, a, NULL, NULL));
+    ck_assert(!nsm_perceiver_decode(tape, p, a, NULL, NULL, NULL));
     ck_error(ctx, NSM_ESHAPE);
     ck_assert(!nsm_slot_attention_apply(tape, s, flat, NULL, NULL, NULL));
     ck_error(ctx, NSM_ESHAPE);

@@ -92,6 +92,31 @@ ok -q compare $long --models nsm:s=8:heads=2,transformer:heads=2 --out s && has 
 test "$(find s/runs -name result.json ! -newermt 2002-01-01 | wc -l)" -eq 4 || fail "a time was taken again"
 refused 'match state alone' -q compare $long --match params
 
+# Fusers, on a graph's nodes with texts: a class is a bit of the text and one of the partner's feature.
+awk 'BEGIN { srand(5); print "id,f,kind,said" >"nodes.csv"; print "a,b" >"edges.csv"
+    for (i = 0; i < 200; i += 2) {
+        for (k = 0; k < 2; k++) { f[k] = rand() < 0.5; w[k] = rand() < 0.5 }
+        for (k = 0; k < 2; k++)
+            print i + k "," f[k] ",c" (2 * w[k] + f[1 - k]) "," (w[k] ? "the red one" : "the blue one") >"nodes.csv"
+        print i "," i + 1 >"edges.csv" } }'
+ok -q import csv edges.csv pairs.h5 nodes=nodes.csv label=kind text=said
+ok -q split pairs.h5 default train=0.5 valid=0.2
+fused="--task fused --data pairs.h5 --match params --seeds 2 --steps 8 lrs=0.01 explain=40 explain_k=2 width=16 bases=0 layers=1 fanouts=4 batch_size=25 dropout=0 warmup=0 text_options=heads=2"
+ok -q compare $fused --models nsm:slots=6,cross,concat --out f && has '^nsm:slots=6 .*routing' && has '^concat .*nothing'
+near "$(value parameters concat f)" "$(value parameters nsm:slots=6 f)" 0.01 "parameters of concat"
+for column in test train_seconds explained_accuracy own_comprehensiveness random_comprehensiveness fall_without_text fall_without_state; do
+    test -n "$(value $column nsm:slots=6 f)" || fail "no $column of nsm"
+done
+test -z "$(value own_sufficiency concat f)$(value fall_without_state cross f)" || fail "what cannot be measured was"
+grep -q 'src="[^d]' f/index.html && fail "the page needs something beside itself"
+find f/runs -name result.json -exec touch -d 2001-01-01 {} +
+ok -q compare $fused --models nsm:slots=6,cross,concat,attention nsm.topk=2 --out f2 --json && has '"model":"attention"'
+ok -q compare $fused --models nsm:slots=6,cross,concat --out f
+test "$(find f/runs -name result.json ! -newermt 2002-01-01 | wc -l)" -eq 12 || fail "a fuser was trained again"
+refused 'there is no fuser "percever"; the nearest is "perceiver"' -q compare $fused --models percever --out x
+refused 'a fuser carries no state' -q compare $fused --match state --out x
+refused 'nsm bench fuser' -q compare $fused lengths=64 --out x
+
 refused 'nearest is "gsa"' -q compare $task --models gs --out x
 refused 'nearest is "mqar"' -q compare --task mqr
 refused 'which task' -q compare --models nsm

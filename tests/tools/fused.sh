@@ -39,7 +39,11 @@ train again
 ok eval both --json && has '"split":"default"' && within test 0.95 1 eval
 ok eval both --explain 2 --json && within without_named 0.2 0.8 explain
 awk -v a="$(number without_named)" -v b="$(number without_random)" 'BEGIN { exit !(a < b) }' || fail "what is named matters no more than anything"
+has '"states":\[{"without_state":0,"accuracy":[0-9.]*},' && within without_most_read_state 0.2 1 "a state less"
 refused 'explain=none is no number' eval both --explain none
+head -1 both/log.csv | grep -q ',states_open,states_mass,states_read$' || fail "no states in the log: $(head -1 both/log.csv)"
+awk -F, 'NR > 1 && !($9 >= 1 && $9 <= 6 && $10 > 0 && $10 < 9 && $11 >= 1 && $11 <= 6.001) { exit 1 }' both/log.csv ||
+    fail "states in the log: $(tail -1 both/log.csv)"
 ok predict both --out p.csv && test "$(wc -l <p.csv)" = 601 && test "$(head -1 p.csv)" = node,class,p0,p1,p2,p3 ||
     fail "predictions of 600 nodes"
 cmp -s both/best.h5 again/best.h5 || fail "equal runs give different files"
@@ -47,10 +51,12 @@ cmp -s both/best.h5 again/best.h5 || fail "equal runs give different files"
 # ---- a run that was stopped goes on as if it had not been ----
 ok -q train fused --data pairs.h5 --out stopped $small --json show_labels=true reuse=true epochs=4 checkpoint_every=1
 rm -f stopped/best.h5 "$(ls -v stopped/checkpoint-*.h5 | tail -1)"
+cut -d, -f1-8 stopped/log.csv >short && cp short stopped/log.csv # a log as earlier versions wrote it
 ok -q train fused --data pairs.h5 --out stopped --resume $small --json show_labels=true reuse=true epochs=4 checkpoint_every=1
 ok -q train fused --data pairs.h5 --out through $small --json show_labels=true reuse=true epochs=4 checkpoint_every=1
 cmp -s "$(ls -v stopped/checkpoint-*.h5 | tail -1)" "$(ls -v through/checkpoint-*.h5 | tail -1)" ||
     fail "a resumed run ends elsewhere"
+tail -n +2 stopped/log.csv | cut -d, -f9 | tr '\n' ' ' | grep -q '^   [0-9.]* $' || fail "a short log is not taken up"
 
 # ---- what is wrong ----
 ok generate sbm sbm.h5 nodes=60 classes=2

@@ -1,12 +1,15 @@
 /* test_tools.c - The parts of the program that are not commands: settings, names, logs, events. */
 #include "config.h"
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "tests/test.h"
 #include "tools/charts.h"
 #include "tools/events.h"
+#include "tools/figure.h"
 #include "tools/nearest.h"
+#include "tools/page.h"
 #include "tools/paper.h"
 #include "tools/run.h"
 #include "tools/settings.h"
@@ -321,12 +324,79 @@ START_TEST(charts)
 }
 END_TEST
 
+#define BAD "\xef\xbf\xbd"
+
+START_TEST(page_text_of_anything) /* whatever a name holds, it shows and nothing breaks */
+{
+    static const struct { const char *text, *shown; int most; } t[] = {
+        { "<a href=\"x\">&amp;", "&lt;a href=&quot;x&quot;&gt;&amp;amp;", -1 },
+        { "tab\tline\n", "tab\tline\n", -1 },
+        { "\x01\x7f\r", BAD BAD BAD, -1 },
+        { "\xff\xc0\xaf\xfe", BAD BAD BAD BAD, -1 }, /* no UTF-8; overlong */
+        { "\xe0\x80\x80", BAD BAD BAD, -1 },
+        { "\xed\xa0\x80", BAD BAD BAD, -1 },       /* a surrogate */
+        { "\xef\xbf\xbf\xef\xbf\xbe", BAD BAD BAD BAD BAD BAD, -1 },
+        { "\xf4\x90\x80\x80", BAD BAD BAD BAD, -1 }, /* beyond U+10FFFF */
+        { "caf\xc3", "caf" BAD, -1 },              /* cut off */
+        { "\xc3\xa9\xe2\x82\xac\xf0\x9f\x99\x82", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x99\x82", -1 },
+        { "\xc3\xa9t\xc3\xa9s", "\xc3\xa9t\xe2\x80\xa6", 3 },
+        { "four", "four", 4 },
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char *out = NULL;
+        size_t bytes;
+        FILE *f = open_memstream(&out, &bytes);
+        page_escape(f, t[i].text, t[i].most);
+        fclose(f);
+        ck_assert_str_eq(out, t[i].shown);
+        free(out);
+    }
+}
+END_TEST
+
+START_TEST(pages) /* blocks end with what comes next; numbers in full; the digits of base 64 */
+{
+    static const double epoch[] = { 1, 2, 3 }, none[] = { NAN, NAN, NAN }, some[] = { 2, NAN, 1 };
+    page *p = page_new("<T>", "about");
+    page_section(p, "one");
+    page_head(p, "name", false);
+    page_head(p, "value", true);
+    page_row(p);
+    page_cell(p, "a");
+    page_number(p, 1.0 / 3, 2);
+    page_row(p);
+    page_cell(p, "b");
+    page_number(p, NAN, 2);
+    page_article(p, "card");
+    page_say(p, "%d%%", 50);
+    page_section(p, "two");
+    page_picture(p, "none", "/no/such/picture.png");
+    page_base64(page_markup(p), "any carnal pleas", 16);
+    const figure_line line[] = { { "n", "text", 3, epoch, none }, { "s", "text", 3, epoch, some } };
+    figure_curves(page_markup(p), "nothing", "epoch", 1, line);
+    figure_curves(page_markup(p), "something", "epoch", 2, line);
+    char *html = page_end(p);
+    ck_assert_ptr_nonnull(strstr(html, "<title>&lt;T&gt;</title>"));
+    ck_assert_ptr_nonnull(strstr(html, "<data value=\"0.333333333\">0.33</data></td>"));
+    ck_assert_ptr_nonnull(strstr(html, "</tr></tbody></table></div>\n<article>"));
+    ck_assert_ptr_nonnull(strstr(html, "<p>50%</p>\n</article>\n</section>\n<section>"));
+    ck_assert_ptr_nonnull(strstr(html, "YW55IGNhcm5hbCBwbGVhcw=="));
+    ck_assert_ptr_null(strstr(html, "nothing"));
+    ck_assert_ptr_null(strstr(html, "nan"));
+    ck_assert_str_eq(html + strlen(html) - 26, "</section>\n</body></html>\n");
+    free(html);
+    ck_assert_ptr_null(page_end(NULL));
+    page_row(NULL); /* no memory for a page: no more than that */
+}
+END_TEST
+
 int main(void)
 {
     if (!mkdtemp(folder)) return 1;
     int code = test_main("tools", (const TTest *const[]){names, values, yaml_in, yaml_out, numbers,
                                                          event_file, run_folder_files, bad_logs,
-                                                         charts, NULL});
+                                                         charts, page_text_of_anything, pages,
+                                                         NULL});
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", folder);
     return system(command) ? 1 : code;
