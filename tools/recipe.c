@@ -179,10 +179,10 @@ const recipe recipes[] = {
       "dropout: 0\noptimizer: adamw\nlr: 0.0007\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
       "warmup: 200\nepochs: 40\neval_every: 2\nkeep: best\n" },
     { "retrieve", "pictures by their words and the other way, both sides in one pool of states",
-      "sides: picture/text\nfuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 128\nwords: 32\n"
-      "fanouts: 8\nbatch_size: 256\ndropout: 0.2\noptimizer: adamw\nlr: 0.002\n"
-      "weight_decay: 0.05\nclip: 1\nschedule: cosine\nwarmup: 50\nepochs: 60\neval_every: 5\n"
-      "keep: best\n" },
+      "sides: picture/text\nfuser: nsm\nfuser_options: slots=8\nencoder: rgcn\nbases: 8\n"
+      "width: 128\nwords: 32\nfanouts: 8\nstem_layers: 3\nfilters: 48\nbatch_size: 128\n"
+      "dropout: 0.1\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.05\nclip: 1\n"
+      "schedule: cosine\nwarmup: 50\nepochs: 30\neval_every: 5\nkeep: best\n" },
     { "link", "links of a knowledge graph: embeddings, DistMult or ComplEx, or an encoder",
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
