@@ -2,7 +2,6 @@
 #include "tools/figure.h"
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include "tools/page.h"
 #include "tools/paper.h"
 
