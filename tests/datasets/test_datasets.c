@@ -119,7 +119,13 @@ static void bad_type(nsm_dataset *d) { d->edge[1].src_type = 2; }
 static void bad_target(nsm_dataset *d) { d->target = 2; }
 static void bad_storage(nsm_dataset *d) { d->node[0].features = 0; }
 static void bad_word(nsm_dataset *d) { d->node[0].text.id[4] = 3; }
-static void bad_text(nsm_dataset *d) { d->node[0].text.vocab = 0; }
+static void bad_text(nsm_dataset *d)
+{
+    nsm_dataset_text *t = &d->node[0].text;
+    nsmi_h5_free_strings(t->symbol, t->vocab); /* vocab says how many there are to free */
+    t->symbol = NULL;
+    t->vocab = 0;
+}
 static void bad_text_ptr(nsm_dataset *d) { d->node[0].text.ptr[7] = 0; }
 static void bad_picture(nsm_dataset *d) { d->node[0].image.height = 0; }
 static void bad_there(nsm_dataset *d) { d->node[0].image.there[2] = 7; }
