@@ -341,21 +341,6 @@ static int make_fan_out(fused_task *s)
     return NSM_OK;
 }
 
-static bool listed(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *s = list; (s = strstr(s, word)); s += n)
-        if ((s == list || s[-1] == ',') && (!s[n] || s[n] == ',')) return true;
-    return false;
-}
-
-/* Is this modality to be used, of data that has it or not? */
-static bool wanted(const fused_task *s, int modality, const char *name, bool has)
-{
-    if (*s->options->sides) return (s->side[0] | s->side[1]) >> modality & 1;
-    return *s->options->modalities ? listed(s->options->modalities, name) : has;
-}
-
 /* What the model is to see, and whether the data has it. */
 static int choose(fused_task *s)
 {
@@ -364,11 +349,20 @@ static int choose(fused_task *s)
     const nsm_dataset_labels *l = &ds->label;
     bool has_text = ds->node[ds->target].text.vocab > 0,
          has_picture = ds->node[ds->target].image.channels > 0;
+    unsigned has = (ds->edge_types > 0 ? 1u << FUSED_GRAPH : 0) |
+                   (has_text ? 1u << FUSED_TEXT : 0) | (has_picture ? 1u << FUSED_PICTURE : 0);
+    const char *list = o->modalities;
     if (fused_sides_choose(s)) return nsm_error(s->ctx);
+    unsigned used = *o->sides ? s->side[0] | s->side[1]
+                    : *list   ? fused_modalities_of(list, list + strlen(list))
+                              : has;
+    if (!used && *list)
+        return nsm_error_set(s->ctx, NSM_EINVAL,
+                             "modalities=%.60s: want some of graph,text,picture, each once", list);
     s->questions = ds->question.count > 0 && !*o->sides;
-    s->graph = wanted(s, FUSED_GRAPH, "graph", ds->edge_types > 0);
-    s->text = wanted(s, FUSED_TEXT, "text", has_text);
-    s->picture = wanted(s, FUSED_PICTURE, "picture", has_picture);
+    s->graph = used >> FUSED_GRAPH & 1;
+    s->text = used >> FUSED_TEXT & 1;
+    s->picture = used >> FUSED_PICTURE & 1;
     s->whole = o->whole;
     if (s->graph && !ds->edge_types)
         return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: %s has no edges", o->modalities,
@@ -379,10 +373,9 @@ static int choose(fused_task *s)
     if (s->picture && !has_picture)
         return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: the nodes of %s have no pictures",
                              o->modalities, ds->name);
-    if (!s->graph && !s->text && !s->picture)
-        return nsm_error_set(s->ctx, NSM_EINVAL,
-                             "modalities=%s names none of graph, text, picture that %s has",
-                             o->modalities, ds->name);
+    if (!used)
+        return nsm_error_set(s->ctx, NSM_EINVAL, "%s has neither edges nor texts nor pictures",
+                             ds->name);
     if (s->graph && !o->node_features && !o->show_labels)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "the graph's nodes show nothing: node_features=false wants "

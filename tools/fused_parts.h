@@ -96,6 +96,9 @@ nsm_tensor *fused_nodes_for_looking(fused_task *s);
 /* ---- fused_sides.c ---- */
 /* What `sides` asks for, into s->side; both without it. */
 int fused_sides_choose(fused_task *s);
+/* The modalities in a list, "text,graph" before end, a bit each; 0: one is none, or stands
+ * twice. */
+unsigned fused_modalities_of(const char *s, const char *end);
 /* Has this node of the target type both sides? */
 bool fused_sides_there(const fused_task *s, int64_t i);
 nsm_tensor *fused_sides_loss(fused_task *s, const nsm_batch *b, nsm_tensor *h);

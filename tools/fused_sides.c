@@ -17,19 +17,19 @@ static const int recall_at[FUSED_RECALLS] = { 1, 5, 10 };
 static const char *const modality_name[FUSED_MODALITIES] = { "graph", "text", "picture" };
 
 /* ---- what is asked for ---- */
-/* The modalities of one side, "text,graph" up to end; 0: an error. */
-static unsigned side_of(const char *s, const char *end)
+unsigned fused_modalities_of(const char *s, const char *end)
 {
     unsigned side = 0;
-    while (s <= end) {
-        size_t n = strcspn(s, ",/");
+    for (const char *comma; s <= end; s = comma + 1) {
         int m = 0;
+        comma = memchr(s, ',', (size_t)(end - s));
+        if (!comma) comma = end;
+        size_t n = (size_t)(comma - s);
         while (m < FUSED_MODALITIES &&
                (strlen(modality_name[m]) != n || memcmp(modality_name[m], s, n)))
             m++;
         if (m == FUSED_MODALITIES || side >> m & 1) return 0;
         side |= 1u << m;
-        s += n + 1;
     }
     return side;
 }
@@ -40,8 +40,8 @@ int fused_sides_choose(fused_task *s)
     const char *slash = strchr(o->sides, '/');
     if (!*o->sides) return NSM_OK;
     if (slash) {
-        s->side[0] = side_of(o->sides, slash - 1);
-        s->side[1] = side_of(slash + 1, slash + strlen(slash));
+        s->side[0] = fused_modalities_of(o->sides, slash);
+        s->side[1] = fused_modalities_of(slash + 1, slash + strlen(slash));
     }
     if (!s->side[0] || !s->side[1] || (s->side[0] & s->side[1]))
         return nsm_error_set(s->ctx, NSM_EINVAL,

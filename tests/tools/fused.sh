@@ -62,7 +62,9 @@ tail -n +2 stopped/log.csv | cut -d, -f9 | tr '\n' ' ' | grep -q '^   [0-9.]* $'
 ok generate sbm sbm.h5 nodes=60 classes=2
 ok generate csbm csbm.h5 nodes=60 features=8
 refused 'the nodes of sbm have no text' train fused --data sbm.h5 $small modalities=text
-refused 'names none of graph, text, picture' train fused --data pairs.h5 $small modalities=smell
+for modalities in smell graph,smell graph, graph,graph graph/text; do
+    refused 'want some of graph,text,picture' train fused --data pairs.h5 $small modalities=$modalities
+done
 refused 'fanouts has 1 numbers, want 2' train fused --data pairs.h5 $small whole=false
 refused 'in_file=true' train fused --data csbm.h5 $small in_file=true
 refused 'no fuser\|glue' train fused --data pairs.h5 $small fuser=glue
