@@ -13,6 +13,7 @@
 #include "tools/page.h"
 #include "tools/report.h"
 #include "tools/run.h"
+#include "tools/utf8.h"
 
 enum { TIMES_MOST = SETTING_LIST_MOST, CELL = 128, COLUMNS_MOST = 40, ROWS_MOST = 64 };
 
@@ -226,17 +227,10 @@ static void cell_text(const column *col, const json_t *row, char text[CELL])
 }
 
 /* ---- text ---- */
-static size_t letters(const char *s) /* code points of UTF-8 */
-{
-    size_t n = 0;
-    for (; *s; s++) n += ((unsigned char)*s & 0xc0) != 0x80;
-    return n;
-}
-
 static void put_row(FILE *f, const char (*cell)[CELL], const size_t *width, int columns)
 {
     for (int k = 0; k < columns; k++) {
-        int gap = (int)(width[k] - letters(cell[k]));
+        int gap = (int)(width[k] - utf8_letters(cell[k]));
         bool left = k == 0 || k == columns - 1; /* names and notes; numbers end in line */
         fprintf(f, "%s%*s%s%*s", k ? "  " : "", left ? 0 : gap, "", cell[k],
                 left && k + 1 < columns ? gap : 0, "");
@@ -254,7 +248,7 @@ static char *text_of(const json_t *rows, const column *col, int columns)
             for (int k = 0; k < columns; k++) {
                 if (r) cell_text(&col[k], json_array_get(rows, r - 1), cell[k]);
                 else snprintf(cell[k], CELL, "%.47s", col[k].title);
-                if (!pass && letters(cell[k]) > width[k]) width[k] = letters(cell[k]);
+                if (!pass && utf8_letters(cell[k]) > width[k]) width[k] = utf8_letters(cell[k]);
             }
             if (pass) put_row(f, (const char(*)[CELL])cell, width, columns);
         }

@@ -1,5 +1,6 @@
 /* report.c - JSON lines, or the same for people. */
 #include "tools/report.h"
+#include "tools/utf8.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,17 +47,10 @@ static void value_text(const json_t *v, char *buf, size_t bytes)
     else snprintf(buf, bytes, "-");
 }
 
-static size_t letters(const char *s) /* code points of UTF-8 */
-{
-    size_t n = 0;
-    for (; *s; s++) n += ((unsigned char)*s & 0xc0) != 0x80;
-    return n;
-}
-
 /* s in a field of this many letters, to the right if it is a number. */
 static void put_field(const char *s, size_t width, bool right, bool last)
 {
-    size_t gap = letters(s) < width ? width - letters(s) : 0;
+    size_t gap = utf8_letters(s) < width ? width - utf8_letters(s) : 0;
     if (right) printf("%*s%s", (int)gap, "", s);
     else printf("%s%*s", s, last ? 0 : (int)gap, "");
 }
@@ -76,10 +70,10 @@ static void print_table(json_t *rows, int indent)
     json_object_foreach(json_array_get(rows, 0), key, v) {
         if (columns == COLUMNS) break;
         name[columns] = key;
-        width[columns] = letters(key);
+        width[columns] = utf8_letters(key);
         for (size_t i = 0; i < json_array_size(rows); i++) {
             value_text(json_object_get(json_array_get(rows, i), key), text, sizeof text);
-            if (letters(text) > width[columns]) width[columns] = letters(text);
+            if (utf8_letters(text) > width[columns]) width[columns] = utf8_letters(text);
         }
         columns++;
     }
@@ -108,7 +102,7 @@ static void print_object(json_t *object, int indent)
     size_t widest = 0;
     char text[4096];
     json_object_foreach(object, key, v)
-        if (!json_is_object(v) && !is_table(v) && letters(key) > widest) widest = letters(key);
+        if (!json_is_object(v) && !is_table(v) && utf8_letters(key) > widest) widest = utf8_letters(key);
     if (widest > COLUMN_WIDEST) widest = COLUMN_WIDEST;
     json_object_foreach(object, key, v) {
         printf("%*s", indent, "");

@@ -1,6 +1,7 @@
 /* utf8.h - Text that may be anything: names in other people's data. */
 #ifndef TOOLS_UTF8_H
 #define TOOLS_UTF8_H
+#include <stddef.h>
 
 /* Bytes of the character at s, 1 to 4; 0 if it is none that a page or a chart may hold: no UTF-8
  * (overlong, a surrogate, cut off), or no character (U+FFFE, U+FFFF). */
@@ -18,6 +19,14 @@ static inline int utf8_bytes(const char *text)
         (s[0] == 0xef && s[1] == 0xbf && s[2] >= 0xbe) || (s[0] == 0xf0 && s[1] < 0x90) ||
         (s[0] == 0xf4 && s[1] >= 0x90))
         return 0;
+    return n;
+}
+
+/* How wide it is: its code points. */
+static inline size_t utf8_letters(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
     return n;
 }
 
