@@ -14,6 +14,7 @@
  * fused  graph, text and questions in one pool of states (fusion/fused.h).
  * retrieve  that model finds a thing's picture by its words and the other way: CLIP (Radford et
  *       al., ICML 2021) with one pool for both sides (fusion/retrieval.h).
+ * clevr, fashion  that model on pictures, with questions and with classes.
  * wordnet  the default job: that model on typed pointers, glosses and the classes of training
  *       synsets. */
 #include "config.h"
@@ -178,6 +179,11 @@ const recipe recipes[] = {
       "stem_norm: group\nencoder: rgcn\nlayers: 1\nwhole: false\nfanouts: 6,6\nbatch_size: 16\n"
       "dropout: 0\noptimizer: adamw\nlr: 0.0007\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
       "warmup: 200\nepochs: 40\neval_every: 2\nkeep: best\n" },
+    { "fashion", "Fashion-MNIST: classes of pictures, by one pool of states",
+      "fuser: nsm\nfuser_options: slots=17 topk=1\nmodalities: picture\nwidth: 64\nfilters: 96\n"
+      "stem_layers: 3\nencoder: rgcn\nbases: 8\nwhole: false\nfanouts: 64,8,8\nbatch_size: 64\n"
+      "dropout: 0.1\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.05\nclip: 1\n"
+      "schedule: cosine\nwarmup: 300\nepochs: 10\neval_every: 5\nkeep: best\n" },
     { "retrieve", "pictures by their words and the other way, both sides in one pool of states",
       "sides: picture/text\nfuser: nsm\nfuser_options: slots=8\nencoder: rgcn\nbases: 8\n"
       "width: 128\nwords: 32\nfanouts: 8\nstem_layers: 3\nfilters: 48\nbatch_size: 128\n"
