@@ -247,11 +247,7 @@ static json_t *found(const explainer *e)
 
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things)
 {
-    if (s->retrieval) {
-        nsm_error_set(s->ctx, NSM_EINVAL, "--explain is for models of classes or answers, not of "
-                                          "sides");
-        return NULL;
-    }
+    if (fused_answers(s)) return NULL;
     const nsm_fuser *fuser = nsm_fused_fuser(s->model);
     explainer e = { .s = s, .k = k, .states = fuser->states,
                     .each = fuser->states < STATES_MOST ? fuser->states : STATES_MOST,

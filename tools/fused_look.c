@@ -262,6 +262,7 @@ int fused_task_look(fused_task *s, int64_t nodes, const int32_t *node, int64_t r
     const nsm_batch *b;
     *v = (fused_view){ .example = nsmi_calloc(s->ctx, (size_t)(right + wrong) + 1,
                                               sizeof *v->example) };
+    if (fused_answers(s)) return nsm_error(s->ctx);
     if (!v->example || !fused_usage_make(s->ctx, fuser, &v->usage)) return nsm_error(s->ctx);
     int32_t *all = numbers_of(s, nodes, node);
     nsm_sampler *batches = all ? fused_sampler(s, nodes, all, true, 0) : NULL;

@@ -96,6 +96,8 @@ nsm_tensor *fused_nodes_for_looking(fused_task *s);
 /* ---- fused_sides.c ---- */
 /* What `sides` asks for, into s->side; both without it. */
 int fused_sides_choose(fused_task *s);
+/* NSM_EINVAL: it tells no class or answer, it finds sides. */
+int fused_answers(const fused_task *s);
 /* The modalities in a list, "text,graph" before end, a bit each; 0: one is none, or stands
  * twice. */
 unsigned fused_modalities_of(const char *s, const char *end);

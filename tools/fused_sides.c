@@ -56,6 +56,14 @@ int fused_sides_choose(fused_task *s)
     return NSM_OK;
 }
 
+int fused_answers(const fused_task *s)
+{
+    return s->retrieval ? nsm_error_set(s->ctx, NSM_EINVAL,
+                                        "the model finds sides of things, it gives no answers that "
+                                        "could be shown: nsm eval tells how well it finds")
+                        : NSM_OK;
+}
+
 bool fused_sides_there(const fused_task *s, int64_t i)
 {
     const nsm_dataset_nodes *v = &s->ds->node[s->ds->target];

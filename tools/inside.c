@@ -385,7 +385,7 @@ static void fused_page(inside *in, const inside_options *o)
 static bool open_model(inside *in)
 {
     if (!model_read(in->t, in->t->arg[0], &in->m)) return false;
-    if (!fused_wanted(&in->m.options)) return true;
+    if (!fused_wanted(&in->m.options) || *in->m.options.sides) return true;
     model_close(&in->m);
     if (!model_open(in->t, in->t->arg[0], &in->m)) return false;
     in->fuser = nsm_fused_fuser(in->m.fused->model);

@@ -51,7 +51,9 @@ refused 'want two sides' train retrieve --data pairs.h5 $small sides=picture/sme
 refused 'want two sides' train retrieve --data pairs.h5 $small sides=text,picture/text
 refused 'stay out of it' train retrieve --data pairs.h5 $small modalities=text
 refused 'nsm eval tells how well' predict both --out p.csv
-refused 'not of sides' eval both --explain 2
+refused 'finds sides of things' eval both --explain 2
+refused 'finds sides of things' plot both node=3
+ok report both && grep -q sides both/report.html || fail 'no page of a model of sides'
 ok generate sbm sbm.h5 nodes=60 classes=2
 refused 'the nodes of sbm have no text' train retrieve --data sbm.h5 $small
 refused 'the nodes of sbm have no pictures' train retrieve --data sbm.h5 $small sides=graph/picture
