@@ -47,7 +47,11 @@ static void join(nsm_dataset_edges *e)
 
 int main(int argc, char **argv)
 {
-    nsm_ctx *ctx = argc == 2 ? nsm_ctx_new(NULL) : NULL;
+    if (argc == 1) { /* in the list of tests; retrieve.sh gives it a file */
+        puts("no file to make");
+        return 77;
+    }
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
     if (!ctx) return 2;
     nsm_dataset *ds = nsm_dataset_new(ctx, "pairs");
     nsm_dataset_nodes *v = ds ? nsm_dataset_add_nodes(ds, "thing", THINGS) : NULL;
