@@ -15,7 +15,7 @@ typedef struct {
     int64_t pictures, area, region;
     float compactness;
     uint16_t *label;              /* [pictures, area] */
-    int64_t *node, *touch;        /* [pictures + 1] where each one's superpixels, its pairs, begin */
+    int64_t *node, *touch;        /* [pictures + 1] where its superpixels, its pairs begin */
     float *x;                     /* [superpixels, F] */
     int32_t *of, *one, *other;    /* [superpixels] their picture; [pairs] who touches whom */
 } cutting;
@@ -59,18 +59,21 @@ static int64_t number_segments(const cutting *c, desk *d, uint16_t *label)
     return count;
 }
 
+/* The bit of two labels in `touches`. */
+static int64_t pair_of(int64_t a, int64_t b) { return a < b ? a * MOST + b : b * MOST + a; }
+
 /* Note that labels a and b touch; true the first time. */
 static bool meet(desk *d, int64_t a, int64_t b)
 {
-    int64_t at = a < b ? a * MOST + b : b * MOST + a;
+    int64_t at = pair_of(a, b);
     if (a == b || d->touches[at / 8] >> at % 8 & 1) return false;
     d->touches[at / 8] |= (uint8_t)(1 << at % 8);
     return true;
 }
 
-/* Walk the borders of picture i: the number of pairs that touch, both ways; with `at` they are
- * noted from there on. */
-static int64_t borders(const cutting *c, desk *d, int64_t i, int64_t at, bool note)
+/* Walk the borders of picture i, which has been cut: the number of pairs that touch, both ways;
+ * they are noted from `at` on, or with -1 counted alone. */
+static int64_t borders(const cutting *c, desk *d, int64_t i, int64_t at)
 {
     const uint16_t *label = c->label + i * c->area;
     int64_t w = c->p->width, count = 0;
@@ -78,11 +81,10 @@ static int64_t borders(const cutting *c, desk *d, int64_t i, int64_t at, bool no
         for (int64_t k = 0; k < c->area; k++)
             for (int side = 0; side < 2; side++) {
                 if (side == 0 ? k % w == w - 1 : k + w >= c->area) continue;
-                int64_t a = label[k], b = label[k + (side ? w : 1)],
-                        bit = a < b ? a * MOST + b : b * MOST + a;
-                if (pass) d->touches[bit / 8] = 0;
+                int64_t a = label[k], b = label[k + (side ? w : 1)];
+                if (pass) d->touches[pair_of(a, b) / 8] = 0;
                 else if (meet(d, a, b)) {
-                    if (note) {
+                    if (at >= 0) {
                         c->one[at + count] = c->other[at + count + 1] = (int32_t)(c->node[i] + a);
                         c->other[at + count] = c->one[at + count + 1] = (int32_t)(c->node[i] + b);
                     }
@@ -106,7 +108,7 @@ static void cut(const cutting *c, desk *d, int64_t i)
                     (vl_size)p->channels, (vl_size)c->region, c->compactness,
                     (vl_size)(c->region * c->region / 4));
     c->node[i + 1] = number_segments(c, d, label);
-    c->touch[i + 1] = borders(c, d, i, 0, false);
+    c->touch[i + 1] = borders(c, d, i, -1);
 }
 
 /* The features of picture i's superpixels. */
@@ -116,7 +118,7 @@ static void describe(const cutting *c, int64_t i)
     int64_t channels = p->channels, features = channels + 4;
     const uint8_t *from = p->pixel + i * c->area * channels;
     float *row = c->x + c->node[i] * features;
-    for (int64_t k = 0; k < c->area && c->node[i] < c->node[i + 1]; k++) {
+    for (int64_t k = 0; k < c->area; k++) {
         float *x = row + c->label[i * c->area + k] * features;
         for (int64_t ch = 0; ch < channels; ch++) {
             float v = (float)from[k * channels + ch] / 255;
@@ -150,12 +152,11 @@ static void each_picture(nsm_ctx *ctx, const cutting *c, bool fill)
 #pragma omp for schedule(dynamic, 64)
         for (int64_t i = 0; i < c->pictures; i++) {
             if (!ready) continue;
-            if (!fill) {
-                cut(c, &d, i);
-                continue;
+            if (!fill) cut(c, &d, i);
+            else if (c->node[i] < c->node[i + 1]) { /* the others were not cut: no labels */
+                describe(c, i);
+                borders(c, &d, i, c->touch[i]);
             }
-            describe(c, i);
-            borders(c, &d, i, c->touch[i], c->node[i] < c->node[i + 1]);
         }
         desk_close(&d);
     }
