@@ -338,8 +338,7 @@ nsm_tensor *nsm_set_apply(nsm_tape *tape, nsm_set *s, const nsm_set_input *in, n
         given = (nsmi_pool_parts){ nsmi_state_read(tape, pool, "K"),
                                    nsmi_state_read(tape, pool, "S"), nsm_state_get(pool, "alive"),
                                    nsm_state_get(pool, "usage") };
-    nsm_tensor *y = nsmi_set_run(tape, s, in, query, pool ? &given : NULL, NULL, &left,
-                                 view);
+    nsm_tensor *y = nsmi_set_run(tape, s, in, query, pool ? &given : NULL, NULL, &left, view);
     if (!y || !pool) return y;
     nsmi_state_write(pool, "K", left.key);
     nsmi_state_write(pool, "S", left.value);

@@ -2,8 +2,9 @@
  *
  * Systems are mixers, on sequences, or fusers, where the data is a graph's.  Every model is trained
  * on the same rows with the same steps, batches and optimizer; its learning rate is the best of a
- * few, found with one seed and a share of the steps; then it is trained with several seeds.  All of it is jobs in a folder (tools/compare.h), so that a table can be filled
- * over days: what is there is not done again, and models and seeds may be added later. */
+ * few, found with one seed and a share of the steps; then it is trained with several seeds.  All of
+ * it is jobs in a folder (tools/compare.h), so that a table can be filled over days: what is there
+ * is not done again, and models and seeds may be added later. */
 #include "config.h"
 #include <math.h>
 #include <stdio.h>

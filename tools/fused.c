@@ -194,9 +194,9 @@ int fused_task_predict(fused_task *s, float *out)
 {
     int32_t *every = nsmi_malloc(s->ctx, (size_t)s->data.targets * sizeof *every);
     look l = { .told = out };
-    if (s->questions || s->retrieval)
-        nsm_error_set(s->ctx, NSM_EINVAL, "the model %s: nsm eval tells how well",
-                      s->questions ? "answers questions" : "finds sides of things");
+    if (s->questions)
+        nsm_error_set(s->ctx, NSM_EINVAL, "the model answers questions: nsm eval tells how well");
+    fused_answers(s);
     for (int64_t i = 0; every && i < s->data.targets; i++) every[i] = (int32_t)(s->data.first + i);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
     int code = every && !nsm_error(s->ctx)

@@ -13,6 +13,7 @@
 #include "tools/fused_data.h"
 
 enum { FUSED_GRAPH, FUSED_TEXT, FUSED_PICTURE, FUSED_MODALITIES };
+extern const char *const fused_modality_name[FUSED_MODALITIES]; /* "graph", ... */
 
 /* How well one side of a part's things is found by the other. */
 enum { FUSED_RECALLS = 3 };

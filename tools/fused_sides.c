@@ -14,7 +14,7 @@
 
 enum { SCORES_AT_ONCE = 1 << 22 };
 static const int recall_at[FUSED_RECALLS] = { 1, 5, 10 };
-static const char *const modality_name[FUSED_MODALITIES] = { "graph", "text", "picture" };
+const char *const fused_modality_name[FUSED_MODALITIES] = { "graph", "text", "picture" };
 
 /* ---- what is asked for ---- */
 unsigned fused_modalities_of(const char *s, const char *end)
@@ -26,7 +26,7 @@ unsigned fused_modalities_of(const char *s, const char *end)
         if (!comma) comma = end;
         size_t n = (size_t)(comma - s);
         while (m < FUSED_MODALITIES &&
-               (strlen(modality_name[m]) != n || memcmp(modality_name[m], s, n)))
+               (strlen(fused_modality_name[m]) != n || memcmp(fused_modality_name[m], s, n)))
             m++;
         if (m == FUSED_MODALITIES || side >> m & 1) return 0;
         side |= 1u << m;
@@ -197,7 +197,7 @@ static void side_name(unsigned of, char name[32])
     for (int m = FUSED_MODALITIES - 1; m >= 0; m--)
         if (of >> m & 1) {
             size_t n = strlen(name);
-            snprintf(name + n, 32 - n, "%s%s", n ? "," : "", modality_name[m]);
+            snprintf(name + n, 32 - n, "%s%s", n ? "," : "", fused_modality_name[m]);
         }
 }
 

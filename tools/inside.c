@@ -246,9 +246,10 @@ static void put_faith(inside *in, const json_t *measured)
     json_int_t k = json_integer_value(json_object_get(measured, "taken_away"));
     page_section(in->page, "What its answers rest on");
     page_say(in->page,
-             "Measured on %lld things of the test part, drawn at random.  Words and neighbours are left out, cells "
-             "of a picture made grey; a thing's own node stays, which has heard of its neighbours, "
-             "but neither its class nor what was told of it before is shown.",
+             "Measured on %lld things of the test part, drawn at random.  Words and neighbours are "
+             "left out, cells of a picture take its ground's colour; a thing's own node stays, "
+             "which has heard of its neighbours, but neither its class nor what was told of it "
+             "before is shown.",
              (long long)json_integer_value(json_object_get(measured, "things")));
     measured_head(in);
     measured_row(in, measured, "accuracy", "nothing");
@@ -318,11 +319,10 @@ static void put_examples(inside *in, const fused_view *v, bool drawn)
                  "are no shares to show, no states, and nothing that it names.", type->name);
     fputs("<p>", page_markup(in->page));
     for (int m = 0; m < FUSED_MODALITIES; m++) {
-        static const char *const name[] = { "graph", "text", "picture" };
         const fused_task *s = in->m.fused;
         if (m == FUSED_GRAPH ? s->graph : m == FUSED_TEXT ? s->text : s->picture)
             fprintf(page_markup(in->page), "<span class=\"key %s\">\xe2\x96\xa0 %s</span> ",
-                    name[m], name[m]);
+                    fused_modality_name[m], fused_modality_name[m]);
     }
     if (type->states)
         fprintf(page_markup(in->page), "<span class=\"key state\">\xe2\x96\xa0 %s</span>",

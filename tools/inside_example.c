@@ -7,7 +7,6 @@
 #include "tools/figure.h"
 #include "tools/inside.h"
 
-static const char *const kind_name[FUSED_MODALITIES] = { "graph", "text", "picture" };
 static const char *const others_name[FUSED_MODALITIES] = { "other nodes", "other words",
                                                            "other cells" };
 
@@ -163,7 +162,7 @@ static void bundle_inputs(const fused_task *s, const fused_example *e, bundle *b
     for (int64_t k; (k = largest(b, e->count, &e->element[0].flow, sizeof *e->element)) >= 0;) {
         const fused_element *x = &e->element[k];
         b->bar[b->count] = (figure_bar){ inside_element(s, x, b->name[b->count]),
-                                         kind_name[x->modality], (double)x->flow };
+                                         fused_modality_name[x->modality], (double)x->flow };
         b->of[k] = b->count++;
     }
     for (int m = 0; m < FUSED_MODALITIES; m++) {
@@ -177,7 +176,7 @@ static void bundle_inputs(const fused_task *s, const fused_example *e, bundle *b
         }
         if (!others) continue;
         snprintf(b->name[bar], INSIDE_NAME, "%s (%d)", others_name[m], others);
-        b->bar[b->count++] = (figure_bar){ b->name[bar], kind_name[m], size };
+        b->bar[b->count++] = (figure_bar){ b->name[bar], fused_modality_name[m], size };
     }
 }
 
@@ -287,8 +286,8 @@ static void put_map(inside *in, const fused_example *e)
     for (int64_t k = 0; k < columns; k++) read[k] = (double)e->read[column[k]];
     for (int64_t r = 0; r < rows; r++) {
         const fused_element *x = &e->element[row[r]];
-        bar[r] = (figure_bar){ inside_element(in->m.fused, x, name[r]), kind_name[x->modality],
-                               (double)x->flow };
+        bar[r] = (figure_bar){ inside_element(in->m.fused, x, name[r]),
+                               fused_modality_name[x->modality], (double)x->flow };
         mark[r] = -1;
         for (int64_t k = 0; k < columns; k++) {
             value[r * columns + k] = e->mass[column[k]] * e->took[column[k] * e->count + row[r]];

@@ -15,8 +15,9 @@ typedef struct {
 } options;
 
 static const setting fields[] = {{"node", SETTING_INT, offsetof(options, node), "-1",
-                                  "the node whose neighbourhood, or answer, is drawn; -1: one that suits", NULL,
-                                  ">=-1"},
+                                  "the node whose neighbourhood, or answer, is drawn; -1: one that "
+                                  "suits",
+                                  NULL, ">=-1"},
                                  {"hops", SETTING_INT, offsetof(options, hops), "2",
                                   "how far the neighbourhood goes", NULL, "1..10"},
                                  {"most", SETTING_INT, offsetof(options, most), "80",
