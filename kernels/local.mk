@@ -2,7 +2,7 @@
 NSM_CPU_SOURCES = %D%/cpu/cpu.h %D%/cpu/simd.h %D%/cpu/random.h %D%/cpu/rows.h %D%/cpu/tile.h %D%/cpu/decay.h
 NSM_CPU_SOURCES += %D%/cpu/dense.c %D%/cpu/gemm.c %D%/cpu/elementwise.c %D%/cpu/norm.c %D%/cpu/loss.c
 NSM_CPU_SOURCES += %D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/cpu/attend.c
-NSM_CPU_SOURCES += %D%/cpu/rnn.c
+NSM_CPU_SOURCES += %D%/cpu/rnn.c %D%/cpu/meeting.h
 NSM_CPU_SOURCES += %D%/cpu/slots.c %D%/cpu/memory.c %D%/cpu/pool.c
 NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/recurrence.c %D%/cpu/scan.c
 NSM_CPU_SOURCES += %D%/cpu/conv2d.c %D%/cpu/image.c

@@ -4,14 +4,15 @@
  * that a thread that owns a block has its share in its own cache for all steps.  A step is a
  * product of the batch's hidden rows with a block, and the gates' arithmetic on what comes out of
  * it, while it is in registers.  With several groups of rows each thread takes a group through all
- * steps; else, if a step is much work, threads share its blocks and meet once a step (twice
- * backward).
+ * steps; else, if a step is work enough, threads share its blocks and meet once a step.
  * Letters: B batch, n steps, H units, G gates (4 of an LSTM, 3 of a GRU); u a block of W units. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/meeting.h"
+
+#include <omp.h>
 
 #define INLINE static inline __attribute__((always_inline))
-/* MEET: products a step that are worth it; WIDE: vectors of a block of columns, backward */
-enum { GATES = 4, MEET = 1 << 20, WIDE = 4 };
+enum { GATES = 4, WIDE = 4 }; /* WIDE: vectors of a block of columns, backward */
 #if defined(__AVX512F__)
 enum { ROWS = 4 };            /* of the batch, at a time */
 #else
@@ -110,9 +111,15 @@ static sharing sharing_of(const nsm_device *d, const job *j)
     int64_t groups = nsmi_blocks(j->a->batch, ROWS),
             step = j->a->batch * j->a->hidden * j->a->hidden * j->gates;
     bool by_group = groups > 1;
-    return (sharing){ groups, by_group,
-                      by_group || step >= MEET ? nsmi_team(d, step * (by_group ? j->a->n : 1))
-                                               : 1 };
+    return (sharing){ groups, by_group, nsmi_team(d, step * (by_group ? j->a->n : 1)) };
+}
+
+/* What this thread of a team does of each step. */
+typedef struct { int64_t from, to; int team; } share;
+static share share_of(int64_t blocks)
+{
+    int64_t me = omp_get_thread_num(), team = omp_get_num_threads();
+    return (share){ blocks * me / team, blocks * (me + 1) / team, (int)team };
 }
 
 static int64_t time_of(const job *j, int64_t s) { return j->a->reverse ? j->a->n - 1 - s : s; }
@@ -214,6 +221,7 @@ static void rnn(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *
     j.saved = gates;
     j.c_saved = c;
     j.c = cn;
+    nsmi_meeting meeting = { 0 };
     if (!a->gru) start_rows(cn, c0, a->batch * a->hidden);
 #pragma omp parallel num_threads(how.team)
     {
@@ -223,9 +231,10 @@ static void rnn(nsm_device *d, const nsmi_rnn *a, const float *gx, const float *
         for (int64_t r = 0; r < (how.by_group ? how.groups : 0); r++)
             for (int64_t k = 0; k < a->n * j.blocks; k++)
                 forward_task(&j, time_of(&j, k / j.blocks), r * ROWS, k % j.blocks);
+        share mine = share_of(j.blocks);
         for (int64_t s = 0; s < (how.by_group ? 0 : a->n); s++) {
-#pragma omp for schedule(static)
-            for (int64_t u = 0; u < j.blocks; u++) forward_task(&j, time_of(&j, s), 0, u);
+            for (int64_t u = mine.from; u < mine.to; u++) forward_task(&j, time_of(&j, s), 0, u);
+            nsmi_meet(&meeting, mine.team);
         }
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < a->batch; b++) last_row(&j, b, hn);
@@ -336,6 +345,7 @@ static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const flo
     j.dg = dg;
     j.dgh = a->gru ? dgh : dg;
     j.h_before = h_before;
+    nsmi_meeting meeting = { 0 };
     start_rows(dh0, dhn, a->batch * a->hidden);
     if (!a->gru) start_rows(dc0, dcn, a->batch * a->hidden);
 #pragma omp parallel num_threads(how.team)
@@ -351,13 +361,15 @@ static void rnn_back(nsm_device *d, const nsmi_rnn *a, const float *w, const flo
                     for (int64_t u = 0; u < j.blocks; u++) gates_task(&j, t, b, u);
                 for (int64_t u = 0; u < columns; u++) weights_task(&j, t, r * ROWS, u);
             }
+        /* a thread's units get their gradients from its own columns: only the gates' are shared */
+        share mine = share_of(columns);
+        int64_t last = mine.to * WIDE < j.blocks ? mine.to * WIDE : j.blocks;
         for (int64_t s = how.by_group ? -1 : a->n - 1; s >= 0; s--) {
             int64_t t = time_of(&j, s);
-#pragma omp for schedule(static)
-            for (int64_t k = 0; k < j.blocks * a->batch; k++)
-                gates_task(&j, t, k % a->batch, k / a->batch);
-#pragma omp for schedule(static)
-            for (int64_t u = 0; u < columns; u++) weights_task(&j, t, 0, u);
+            for (int64_t u = mine.from * WIDE; u < last; u++)
+                for (int64_t b = 0; b < a->batch; b++) gates_task(&j, t, b, u);
+            nsmi_meet(&meeting, mine.team);
+            for (int64_t u = mine.from; u < mine.to; u++) weights_task(&j, t, 0, u);
         }
     }
 }
