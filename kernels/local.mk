@@ -4,7 +4,7 @@ NSM_CPU_SOURCES += %D%/cpu/dense.c %D%/cpu/gemm.c %D%/cpu/elementwise.c %D%/cpu/
 NSM_CPU_SOURCES += %D%/cpu/optimizer.c %D%/cpu/sparse.c %D%/cpu/attention.c %D%/cpu/attend.c
 NSM_CPU_SOURCES += %D%/cpu/rnn.c %D%/cpu/meeting.h
 NSM_CPU_SOURCES += %D%/cpu/slots.c %D%/cpu/memory.c %D%/cpu/pool.c
-NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/recurrence.c %D%/cpu/scan.c
+NSM_CPU_SOURCES += %D%/cpu/conv1d.c %D%/cpu/recurrence.h %D%/cpu/recurrence.c %D%/cpu/shared_heads.c %D%/cpu/scan.c
 NSM_CPU_SOURCES += %D%/cpu/conv2d.c %D%/cpu/image.c
 
 libnsmall_la_SOURCES += %D%/backend.h %D%/philox.h %D%/update.h %D%/cpu/backend.c

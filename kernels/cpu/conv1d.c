@@ -11,11 +11,13 @@
  * Letters: B batch, n tokens, C channels, c taps. */
 #include "kernels/cpu/cpu.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 enum {
     CHANNELS = 64, /* of a task: they stay in the first cache with all rows of a block */
     ROWS = 64,
     TAPS = NSMI_CONV_TAPS,
-    WORK = 4       /* elementary operations for each tap of an element */
+    WORK = 4 /* elementary operations for each tap of an element */
 };
 
 typedef struct {
@@ -31,10 +33,35 @@ static inline const float *row_at(const conv *k, int64_t b, int64_t t)
     return k->tail ? k->tail + (b * (k->taps - 1) + k->taps - 1 + t) * k->channels : NULL;
 }
 
+/* Bodies below take the number of taps once more: a constant where it is a usual one, so that all
+ * that goes by taps stays in registers. */
+#define WITH_TAPS(k, call) \
+    switch ((k)->taps) { \
+    case 2: { \
+        enum { taps = 2 }; \
+        call; \
+        break; \
+    } \
+    case 3: { \
+        enum { taps = 3 }; \
+        call; \
+        break; \
+    } \
+    case 4: { \
+        enum { taps = 4 }; \
+        call; \
+        break; \
+    } \
+    default: { \
+        const int64_t taps = (k)->taps; \
+        call; \
+    } \
+    }
+
 /* The taps of channels ch..: w[j] is a vector; the bias; lanes past the last channel are 0. */
-static inline vf load_taps(const conv *k, int64_t ch, int64_t lanes, vf *w)
+INLINE vf load_taps(const conv *k, const int64_t taps, int64_t ch, int64_t lanes, vf *w)
 {
-    for (int64_t j = 0; j < k->taps; j++) {
+    for (int64_t j = 0; j < taps; j++) {
         float lane[W] = { 0 };
         for (int64_t l = 0; l < lanes; l++) lane[l] = k->w[(ch + l) * k->taps + j];
         w[j] = vf_load(lane);
@@ -42,38 +69,44 @@ static inline vf load_taps(const conv *k, int64_t ch, int64_t lanes, vf *w)
     return k->bias ? vf_get(k->bias + ch, lanes) : vf_set(0);
 }
 
-static inline vf row_lanes(const conv *k, int64_t b, int64_t t, int64_t ch, int64_t lanes)
+INLINE vf row_lanes(const conv *k, int64_t b, int64_t t, int64_t ch, int64_t lanes)
 {
     const float *row = row_at(k, b, t);
     return row ? vf_get(row + ch, lanes) : vf_set(0);
 }
 
-static inline vf before_act(const conv *k, int64_t b, int64_t t, int64_t ch, int64_t lanes,
-                            const vf *w, vf bias)
+INLINE vf before_act(const conv *k, const int64_t taps, int64_t b, int64_t t, int64_t ch,
+                     int64_t lanes, const vf *w, vf bias)
 {
     vf z = bias;
-    if (t >= k->taps - 1) {
-        const float *x = k->x + (b * k->n + t - (k->taps - 1)) * k->channels + ch;
-        for (int64_t j = 0; j < k->taps; j++, x += k->channels) z += w[j] * vf_get(x, lanes);
+    if (t >= taps - 1) {
+        const float *x = k->x + (b * k->n + t - (taps - 1)) * k->channels + ch;
+        for (int64_t j = 0; j < taps; j++, x += k->channels) z += w[j] * vf_get(x, lanes);
     } else {
-        for (int64_t j = 0; j < k->taps; j++)
-            z += w[j] * row_lanes(k, b, t - (k->taps - 1) + j, ch, lanes);
+        for (int64_t j = 0; j < taps; j++)
+            z += w[j] * row_lanes(k, b, t - (taps - 1) + j, ch, lanes);
     }
     return z;
+}
+
+INLINE void forward_taps(const conv *k, const int64_t taps, int64_t b, int64_t t0, int64_t t1,
+                         int64_t c0, int64_t c1, float *y)
+{
+    vf w[TAPS];
+    VF_EACH(i, lanes, c1 - c0, {
+        vf bias = load_taps(k, taps, c0 + i, lanes, w);
+        for (int64_t t = t0; t < t1; t++) {
+            vf z = before_act(k, taps, b, t, c0 + i, lanes, w, bias);
+            vf_put(y + (b * k->n + t) * k->channels + c0 + i, k->silu ? z * vf_sigmoid(z) : z,
+                   lanes);
+        }
+    });
 }
 
 static void forward_block(const conv *k, int64_t b, int64_t t0, int64_t t1, int64_t c0, int64_t c1,
                           float *y)
 {
-    vf w[TAPS];
-    VF_EACH(i, lanes, c1 - c0, {
-        vf bias = load_taps(k, c0 + i, lanes, w);
-        for (int64_t t = t0; t < t1; t++) {
-            vf z = before_act(k, b, t, c0 + i, lanes, w, bias);
-            vf_put(y + (b * k->n + t) * k->channels + c0 + i, k->silu ? z * vf_sigmoid(z) : z,
-                   lanes);
-        }
-    });
+    WITH_TAPS(k, forward_taps(k, taps, b, t0, t1, c0, c1, y));
 }
 
 static void conv1d(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t channels,
@@ -91,17 +124,20 @@ static void conv1d(nsm_device *d, bool silu, int64_t batch, int64_t n, int64_t c
 }
 
 /* ---- backward ---- */
-typedef struct { float *dx, *dtail, *part; const float *dy; } gradients;
+typedef struct {
+    float *dx, *dtail, *part;
+    const float *dy;
+} gradients;
 
 /* dz of rows t0 .. t1 + c - 1, rows past the last are 0: [ROWS + TAPS][W] */
-static inline void pull_back(const conv *k, const gradients *g, int64_t b, int64_t t0, int64_t t1,
-                             int64_t ch, int64_t lanes, const vf *w, vf bias, vf *dz)
+INLINE void pull_back(const conv *k, const int64_t taps, const gradients *g, int64_t b, int64_t t0,
+                      int64_t t1, int64_t ch, int64_t lanes, const vf *w, vf bias, vf *dz)
 {
-    for (int64_t t = t0; t < t1 + k->taps - 1; t++) {
+    for (int64_t t = t0; t < t1 + taps - 1; t++) {
         vf s = vf_set(0);
         if (t < k->n) {
             s = vf_get(g->dy + (b * k->n + t) * k->channels + ch, lanes);
-            if (k->silu) s = vf_silu_back(before_act(k, b, t, ch, lanes, w, bias), s);
+            if (k->silu) s = vf_silu_back(before_act(k, taps, b, t, ch, lanes, w, bias), s);
         }
         dz[t - t0] = s;
     }
@@ -114,16 +150,16 @@ static inline void add_to(float *to, vf x, int64_t lanes)
 
 /* One vector of channels: rows t0..t1 of dx, the tail's before the first row; sums into part [taps
  * + 1, C]. */
-static inline void backward_lanes(const conv *k, const gradients *g, int64_t b, int64_t t0,
-                                  int64_t t1, int64_t ch, int64_t lanes)
+INLINE void backward_taps(const conv *k, const int64_t taps, const gradients *g, int64_t b,
+                          int64_t t0, int64_t t1, int64_t ch, int64_t lanes)
 {
-    const int64_t before = k->taps - 1;
+    const int64_t before = taps - 1;
     vf w[TAPS], dz[ROWS + TAPS], sum[TAPS + 1];
-    vf bias = load_taps(k, ch, lanes, w);
-    pull_back(k, g, b, t0, t1, ch, lanes, w, bias, dz);
+    vf bias = load_taps(k, taps, ch, lanes, w);
+    pull_back(k, taps, g, b, t0, t1, ch, lanes, w, bias, dz);
     for (int64_t t = t0; g->dx && t < t1; t++) {
         vf s = vf_set(0);
-        for (int64_t j = 0; j < k->taps; j++) s += w[j] * dz[t - t0 + before - j];
+        for (int64_t j = 0; j < taps; j++) s += w[j] * dz[t - t0 + before - j];
         add_to(g->dx + (b * k->n + t) * k->channels + ch, s, lanes);
     }
     for (int64_t t = -before; g->dtail && t0 == 0 && t < 0; t++) {
@@ -132,13 +168,19 @@ static inline void backward_lanes(const conv *k, const gradients *g, int64_t b, 
         add_to(g->dtail + (b * before + before + t) * k->channels + ch, s, lanes);
     }
     if (!g->part) return;
-    for (int64_t j = 0; j <= k->taps; j++) sum[j] = vf_set(0);
+    for (int64_t j = 0; j <= taps; j++) sum[j] = vf_set(0);
     for (int64_t t = t0; t < t1; t++) {
-        for (int64_t j = 0; j < k->taps; j++)
+        for (int64_t j = 0; j < taps; j++)
             sum[j] += dz[t - t0] * row_lanes(k, b, t - before + j, ch, lanes);
-        sum[k->taps] += dz[t - t0];
+        sum[taps] += dz[t - t0];
     }
-    for (int64_t j = 0; j <= k->taps; j++) add_to(g->part + j * k->channels + ch, sum[j], lanes);
+    for (int64_t j = 0; j <= taps; j++) add_to(g->part + j * k->channels + ch, sum[j], lanes);
+}
+
+static void backward_lanes(const conv *k, const gradients *g, int64_t b, int64_t t0, int64_t t1,
+                           int64_t ch, int64_t lanes)
+{
+    WITH_TAPS(k, backward_taps(k, taps, g, b, t0, t1, ch, lanes));
 }
 
 /* dw [C, taps] and dbias [C] += the parts, in order */

@@ -27,134 +27,7 @@
  * every written y takes y dy, and the state after the chunk S' dS'; summed from the chunk's end.
  *
  * A task is a head of a row of the batch, alone: nothing depends on the threads. */
-#include "kernels/cpu/decay.h"
-
-enum { FEW = 4, BLOCK = 16, MATRIX = CHUNK * CHUNK, MOST = NSMI_RECURRENCE_MOST };
-
-typedef nsmi_recurrence_values values;
-
-/* One head of one row of the batch, and the buffers of its thread.  Rows are padded with zeros to
- * whole vectors. */
-typedef struct {
-    const nsmi_recurrence *r;
-    const values *in;
-    int64_t b, h, t0, m;         /* row, head, the chunk's first token, its tokens */
-    int64_t ld, le;              /* D, E to whole vectors */
-    bool pairs, solves, by_value;
-    decays fade;
-    float *q, *k, *a, *bb, *dq, *dk, *da, *db, *x; /* [CHUNK, ld] */
-    /* [CHUNK, le]; v with beta, w what the solving gives */
-    float *v, *w, *e, *o, *dv, *dw;
-    float *aqk, *aqb, *aak, *aab, *d1;             /* [CHUNK, CHUNK] */
-    float *state, *ps, *pv, *pw, *pd;              /* packings */
-    /* gradient of the state; log decays; their gradient [CHUNK + 1] rows */
-    float *ds, *g, *dg;
-    float own[CHUNK];                              /* gradient of a token's score with itself */
-} work;
-
-static float *take(float **at, int64_t n)
-{
-    float *p = *at;
-    *at += nsmi_blocks(n, 16) * 16;
-    return p;
-}
-
-static void carve(work *c, nsm_device *d, const nsmi_recurrence *r, const values *in)
-{
-    float *at = ((nsmi_cpu_state *)d->impl)->pack + (int64_t)omp_get_thread_num() * NSMI_PACK;
-    c->r = r;
-    c->in = in;
-    c->ld = tile_width(r->dk);
-    c->le = tile_width(r->dv);
-    c->pairs = in->b != NULL;
-    c->solves = in->a || in->beta;
-    c->by_value = r->fade == NSMI_FADE_VALUES;
-    decays *s = &c->fade;
-    s->vector = r->fade == NSMI_FADE_KEYS || c->by_value;
-    s->ld = c->by_value ? c->le : c->ld;
-    float **by_key[] = { &c->q, &c->k, &c->a, &c->bb, &c->dq, &c->dk, &c->da, &c->db, &c->x };
-    float **by_value[] = { &c->v, &c->w, &c->e, &c->o, &c->dv, &c->dw };
-    float **square[] = { &c->aqk, &c->aqb, &c->aak, &c->aab, &c->d1, &s->fade[0], &s->fade[1] };
-    float **faded[] = { &s->w, &s->start, &s->end, &s->rows, &s->packed, &c->g };
-    float **few[] = { &s->before, &s->after, &s->block_rows };
-    int64_t rows = c->ld > c->le ? c->ld : c->le;
-    for (size_t i = 0; i < sizeof by_key / sizeof *by_key; i++)
-        *by_key[i] = take(&at, CHUNK * c->ld);
-    for (size_t i = 0; i < sizeof by_value / sizeof *by_value; i++)
-        *by_value[i] = take(&at, CHUNK * c->le);
-    for (size_t i = 0; i < sizeof square / sizeof *square; i++) *square[i] = take(&at, MATRIX);
-    for (size_t i = 0; i < sizeof faded / sizeof *faded; i++) *faded[i] = take(&at, CHUNK * rows);
-    for (size_t i = 0; i < sizeof few / sizeof *few; i++) *few[i] = take(&at, BLOCKS * rows);
-    c->dg = take(&at, (CHUNK + 1) * rows);
-    s->ones = take(&at, rows);
-    s->totals = take(&at, rows);
-    s->in[0] = take(&at, CHUNK);
-    s->in[1] = take(&at, CHUNK);
-    s->out = take(&at, CHUNK);
-    c->pv = take(&at, CHUNK * rows);
-    c->pw = take(&at, CHUNK * rows);
-    c->pd = take(&at, CHUNK * rows);
-    c->ps = take(&at, c->ld * c->le);
-    c->ds = take(&at, r->dk * r->dv);
-}
-
-/* ---- tokens in and out: rows of [B, n, heads, size] ---- */
-static int64_t row_at(const work *c, int64_t t, int64_t heads, int64_t size)
-{
-    return ((c->b * c->r->n + t) * heads + c->h * heads / c->r->heads) * size;
-}
-
-static void load(const work *c, const float *from, int64_t heads, int64_t size, float scale,
-                 float *to)
-{
-    int64_t ld = tile_width(size);
-    for (int64_t i = 0; i < CHUNK; i++) {
-        float *row = to + i * ld;
-        if (i >= c->m && i >= nsmi_blocks(c->m, W) * W) break;
-        if (i >= c->m) {
-            memset(row, 0, (size_t)ld * sizeof *row);
-            continue;
-        }
-        const float *x = from + row_at(c, c->t0 + i, heads, size);
-        VF_EACH(j, lanes, size, vf_store(row + j, scale * vf_get(x + j, lanes)););
-    }
-}
-
-/* to [B, n, H, size] += scale x */
-static void add_out(const work *c, const float *x, int64_t size, float scale, float *to)
-{
-    int64_t ld = tile_width(size);
-    for (int64_t i = 0; to && i < c->m; i++) {
-        float *row = to + row_at(c, c->t0 + i, c->r->heads, size);
-        VF_EACH(j, lanes, size,
-                vf_put(row + j, vf_get(row + j, lanes) + scale * vf_load(x + i * ld + j), lanes););
-    }
-}
-
-static const float *decay_row(const work *c, int64_t t)
-{
-    int64_t size = c->fade.vector ? c->fade.d : 1, heads = c->r->g_heads;
-    return c->in->g +
-           (c->r->g_constant ? c->h * heads / c->r->heads * size : row_at(c, t, heads, size));
-}
-
-static void load_decays(work *c)
-{
-    decays *s = &c->fade;
-    s->m = c->m;
-    s->d = c->by_value ? c->r->dv : c->r->dk;
-    decay_groups(s);
-    if (!s->vector) {
-        for (int64_t i = 0; c->in->g && i < c->m; i++) c->g[i] = *decay_row(c, c->t0 + i);
-        decay_scalar(s, c->in->g ? c->g : NULL);
-        return;
-    }
-    for (int64_t i = 0; i < c->m; i++) {
-        const float *x = decay_row(c, c->t0 + i);
-        VF_EACH(j, lanes, s->d, vf_store(c->g + i * s->ld + j, vf_get(x + j, lanes)););
-    }
-    decay_vector(s, c->g);
-}
+#include "kernels/cpu/recurrence.h"
 
 static float beta_at(const work *c, int64_t i)
 {
@@ -184,21 +57,6 @@ static void open_chunk(work *c, int64_t t0, int64_t m)
 }
 
 /* ---- what both directions need ---- */
-
-/* to = S with its rows (columns, by_value) faded over the whole chunk; both [D, E] */
-static void fade_state(const work *c, const float *from, float *to)
-{
-    const decays *s = &c->fade;
-    for (int64_t i = 0; i < c->r->dk; i++) {
-        vf f = vf_set(!s->vector ? s->total : c->by_value ? 1 : s->totals[i]);
-        const float *x = from + i * c->r->dv;
-        float *y = to + i * c->r->dv;
-        VF_EACH(j, lanes, c->r->dv, {
-            vf all = c->by_value ? vf_load(s->totals + j) : f;
-            vf_put(y + j, all * vf_get(x + j, lanes), lanes);
-        });
-    }
-}
 
 /* Rows i0.. of x into a packing of m rows by n columns. */
 static void pack_rows(const float *x, int64_t i0, int64_t rows, int64_t m, int64_t n, float *packed)
@@ -242,13 +100,6 @@ static void solve(const work *c, const float *a, bool turned, float *y, float *p
     }
 }
 
-static float dot(const float *x, const float *y, int64_t n)
-{
-    vf s = vf_set(0);
-    for (int64_t i = 0; i < n; i += W) s += vf_load(x + i) * vf_load(y + i);
-    return vf_sum(s);
-}
-
 /* sum of q u k; the bonus u [H, D] is what a token that reads early has of itself */
 static float bonus_score(const work *c, int64_t i)
 {
@@ -279,8 +130,6 @@ static void inner(work *c, const float *s0)
     decay_scores(s, c->a, c->pairs ? c->bb : c->k, c->pairs, true, c->aab);
     solve(c, c->aab, false, c->w, c->pw);
 }
-
-static void clear(float *x, int64_t n) { memset(x, 0, (size_t)n * sizeof *x); }
 
 /* What is written by key k in the end: v, or w. */
 static const float *written(const work *c) { return c->solves && !c->pairs ? c->pw : c->pv; }
@@ -376,8 +225,6 @@ static void store_rows(const work *c, float *o)
     }
 }
 
-static int64_t chunks_of(int64_t n) { return nsmi_blocks(n, CHUNK); }
-
 static void forward_task(work *c, float *o, float *s1, float *states)
 {
     const nsmi_recurrence *r = c->r;
@@ -436,27 +283,6 @@ static void writer_back(work *c, const float *w, bool add, float *dy)
 {
     multiply(w, c->le, false, c->ps, c->m, c->ld, c->r->dv, 0, c->x, c->ld);
     fade_out(&c->fade, c->x, add, dy);
-}
-
-/* The state's gradient += x~' y; pack of y in packed. */
-static void state_back(work *c, const float *x, bool early, const float *packed)
-{
-    fade_in(&c->fade, x, early, false, c->x);
-    multiply(c->x, c->ld, true, packed, c->r->dk, c->r->dv, c->m, 1, c->ds, c->r->dv);
-}
-
-/* da = x y', lower; the packing of y turned is in pd's place */
-static void triangle_back(work *c, const float *x, const float *y, bool strict, float *da)
-{
-    tile_pack(y, c->le, true, c->m, c->le, c->pd);
-    multiply(x, c->le, false, c->pd, c->m, c->m, c->le, 0, da, CHUNK);
-    clear_above(&c->fade, strict, da);
-}
-
-/* A packing of S or dS, turned: [E, D] */
-static void pack_state_turned(work *c, const float *s)
-{
-    tile_pack(s, c->r->dv, true, c->r->dk, c->r->dv, c->ps);
 }
 
 /* Gradients of the solved: dw, that of what was written, becomes that of E; then of a, b (or k) and
@@ -557,38 +383,6 @@ static void add_decay(work *c, const float *x, const float *dx, int64_t ld, int6
     }
 }
 
-/* ds is still that of the state after the chunk. */
-static void start_decay(work *c, const float *s1)
-{
-    const decays *s = &c->fade;
-    const int64_t dv = c->r->dv;
-    clear(c->dg, (CHUNK + 1) * (s->vector ? s->ld : 1));
-    float *last = c->dg + c->m * (s->vector ? s->ld : 1);
-    for (int64_t d = 0; d < c->r->dk; d++) {
-        vf sum = vf_set(0);
-        VF_EACH(j, lanes, dv, {
-            vf p = vf_get(s1 + d * dv + j, lanes) * vf_get(c->ds + d * dv + j, lanes);
-            if (c->by_value) vf_store(last + j, vf_load(last + j) + p);
-            sum += p;
-        });
-        if (!c->by_value) last[s->vector ? d : 0] += vf_sum(sum);
-    }
-}
-
-/* dg of a token [B, n, H(, size)] += the sum over all rows behind it. */
-static void finish_decay(work *c, float *dg)
-{
-    const decays *s = &c->fade;
-    const int64_t size = s->vector ? s->d : 1, ld = s->vector ? s->ld : 1;
-    for (int64_t i = c->m - 1; i >= 0; i--) {
-        float *row = dg + row_at(c, c->t0 + i, c->r->heads, size), *sum = c->dg + (i + 1) * ld;
-        for (int64_t j = 0; j < size; j++) {
-            row[j] += sum[j];
-            sum[j - ld] += sum[j];
-        }
-    }
-}
-
 /* The bonus: a token's score with itself; dbonus [B, H, D] +=. */
 static void bonus_back(work *c, float *dbonus)
 {
@@ -671,6 +465,7 @@ static void recurrence_back(nsm_device *d, const nsmi_recurrence *r, const value
                             const nsmi_recurrence_grads *to)
 {
     int64_t tasks = r->batch * r->heads;
+    if (heads_share(r, in) && NSMI_FILL(shared_heads_back)(d, r, in, states, dout, ds1, to)) return;
 #pragma omp parallel for schedule(dynamic) num_threads(nsmi_team(d, 3 * work_of(r)))
     for (int64_t i = 0; i < tasks; i++) {
         work c = { .b = i / r->heads, .h = i % r->heads };

@@ -31,6 +31,21 @@ static inline int64_t tile_panel_start(const tile_panels *p, int64_t j)
     return (j * p->vectors + (j < p->wider ? j : p->wider)) * W;
 }
 
+/* to [depth, rows] = from [rows, depth] turned; both at most W */
+static inline void tile_turn(const float *from, int64_t ld, int64_t rows, int64_t depth, float *to,
+                             int64_t ld_to)
+{
+    vf t[W];
+    if (rows < W || depth < W) {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t k = 0; k < depth; k++) to[k * ld_to + r] = from[r * ld + k];
+        return;
+    }
+    for (int64_t r = 0; r < W; r++) t[r] = vf_load(from + r * ld);
+    vf_transpose(t);
+    for (int64_t k = 0; k < W; k++) vf_store(to + k * ld_to, t[k]);
+}
+
 /* Panel j of B's n columns, [depth, width], zeros past the last column.  B(k, c) is b[k * ldb + c],
  * or turned b[c * ldb + k]. */
 static inline void tile_pack_panel(const float *b, int64_t ldb, bool turned, const tile_panels *s,
@@ -41,11 +56,10 @@ static inline void tile_pack_panel(const float *b, int64_t ldb, bool turned, con
     float *to = packed + start * depth;
     if (turned) {
         if (there < width) memset(to, 0, (size_t)(depth * width) * sizeof(float));
-        for (int64_t k = 0; k < depth; k += W)
-            for (int64_t c = 0; c < there; c++) {
-                const float *from = b + (start + c) * ldb;
-                for (int64_t i = k; i < depth && i < k + W; i++) to[i * width + c] = from[i];
-            }
+        for (int64_t c = 0; c < there; c += W)
+            for (int64_t k = 0; k < depth; k += W)
+                tile_turn(b + (start + c) * ldb + k, ldb, there - c < W ? there - c : W,
+                          depth - k < W ? depth - k : W, to + k * width + c, width);
         return;
     }
     const float *from = b + start;

@@ -96,6 +96,7 @@ static const recurrence_shape recurrences[] = {
     { 2, 65, 4, 20, 17, 4, 2, 1, 1, NSMI_FADE_NONE, false, true, true, PLAIN, 0, 0 },
     { 1, 200, 2, 64, 64, 2, 2, 2, 2, NSMI_FADE_SCALAR, false, true, false, PLAIN, -0.2, 0 },
     { 1, 130, 2, 33, 20, 1, 1, 2, 2, NSMI_FADE_SCALAR, true, false, false, PLAIN, -1e-6, 0 },
+    { 3, 150, 6, 20, 40, 2, 2, 3, 6, NSMI_FADE_SCALAR, false, true, true, PLAIN, -1, 0 },
     { 2, 131, 2, 64, 40, 2, 2, 2, 2, NSMI_FADE_KEYS, false, true, true, PLAIN, -3, 0 },
     { 1, 129, 1, 20, 20, 1, 1, 1, 1, NSMI_FADE_KEYS, false, true, false, PLAIN, -300, -60 },
     { 1, 100, 2, 20, 35, 2, 2, 1, 1, NSMI_FADE_VALUES, false, true, false, PLAIN, -2, 0 },
