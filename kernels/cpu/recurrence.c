@@ -294,9 +294,7 @@ static void solved_back(work *c, const float *s0)
     float *dkey = c->pairs ? c->db : c->dk, *dw = c->pairs ? c->dw : c->dv;
     solve(c, c->aab, true, dw, c->pv);
     triangle_back(c, dw, c->w, true, c->d1);
-    if (c->pairs) {
-        multiply_lower(s, c->aak, true, c->pv, c->le, 1, c->dv, c->le);
-    }
+    if (c->pairs) { multiply_lower(s, c->aak, true, c->pv, c->le, 1, c->dv, c->le); }
     pack_state_turned(c, s0);
     reader_back(c, dw, c->pairs, c->da);
     decay_scores_back(s, c->a, key, c->pairs, c->d1, c->da, dkey);

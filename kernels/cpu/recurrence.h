@@ -14,18 +14,18 @@ typedef nsmi_recurrence_values values;
 typedef struct {
     const nsmi_recurrence *r;
     const values *in;
-    int64_t b, h, t0, m;         /* row, head, the chunk's first token, its tokens */
-    int64_t ld, le;              /* D, E to whole vectors */
+    int64_t b, h, t0, m; /* row, head, the chunk's first token, its tokens */
+    int64_t ld, le;      /* D, E to whole vectors */
     bool pairs, solves, by_value;
     decays fade;
     float *q, *k, *a, *bb, *dq, *dk, *da, *db, *x; /* [CHUNK, ld] */
     /* [CHUNK, le]; v with beta, w what the solving gives */
     float *v, *w, *e, *o, *dv, *dw;
-    float *aqk, *aqb, *aak, *aab, *d1;             /* [CHUNK, CHUNK] */
-    float *state, *ps, *pv, *pw, *pd;              /* packings */
+    float *aqk, *aqb, *aak, *aab, *d1; /* [CHUNK, CHUNK] */
+    float *state, *ps, *pv, *pw, *pd;  /* packings */
     /* gradient of the state; log decays; their gradient [CHUNK + 1] rows */
     float *ds, *g, *dg;
-    float own[CHUNK];                              /* gradient of a token's score with itself */
+    float own[CHUNK]; /* gradient of a token's score with itself */
 } work;
 
 static inline float *take(float **at, int64_t n)
@@ -81,7 +81,7 @@ static inline int64_t row_at(const work *c, int64_t t, int64_t heads, int64_t si
 }
 
 static inline void load(const work *c, const float *from, int64_t heads, int64_t size, float scale,
-                 float *to)
+                        float *to)
 {
     int64_t ld = tile_width(size);
     for (int64_t i = 0; i < CHUNK; i++) {
@@ -215,8 +215,8 @@ static inline void finish_decay(work *c, float *dg)
  * of a chunk are theirs together but for the decay. */
 static inline bool heads_share(const nsmi_recurrence *r, const nsmi_recurrence_values *in)
 {
-    return r->q_heads == r->k_heads && r->k_heads < r->heads && !r->before && !in->a &&
-           !in->beta && !in->bonus && (r->fade == NSMI_FADE_NONE || r->fade == NSMI_FADE_SCALAR);
+    return r->q_heads == r->k_heads && r->k_heads < r->heads && !r->before && !in->a && !in->beta &&
+           !in->bonus && (r->fade == NSMI_FADE_NONE || r->fade == NSMI_FADE_SCALAR);
 }
 
 /* ---- shared_heads.c ---- */
