@@ -7,23 +7,24 @@
  *   dense     : the last dense_heads heads have no slots but a matrix S [dk, dv] addressed by the
  *               keys themselves: S_t = a S_{t-1} + beta k (v - a S_{t-1}' k)', read = S_t' q, log a
  *               = -exp(log_fade) softplus(w_fade x + b_fade)   (Gated DeltaNet, arXiv:2412.06464)
- *   window    : exact attention over the last `window` tokens, itself among them
+ *   window    : exact attention over the last `window` tokens, itself among them; of all heads, or
+ *               (dense_window=false) of those with a pool
  *   y         = W_out (g m rms(read) w + (1 - g) window), g = sigmoid(W_gate x + b); or with
  *               gate=silu W_out (silu(W_gate x + b) (m rms(read) w + window)), as fading sums want
  *
  * The slots' write is the dense one with routings r, p in place of k, q and fixed usage in place of
  * a fade: the two keep what the other loses, single things for long, and a running sum of all.
  *
- * Letters: H heads, P of them with a pool, dk and dv sizes of a key and a value, s states, s0 of
+ * Letters: H heads, P of them with a pool, L with a window, dk and dv sizes of a key and a value, s states, s0 of
  * them learned, c taps of the convolutions, M pairs that a clock turns.
  * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c],
- * w_beta [H, d], b_beta [H], log_gamma_w, null_w, log_gamma_r, null_r [P], log_gamma_a [H],
- * rel_bias [H, window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay
+ * w_beta [H, d], b_beta [H], log_gamma_w, null_w, log_gamma_r, null_r [P], log_gamma_a [L],
+ * rel_bias [L, window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay
  * w_alpha [P, d], b_alpha; with clock w_clock [2H, d], b_clock, writing first; with s0 slot_key [P,
  * s0, dk], slot_val [P, s0, dv]; with comm_every b_comm, log_gamma_c [P]; with dense_heads w_fade
  * [H-P, d], b_fade, log_fade [H-P].
  * State: K [P, s, dk], S [P, s, dv], alive, usage, birth [P, s], phase [2, H], tail_q, tail_k,
- * tail_v [c-1, ..], win_k, win_v [window-1, H, ..], with dense_heads dense [H-P, dk, dv]: its size
+ * tail_v [c-1, ..], win_k, win_v [window-1, L, ..], with dense_heads dense [H-P, dk, dv]: its size
  * does not depend on the tokens seen.
  * Cost: O(n s d) time; O(n) memory in training. */
 #include "config.h"
@@ -37,11 +38,12 @@ enum { SHARE, SILU };               /* kinds of gate */
 typedef struct {
     nsm_mixer base;
     int heads, dense_heads, dk, dv, s, s0, topk, window, conv, clock, clock_heads, comm_every;
-    int pools;                                        /* P, the heads before the dense ones */
-    int gate_kind;                                    /* SHARE, SILU */
-    bool decay;
+    int pools;     /* P, the heads before the dense ones */
+    int windows;   /* L, the first heads */
+    int gate_kind; /* SHARE, SILU */
+    bool decay, dense_window;
     float gate_bias, tau_new, beta_min, rho, tau_prune, tau_recycle;
-    nsm_tensor *w[3], *taps[3];                       /* of q, k, v */
+    nsm_tensor *w[3], *taps[3]; /* of q, k, v */
     nsm_tensor *w_beta, *b_beta, *w_alpha, *b_alpha, *w_clock, *b_clock;
     nsm_tensor *log_gamma_w, *null_w, *log_gamma_r, *null_r, *log_gamma_a, *rel_bias;
     nsm_tensor *w_fade, *b_fade, *log_fade;
@@ -57,6 +59,7 @@ static const nsm_mixer_key keys[] = {
             "the last heads, that have a fading matrix in place of a pool of states"),
     KEY_INT(memory, dk, 0, 0, 65536, "size of a key (0: width / heads)"),
     KEY_INT(memory, dv, 0, 0, 65536, "size of a value (0: width / heads)"),
+    KEY_BOOL(memory, dense_window, true, "dense heads have a window too"),
     KEY_LIVE_INT(memory, s, 64, 1, 1 << 20, "states of a pool"),
     KEY_INT(memory, s0, 0, 0, 1 << 20, "of them learned: always there"),
     KEY_LIVE_INT(memory, topk, 8, 1, 1 << 20, "states that a routing keeps"),
@@ -120,8 +123,8 @@ static void make_routing(memory *m)
     m->null_w = by_head(m, "null_w", p, 2);
     m->log_gamma_r = by_head(m, "log_gamma_r", p, logf(4));
     m->null_r = by_head(m, "null_r", p, 0);
-    m->log_gamma_a = by_head(m, "log_gamma_a", h, logf(8));
-    m->rel_bias = nsmi_mixer_fill(&m->base, "rel_bias", 2, (int64_t[]){ h, m->window }, 0);
+    m->log_gamma_a = by_head(m, "log_gamma_a", m->windows, logf(8));
+    m->rel_bias = nsmi_mixer_fill(&m->base, "rel_bias", 2, (int64_t[]){ m->windows, m->window }, 0);
     if (m->s0) m->slot_key = learned(m, "slot_key", m->dk, 1);
     if (m->s0) m->slot_val = learned(m, "slot_val", m->dv, 0.02f);
     if (m->comm_every) m->b_comm = by_head(m, "b_comm", p, -3);
@@ -164,6 +167,7 @@ static int make(nsm_mixer *mixer)
     if (!m->dv) m->dv = own;
     if (m->clock < 0) m->clock = m->dk / 8;
     m->pools = m->heads - m->dense_heads;
+    m->windows = m->dense_window ? m->heads : m->pools;
     if (!m->dk || !m->dv || 2 * m->clock > m->dk || m->pools < 1 || m->clock_heads > m->pools ||
         m->s0 > m->s || (m->dense_heads && (m->dk > DENSE || m->dv > DENSE)))
         return nsm_error_set(mixer->module.ctx, NSM_EINVAL,
@@ -204,7 +208,9 @@ static nsm_tensor *some_stand(nsm_tape *tape, memory *m, nsm_tensor *rate)
 
 /* What gates by head a token has, through one product: beta, then alpha, then the clocks' rates,
  * then the dense heads' log a. */
-typedef struct { nsm_tensor *beta, *alpha, *rate[2], *rates, *fade; } gates;
+typedef struct {
+    nsm_tensor *beta, *alpha, *rate[2], *rates, *fade;
+} gates;
 
 static nsm_tensor *log_fade(nsm_tape *tape, memory *m, nsm_tensor *x)
 {
@@ -401,6 +407,23 @@ static void read_dense(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], cons
     slots[1] = nsm_concat(tape, (nsm_tensor *[]){ slots[1], mass }, 2, 2);
 }
 
+/* The window of the first heads [B, n, H, dv], nothing of the others. */
+static nsm_tensor *look_back(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3],
+                             const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *past[2])
+{
+    nsm_tensor *first[3] = { qkv[0], qkv[1], qkv[2] };
+    bool all = m->windows == m->heads;
+    for (int i = 0; !all && i < 3; i++) first[i] = with_pool(tape, m, qkv[i]);
+    nsm_tensor *near = nsm_window_attention(tape, first[0], first[1], first[2],
+                                            nsm_exp(tape, m->log_gamma_a), m->rel_bias, in->past_k,
+                                            in->past_v, in->seen, length, past);
+    if (all || !near) return near;
+    nsm_tensor *none = nsm_tape_tensor(
+        tape, NSM_F32, 4, (int64_t[]){ near->dim[0], near->dim[1], m->dense_heads, m->dv }, NULL);
+    if (none) nsm_tensor_zero(none);
+    return nsm_concat(tape, (nsm_tensor *[]){ near, none }, 2, 2);
+}
+
 /* What is told, [B, n, H*dv]: o and mass of the memory, the window, and the gate's logit. */
 static nsm_tensor *mix(nsm_tape *tape, memory *m, nsm_tensor *o, nsm_tensor *mass, nsm_tensor *near,
                        nsm_tensor *gate)
@@ -441,9 +464,7 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
     read_pools(tape, m, qkv, &g, &in, length, slots);
     if (m->dense_heads)
         read_dense(tape, m, qkv, &g, &in, length, slots, given ? &out->dense : NULL);
-    nsm_tensor *near = nsm_window_attention(tape, qkv[0], qkv[1], qkv[2],
-                                            nsm_exp(tape, m->log_gamma_a), m->rel_bias, in.past_k,
-                                            in.past_v, in.seen, length, given ? out->past : NULL);
+    nsm_tensor *near = look_back(tape, m, qkv, &in, length, given ? out->past : NULL);
     gate = nsm_linear(tape, x, m->w_gate, m->b_gate);
     out->y = nsm_linear(tape, mix(tape, m, slots[0], slots[1], near, gate), m->w_out, NULL);
     out->k = qkv[1];
@@ -505,8 +526,8 @@ static int state(nsm_mixer *mixer, nsm_state *s)
     nsm_state_add(s, "phase", NSM_F64, 2, (int64_t[]){ 2, h });
     for (int i = 0; i < 3; i++)
         nsm_state_add(s, tails[i], NSM_F32, 2, (int64_t[]){ m->conv - 1, h * (i < 2 ? dk : dv) });
-    nsm_state_add(s, "win_k", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dk });
-    nsm_state_add(s, "win_v", NSM_F32, 3, (int64_t[]){ m->window - 1, h, dv });
+    nsm_state_add(s, "win_k", NSM_F32, 3, (int64_t[]){ m->window - 1, m->windows, dk });
+    nsm_state_add(s, "win_v", NSM_F32, 3, (int64_t[]){ m->window - 1, m->windows, dv });
     if (m->dense_heads)
         nsm_state_add(s, "dense", NSM_F32, 3, (int64_t[]){ m->dense_heads, dk, dv });
     return nsm_error(mixer->module.ctx);

@@ -10,7 +10,7 @@ typedef struct {
     nsm_tensor *key, *value;            /* [B,P,s,dk], [B,P,s,dv] */
     nsm_tensor *usage, *alive, *birth;  /* [B,P,s] float32, uint8, int64 */
     nsm_tensor *tail[3];                /* of q, k, v: [B,c-1,..] */
-    nsm_tensor *past_k, *past_v;        /* [B,window-1,H,..] */
+    nsm_tensor *past_k, *past_v;        /* [B,window-1,L,..] of the heads with one */
     nsm_tensor *phase;                  /* [B,2,H] float64, or float32 */
     nsm_tensor *seen;                   /* int64 [B] */
     nsm_tensor *dense;                  /* [B,H-P,dk,dv] of the dense heads, or NULL */

@@ -59,6 +59,8 @@ static const struct { const char *type, *options;
     { "nsm", "heads=4 dense_heads=3 s=6 s0=6 topk=6 window=9 clock=2 comm_every=7" },
     { "nsm", "heads=3 dense_heads=1 s=6 s0=6 topk=6 window=4 clock_heads=1 dv=5 gate=silu" },
     { "nsm", "heads=2 dense_heads=1 s=9 s0=2 dk=6 dv=10 window=1 conv=1 clock=0" },
+    { "nsm", "heads=3 dense_heads=2 dense_window=false s=6 topk=3 window=5 clock=1 gate=silu" },
+    { "nsm", "heads=3 dense_heads=1 dense_window=false s=5 topk=2 window=4 dv=5" },
 };
 enum { MORE = sizeof more / sizeof more[0] };
 
