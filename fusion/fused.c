@@ -25,13 +25,9 @@ struct nsm_fused {
 };
 
 /* ---- making ---- */
-static void make_graph(nsm_fused *f)
+static void make_gnn(nsm_fused *f)
 {
     const nsm_fused_config *c = &f->config;
-    float small = 1 / sqrtf((float)c->width);
-    if (c->features)
-        f->feature = nsmi_drawn(&f->module, "feature.weight", c->width, c->features, small);
-    if (c->shown) f->shown = nsmi_drawn(&f->module, "shown.weight", c->width, c->shown, small);
     f->gnn = nsm_gnn_new(f->module.ctx, &(nsm_gnn_config){ .kind = c->gnn,
                                                            .in_channels = c->width,
                                                            .hidden_channels = c->width,
@@ -44,6 +40,16 @@ static void make_graph(nsm_fused *f)
                                                            .relations = c->relations,
                                                            .num_bases = c->bases });
     nsm_module_child(&f->module, "gnn", f->gnn ? nsm_gnn_module(f->gnn) : NULL);
+}
+
+static void make_graph(nsm_fused *f)
+{
+    const nsm_fused_config *c = &f->config;
+    float small = 1 / sqrtf((float)c->width);
+    if (c->features)
+        f->feature = nsmi_drawn(&f->module, "feature.weight", c->width, c->features, small);
+    if (c->shown) f->shown = nsmi_drawn(&f->module, "shown.weight", c->width, c->shown, small);
+    if (strcmp(c->gnn, "none")) make_gnn(f);
     f->relation = nsmi_drawn(&f->module, "relation.weight", c->relations + 1, c->width, small);
 }
 
@@ -131,6 +137,7 @@ static void make(nsm_fused *f)
     f->down = nsmi_drawn(&f->module, "down.weight", c->width, 4 * c->width, small / 2);
     f->down_bias = nsmi_filled(&f->module, "down.bias", c->width, 0);
     f->last = nsmi_norm_new(&f->module, "last", c->width);
+    if (!c->outputs) return;
     f->head = nsmi_drawn(&f->module, "head.weight", c->outputs, c->width, small);
     f->head_bias = nsmi_filled(&f->module, "head.bias", c->outputs, 0);
 }
@@ -138,7 +145,7 @@ static void make(nsm_fused *f)
 static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
 {
     bool ok = c->width > 0 && c->width <= MOST_WIDTH && c->relations < INT32_MAX &&
-              c->outputs > 0 && c->vocab >= 0 && c->question_features >= 0 && c->features >= 0 &&
+              c->outputs >= 0 && c->vocab >= 0 && c->question_features >= 0 && c->features >= 0 &&
               c->shown >= 0 && (!c->graph || c->relations > 0) && c->dropout >= 0 && c->dropout < 1;
     if (!ok)
         nsm_error_set(
@@ -215,7 +222,7 @@ nsm_tensor *nsm_fused_nodes(nsm_tape *tape, nsm_fused *f, const nsm_graph *graph
         nsm_tensor *told = nsm_linear(tape, shown, f->shown, NULL);
         x0 = x ? nsm_add(tape, x0, told) : told;
     }
-    if (!x0) return NULL;
+    if (!x0 || !f->gnn) return x0;
     return block ? nsm_gnn_apply_blocks(tape, f->gnn, block, x0, NULL)
                  : nsm_gnn_apply(tape, f->gnn, graph, x0, NULL);
 }
@@ -287,13 +294,13 @@ static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
     };
     for (size_t i = 0; i < sizeof fault / sizeof *fault; i++) {
         if (!fault[i].wrong) continue;
-        nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: %s", fault[i].what);
+        nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_read: %s", fault[i].what);
         return false;
     }
     return true;
 }
 
-nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
+nsm_tensor *nsm_fused_read(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
 {
     nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
     if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
@@ -305,6 +312,13 @@ nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input 
     nsm_tensor *x = nsmi_normed(tape, f->norm, y, 1e-5f);
     x = thinned(tape, f, nsm_gelu(tape, nsm_linear(tape, x, f->up, f->up_bias)));
     y = nsm_add(tape, y, nsm_linear(tape, x, f->down, f->down_bias));
-    y = thinned(tape, f, nsmi_normed(tape, f->last, y, 1e-5f));
-    return nsm_linear(tape, y, f->head, f->head_bias);
+    return nsmi_normed(tape, f->last, y, 1e-5f);
+}
+
+nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
+{
+    if (f && !nsmi_failed(f->module.ctx) && !f->head)
+        nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: the model has no outputs");
+    nsm_tensor *z = nsm_fused_read(tape, f, in);
+    return z ? nsm_linear(tape, thinned(tape, f, z), f->head, f->head_bias) : NULL;
 }

@@ -11,7 +11,7 @@
  *   T_i  = layers(word[w])                          w: the words of its text, in their order
  *   P_i  = encoder(picture): a stem of convolutions, or patches
  *   q_ij = reader + h[thing] or W_q question        one reader that is learned, or the questions
- *   z    = fuser(G, T, P; q);  z = z + W_2 gelu(W_1 norm(z) + b_1) + b_2;  y = W last(z) + b
+ *   z    = fuser(G, T, P; q);  z = last(z + W_2 gelu(W_1 norm(z) + b_1) + b_2);  y = W z + b
  *
  * Letters: B things, N nodes that the graph's encoder sees, m elements, T words, d width, C
  * classes.
@@ -33,7 +33,7 @@ extern "C" {
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
 typedef struct {
     int width;               /* d, must be given */
-    int outputs;             /* C, must be given */
+    int outputs;             /* C; 0: no head, nsm_fused_read() alone */
     const char *fuser;       /* ("nsm") */
     const char *fuser_options; /* "slots=16 rounds=1" (none) */
     float dropout;           /* of every modality's elements and before the head (0) */
@@ -42,7 +42,7 @@ typedef struct {
     int features;            /* F of a node (0: none) */
     int shown;               /* classes that may be shown at nodes (0: none) */
     int relations;           /* R, types of its edges; must be > 0 with a graph */
-    const char *gnn;         /* ("rgcn") */
+    const char *gnn;         /* ("rgcn"); "none": nodes are encoded by x0 alone */
     int gnn_layers;          /* (2) */
     int bases;               /* of rgcn (0: every relation has weights of its own) */
     /* the text */
@@ -88,8 +88,11 @@ typedef struct {
     nsm_tensor *question;    /* [B, readers, Q] */
 } nsm_fused_input;
 
-/* -> logits [B, readers, C].  Errors: NSM_ESHAPE; NSM_EINVAL an index is out of range, or what is
- * given is not what the model takes. */
+/* What the readers say of the things, before the head: z [B, readers, d].  Errors: NSM_ESHAPE;
+ * NSM_EINVAL an index is out of range, or what is given is not what the model takes. */
+nsm_tensor *nsm_fused_read(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in);
+/* z, thinned, through the head -> logits [B, readers, C].  Errors: those of nsm_fused_read();
+ * NSM_EINVAL the model has no outputs. */
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in);
 /* The fuser, to watch it: its elements are the graph's, the text's, the picture's, as they are
  * given, a picture's row after row of its grid. */

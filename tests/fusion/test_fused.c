@@ -225,6 +225,43 @@ START_TEST(blocks)
 }
 END_TEST
 
+/* Logits are the head over what is read; without a head, and without layers over the graph, the
+ * rest is the same. */
+START_TEST(read_before_head)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    subject s = subject_of(ctx, true, true, false, STEM);
+    nsm_tape_inference(s.tape, true);
+    nsm_fused_input in = input_of(&s, element, relation);
+    nsm_tensor *z = nsm_fused_read(s.tape, s.model, &in);
+    ck_ok(ctx);
+    ck_assert(z->rank == 3 && z->dim[0] == B && z->dim[1] == 1 && z->dim[2] == 8);
+    nsm_tensor *w = nsm_module_find(nsm_fused_module(s.model), "head.weight"),
+               *bias = nsm_module_find(nsm_fused_module(s.model), "head.bias");
+    float a[B * C], b[B * C];
+    nsm_tensor_get(nsm_linear(s.tape, z, w, bias), a);
+    nsm_tensor_get(nsm_fused_apply(s.tape, s.model, &in), b);
+    ck_assert(test_difference(a, b, B * C, 1e-3) < 1e-6);
+    nsm_fused *bare = nsm_fused_new(
+        ctx, &(nsm_fused_config){
+                 .width = 8, .graph = true, .relations = 3, .features = F, .gnn = "none" });
+    ck_ok(ctx);
+    ck_assert(!nsm_module_find(nsm_fused_module(bare), "head.weight"));
+    nsm_tensor *x = numbers(&s, 1, NODES, F, 0),
+               *h = nsm_fused_nodes(s.tape, bare, NULL, NULL, x, NULL);
+    nsm_fused_input near = {
+        .nodes = h, .element = in.element, .relation = in.relation, .elements = in.elements
+    };
+    ck_assert(h->dim[0] == NODES && nsm_fused_read(s.tape, bare, &near)->dim[2] == 8);
+    ck_ok(ctx);
+    ck_assert(!nsm_fused_apply(s.tape, bare, &near));
+    ck_error(ctx, NSM_EINVAL);
+    nsm_fused_free(bare);
+    subject_free(&s);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
 START_TEST(errors)
 {
     static const int32_t beyond[B * M] = { 2, 1, 3, 0, 7, 1, 5, 6, 0 };
@@ -233,7 +270,7 @@ START_TEST(errors)
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .outputs = 2, .graph = true }));
     ck_error(ctx, NSM_EINVAL);
-    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .vocab = 3 }));
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8, .outputs = -1, .vocab = 3 }));
     ck_error(ctx, NSM_EINVAL);
     ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = INT32_MAX, .outputs = 2,
                                                        .vocab = 3 }));
@@ -286,6 +323,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks, errors,
-                                                      memory, NULL });
+    return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks,
+                                                      read_before_head, errors, memory, NULL });
 }
