@@ -28,7 +28,8 @@ static const nsmi_maker importers[] = {
         "a knowledge graph: the folder of train.txt, valid.txt, test.txt with lines head, "
         "relation, "
         "tail",
-        "" },
+        "text=  a file of the entities' words: lines entity, tab, words\n"
+        "least=1  rarer words of the text become one word\n" },
       nsmi_import_triples },
     { { "csv", "an edge list as CSV, with nodes=FILE for the nodes",
         "header=true  the first line names the columns; false: their names are 1, 2, ...\n"

@@ -1,6 +1,7 @@
 /* datasets/words.c - Words to numbers: a hash table, texts and classes from words.
  * Open addressing, XXH3-64, at most two thirds full. */
 #include "config.h"
+#include <math.h>
 #include <xxhash.h>
 #include "datasets/words.h"
 
@@ -116,6 +117,46 @@ int nsmi_texts_to_nodes(nsm_dataset *ds, nsmi_texts *t, int64_t least, nsm_datas
     }
     free(number);
     return nsm_error(ds->ctx);
+}
+
+static int by_column(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A row of columns, ascending, with repeats -> each once, weighed; how many. */
+static int64_t weigh_row(int64_t n, int32_t *column, float *value)
+{
+    int64_t kept = 0;
+    double square = 0;
+    for (int64_t k = 0; k < n; k++)
+        if (!kept || column[kept - 1] != column[k]) column[kept] = column[k], value[kept++] = 1;
+        else value[kept - 1]++;
+    for (int64_t k = 0; k < kept; k++) square += (double)value[k] * (double)value[k];
+    for (int64_t k = 0; k < kept; k++) value[k] = (float)((double)value[k] / sqrt(square));
+    return kept;
+}
+
+int nsmi_texts_to_features(nsm_dataset *ds, nsm_dataset_nodes *v)
+{
+    const nsm_dataset_text *t = &v->text;
+    int64_t at = 0;
+    v->ptr = nsm_dataset_array(ds, v->count + 1, sizeof *v->ptr);
+    v->idx = nsm_dataset_array(ds, t->ptr[v->count], sizeof *v->idx);
+    v->val = nsm_dataset_array(ds, t->ptr[v->count], sizeof *v->val);
+    if (nsmi_failed(ds->ctx)) return nsm_error(ds->ctx);
+    v->features = t->vocab;
+    v->ptr[0] = 0;
+    for (int64_t i = 0; i < v->count; i++) {
+        int64_t n = 0;
+        for (int64_t k = t->ptr[i]; k < t->ptr[i + 1]; k++)
+            if (t->id[k]) v->idx[at + n++] = t->id[k];
+        qsort(v->idx + at, (size_t)n, sizeof *v->idx, by_column);
+        at += weigh_row(n, v->idx + at, v->val + at);
+        v->ptr[i + 1] = at;
+    }
+    return NSM_OK;
 }
 
 void nsmi_texts_clear(nsmi_texts *t)

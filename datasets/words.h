@@ -35,6 +35,9 @@ bool nsmi_texts_end(nsm_ctx *ctx, nsmi_texts *t);                    /* of that 
 /* The nodes' text: word 0 is "?" and stands for all that come less than `least` times, the others
  * are in the order of their coming.  Nodes behind the last row have none. */
 int nsmi_texts_to_nodes(nsm_dataset *ds, nsmi_texts *t, int64_t least, nsm_dataset_nodes *v);
+/* The features of nodes that have a text: a column a word, w / sqrt(sum of w^2) for one that comes
+ * w times.  The rare words count as none. */
+int nsmi_texts_to_features(nsm_dataset *ds, nsm_dataset_nodes *v);
 void nsmi_texts_clear(nsmi_texts *t);
 
 /* Give the dataset classes: cls [count] (taken over) holds numbers of w, or -1. */

@@ -445,8 +445,27 @@ START_TEST(triples)
               ds->link[NSM_TEST].count == 2);
     ck_assert(ds->link[NSM_TEST].src[0] == 3 && ds->link[NSM_TEST].relation[0] == 1 &&
               ds->link[NSM_TEST].dst[0] == 1);
-    ck_assert_str_eq(ds->node[0].names[3], "d");
+    const nsm_dataset_nodes *v = &ds->node[0];
+    ck_assert_str_eq(v->names[3], "d");
+    /* a: one; b: two words two; c has no line, d no words; x is nobody */
+    ck_assert(v->text.vocab == 4 && v->text.ptr[1] == 1 && v->text.ptr[2] == 4 &&
+              v->text.ptr[4] == 4);
+    ck_assert_str_eq(v->text.symbol[v->text.id[3]], "two");
+    ck_assert(v->features == 4 && v->ptr[2] - v->ptr[1] == 2 && v->idx[1] == v->text.id[1]);
+    ck_assert(fabsf(v->val[1] - 2 / sqrtf(5)) < 1e-6f && v->val[0] == 1);
+    ck_assert_str_eq(ds->description, "3 of 4 entities have a text; 1 texts are of none");
     nsm_dataset_free(ds);
+    static const struct { const char *text, *says; } bad[] = {
+        { "a\tone\nb two\n", "said.tsv:2: is not an entity and its words" },
+        { "a\tone\nb\ttwo\na\tthree\n", "said.tsv:3: the entity a has a text already" },
+        { "x\tone\n", "said.tsv: no line is of an entity" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        sample_write(sample_path("triples/said.tsv"), bad[i].text, (int64_t)strlen(bad[i].text));
+        ck_assert(!sample_import(ctx, s));
+        ck_assert_msg(strstr(nsm_error_message(ctx), bad[i].says), "%s", nsm_error_message(ctx));
+        ck_error(ctx, NSM_EFORMAT);
+    }
     sample_write(sample_path("triples/valid.txt"), "a\tlikes\n", 8);
     ck_assert(!sample_import(ctx, s));
     ck_assert_msg(strstr(nsm_error_message(ctx), "valid.txt:1"), "%s", nsm_error_message(ctx));
