@@ -226,27 +226,6 @@ void fused_task_details(const fused_task *s, json_t *o)
 }
 
 /* ---- making ---- */
-/* The picture's encoder, which `picture` names. */
-static void picture_config(const fused_task *s, nsm_fused_config *c)
-{
-    const train_options *o = s->options;
-    const nsm_dataset_images *p = &s->ds->node[s->ds->target].image;
-    int channels = (int)p->channels, height = (int)p->height, width = (int)p->width;
-    if (!strcmp(o->picture, "patch")) {
-        c->patch = (nsm_patch_config){ .channels = channels, .height = height, .width = width,
-                                       .patch = { (int)o->patch, (int)o->patch } };
-        return;
-    }
-    c->image = (nsm_image_config){ .channels = channels, .height = height, .width = width,
-                                   .layers = (int)o->stem_layers };
-    static const struct { const char *name; nsm_image_norm norm; } norms[] = {
-        { "batch", NSM_IMAGE_BATCH_NORM }, { "layer", NSM_IMAGE_LAYER_NORM },
-        { "group", NSM_IMAGE_GROUP_NORM }, { "none", NSM_IMAGE_NO_NORM } };
-    for (size_t k = 0; k < sizeof norms / sizeof *norms; k++)
-        if (!strcmp(o->stem_norm, norms[k].name)) c->image.norm = norms[k].norm;
-    for (int k = 0; k < NSM_IMAGE_LAYERS; k++) c->image.filters[k] = (int)o->filters;
-}
-
 static int make_model(fused_task *s)
 {
     const train_options *o = s->options;
@@ -269,7 +248,7 @@ static int make_model(fused_task *s)
         .mixer_options = o->text_options,
         .question_features = s->questions ? (int)s->ds->question.features : 0,
     };
-    if (s->picture) picture_config(s, &config);
+    if (s->picture) fused_picture_config(o, s->ds, &config);
     nsm_module_init(&s->module, s->ctx);
     if (*o->sides) {
         s->retrieval = nsm_retrieval_new(s->ctx, &config);
@@ -347,35 +326,14 @@ static int choose(fused_task *s)
     const train_options *o = s->options;
     const nsm_dataset *ds = s->ds;
     const nsm_dataset_labels *l = &ds->label;
-    bool has_text = ds->node[ds->target].text.vocab > 0,
-         has_picture = ds->node[ds->target].image.channels > 0;
-    unsigned has = (ds->edge_types > 0 ? 1u << FUSED_GRAPH : 0) |
-                   (has_text ? 1u << FUSED_TEXT : 0) | (has_picture ? 1u << FUSED_PICTURE : 0);
-    const char *list = o->modalities;
     if (fused_sides_choose(s)) return nsm_error(s->ctx);
-    unsigned used = *o->sides ? s->side[0] | s->side[1]
-                    : *list   ? fused_modalities_of(list, list + strlen(list))
-                              : has;
-    if (!used && *list)
-        return nsm_error_set(s->ctx, NSM_EINVAL,
-                             "modalities=%.60s: want some of graph,text,picture, each once", list);
+    unsigned used = fused_modalities(o, ds, s->side[0] | s->side[1]);
     s->questions = ds->question.count > 0 && !*o->sides;
     s->graph = used >> FUSED_GRAPH & 1;
     s->text = used >> FUSED_TEXT & 1;
     s->picture = used >> FUSED_PICTURE & 1;
     s->whole = o->whole;
-    if (s->graph && !ds->edge_types)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: %s has no edges", o->modalities,
-                             ds->name);
-    if (s->text && !has_text)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: the nodes of %s have no text",
-                             o->modalities, ds->name);
-    if (s->picture && !has_picture)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "modalities=%s: the nodes of %s have no pictures",
-                             o->modalities, ds->name);
-    if (!used)
-        return nsm_error_set(s->ctx, NSM_EINVAL, "%s has neither edges nor texts nor pictures",
-                             ds->name);
+    if (!used) return nsm_error(s->ctx);
     if (s->graph && !o->node_features && !o->show_labels)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "the graph's nodes show nothing: node_features=false wants "

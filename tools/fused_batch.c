@@ -1,25 +1,8 @@
 /* fused_batch.c - From a sampled batch to what the fused model takes. */
 #include "config.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tools/fused_parts.h"
-
-/* ---- room on the tape for host arrays: given back with the step ---- */
-void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes)
-{
-    int64_t all;
-    if (nsmi_mul(rows, cols, &all) && nsmi_mul(all, (int64_t)bytes, &all))
-        return nsmi_tape_room(tape, (size_t)all + 1);
-    nsm_error_set(nsm_tape_ctx(tape), NSM_ENOMEM, "out of memory for %lld rows of %lld numbers",
-                  (long long)rows, (long long)cols);
-    return NULL;
-}
-
-static nsm_tensor *upload(nsm_tape *tape, nsm_type type, int64_t rows, int64_t cols, const void *x)
-{
-    return x ? nsm_tape_tensor(tape, type, cols ? 2 : 1, (int64_t[]){ rows, cols }, x) : NULL;
-}
 
 /* ---- what is shown of classes ---- */
 int64_t fused_target(const fused_task *s, int64_t node)
@@ -51,7 +34,7 @@ static nsm_tensor *shown(fused_task *s, nsm_tape *tape, int64_t count, const int
     }
     for (int64_t k = 0; !node && hide && k < hide->seeds; k++)
         show(s, fused_target(s, hide->node[k]), true, row + hide->node[k] * c);
-    return upload(tape, NSM_F32, count, c, row);
+    return fused_upload(tape, NSM_F32, count, c, row);
 }
 
 /* ---- a batch ---- */
@@ -114,50 +97,12 @@ int32_t *fused_draw(const fused_task *s, uint64_t seed, int64_t *count)
 }
 
 /* ---- what is taken away ---- */
-/* Which of thing i's elements of a modality are gone; NULL: none. */
-static const uint8_t *gone_of(const fused_task *s, const fused_batch *f, int m, int64_t i)
+/* Which elements of a modality are gone. */
+static fused_gone gone_of(const fused_task *s, const fused_batch *f, int m)
 {
     int64_t first = 0;
     for (int k = 0; k < m; k++) first += f->places[k];
-    return s->gone ? s->gone + i * fused_places(f) + first : NULL;
-}
-
-/* Close the gaps in a row of elements of both arrays (b may be NULL), of which the first stays. */
-static int32_t close_gaps(const uint8_t *gone, int32_t count, int first, int32_t *a, int32_t *b)
-{
-    int32_t kept = (int32_t)first;
-    for (int32_t j = kept; j < count; j++) {
-        if (gone[j]) continue;
-        a[kept] = a[j];
-        if (b) b[kept] = b[j];
-        kept++;
-    }
-    return kept < count ? kept : count;
-}
-
-/* The median of a channel's pixels, of 256 steps from 0 to 1. */
-static float median(const float *x, int64_t n)
-{
-    int64_t count[256] = { 0 }, below = 0;
-    int step = 0;
-    for (int64_t i = 0; i < n; i++) count[(int)lrintf(x[i] * 255)]++;
-    while (below + count[step] <= n / 2) below += count[step++];
-    return (float)step / 255;
-}
-
-/* Cells of the grid that are gone, in the picture's median colour, its ground if it has one: x [c,
- * h, w].  A colour that stands nowhere, like the mean, would be a thing of its own. */
-static void blank(const fused_task *s, const uint8_t *gone, const nsm_dataset_images *p, float *x)
-{
-    int64_t rows, cols, area = p->height * p->width;
-    nsm_fused_picture_grid(s->model, &rows, &cols);
-    for (int64_t c = 0; c < p->channels; c++, x += area) {
-        float ground = median(x, area);
-        for (int64_t a = 0; a < area; a++) {
-            int64_t row = a / p->width * rows / p->height, col = a % p->width * cols / p->width;
-            if (gone[row * cols + col]) x[a] = ground;
-        }
-    }
+    return (fused_gone){ s->gone ? s->gone + first : NULL, fused_places(f) };
 }
 
 /* The thing's own node, then what enters it. */
@@ -189,60 +134,12 @@ static void take_elements(fused_task *s, fused_batch *f)
         element[to] = s->whole ? b->node[src[k]] : src[k];
         relation[to] = type[k];
     }
-    for (int64_t i = 0; s->gone && i < n; i++)
-        count[i] = close_gaps(gone_of(s, f, FUSED_GRAPH, i), count[i], 1, element + i * most,
-                              relation + i * most);
-    f->in.element = upload(s->tape, NSM_I32, n, most, element);
-    f->in.relation = upload(s->tape, NSM_I32, n, most, relation);
-    f->in.elements = upload(s->tape, NSM_I32, n, 0, count);
-}
-
-static void take_words(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_text *t = &s->ds->node[s->ds->target].text;
-    int64_t n = f->things, most = 1, limit = s->options->words;
-    int32_t *count = fused_room(s->tape, n, 1, sizeof *count);
-    for (int64_t i = 0; count && i < n; i++) {
-        int64_t v = fused_target(s, f->from->node[i]), have = t->ptr[v + 1] - t->ptr[v];
-        count[i] = (int32_t)(have < limit ? have : limit);
-        if (count[i] > most) most = count[i];
-    }
-    f->places[FUSED_TEXT] = most;
-    int32_t *word = count ? fused_room(s->tape, n, most, sizeof *word) : NULL;
-    if (!word) return;
-    for (int64_t i = 0; i < n; i++)
-        if (count[i])
-            memcpy(word + i * most, t->id + t->ptr[fused_target(s, f->from->node[i])],
-                   (size_t)count[i] * sizeof *word);
-    for (int64_t i = 0; s->gone && i < n; i++)
-        count[i] = close_gaps(gone_of(s, f, FUSED_TEXT, i), count[i], 0, word + i * most, NULL);
-    f->in.word = upload(s->tape, NSM_I32, n, most, word);
-    f->in.words = upload(s->tape, NSM_I32, n, 0, count);
-}
-
-/* Pixels from 0 to 1, channel by channel. */
-static void take_pictures(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_images *p = &s->ds->node[s->ds->target].image;
-    int64_t n = f->things, area = p->height * p->width, all = area * p->channels;
-    int64_t rows, cols;
-    nsm_fused_picture_grid(s->model, &rows, &cols);
-    f->places[FUSED_PICTURE] = rows * cols;
-    float *x = fused_room(s->tape, n, all, sizeof *x);
-    int32_t *count = p->there ? fused_room(s->tape, n, 1, sizeof *count) : NULL;
-    if (!x || (p->there && !count)) return;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t v = fused_target(s, f->from->node[i]);
-        const uint8_t *pixel = p->pixel + v * all;
-        for (int64_t a = 0; a < area; a++)
-            for (int64_t c = 0; c < p->channels; c++)
-                x[i * all + c * area + a] = (float)pixel[a * p->channels + c] / 255;
-        if (s->gone) blank(s, gone_of(s, f, FUSED_PICTURE, i), p, x + i * all);
-        if (count) count[i] = p->there[v] ? (int32_t)(rows * cols) : 0;
-    }
-    f->in.picture = nsm_tape_tensor(s->tape, NSM_F32, 4,
-                                    (int64_t[]){ n, p->channels, p->height, p->width }, x);
-    f->in.pictures = upload(s->tape, NSM_I32, n, 0, count);
+    fused_gone gone = gone_of(s, f, FUSED_GRAPH);
+    for (int64_t i = 0; gone.row && i < n; i++)
+        count[i] = fused_close_gaps(gone, i, count[i], 1, element + i * most, relation + i * most);
+    f->in.element = fused_upload(s->tape, NSM_I32, n, most, element);
+    f->in.relation = fused_upload(s->tape, NSM_I32, n, most, relation);
+    f->in.elements = fused_upload(s->tape, NSM_I32, n, 0, count);
 }
 
 static void take_questions(fused_task *s, fused_batch *f)
@@ -293,8 +190,18 @@ void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch
         f->in.nodes = h ? h : sampled_nodes(s, b);
         take_elements(s, f);
     }
-    if (s->text) take_words(s, f);
-    if (s->picture) take_pictures(s, f);
+    const nsm_dataset_nodes *v = &s->ds->node[s->ds->target];
+    int32_t *thing = fused_room(s->tape, f->things, 1, sizeof *thing);
+    for (int64_t i = 0; thing && i < f->things; i++)
+        thing[i] = (int32_t)fused_target(s, b->node[i]);
+    if (!thing) return;
+    if (s->text)
+        f->places[FUSED_TEXT] = fused_take_words(s->tape, &v->text, s->options->words, f->things,
+                                                 thing, gone_of(s, f, FUSED_TEXT), &f->in);
+    if (s->picture)
+        f->places[FUSED_PICTURE] = fused_take_pictures(s->tape, s->model, &v->image, f->things,
+                                                       thing, gone_of(s, f, FUSED_PICTURE),
+                                                       &f->in);
 }
 
 /* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
@@ -304,7 +211,7 @@ nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused
     fused_lay_out(s, b, h, f);
     if (s->questions) take_questions(s, f);
     else take_classes(s, f);
-    f->target = upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);
+    f->target = fused_upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);
     if (nsm_error(s->ctx) || !f->target) return NULL;
     nsm_tensor *y = nsm_fused_apply(s->tape, s->model, &f->in);
     return y ? nsm_reshape(s->tape, y, 2, (int64_t[]){ -1, s->base.outputs }) : NULL;

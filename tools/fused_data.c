@@ -168,8 +168,9 @@ nsm_tensor *fused_data_rows(nsm_ctx *ctx, const fused_data *d, int64_t count, co
         at += n;
     }
     if (row) row[count] = at;
-    *csr = nsm_csr_from_rows(ctx, count, d->features, row, column, false);
-    nsm_tensor *x = nsm_tensor_sparse(ctx, *csr, value);
+    bool room = row && column && value;
+    *csr = room ? nsm_csr_from_rows(ctx, count, d->features, row, column, false) : NULL;
+    nsm_tensor *x = room ? nsm_tensor_sparse(ctx, *csr, value) : NULL;
     free(row);
     free(column);
     free(value);

@@ -10,10 +10,7 @@
 #include "base/internal.h"
 #include "fusion/retrieval.h"
 #include "tools/fused.h"
-#include "tools/fused_data.h"
-
-enum { FUSED_GRAPH, FUSED_TEXT, FUSED_PICTURE, FUSED_MODALITIES };
-extern const char *const fused_modality_name[FUSED_MODALITIES]; /* "graph", ... */
+#include "tools/fused_input.h"
 
 /* How well one side of a part's things is found by the other. */
 enum { FUSED_RECALLS = 3 };
@@ -66,8 +63,6 @@ typedef struct {
 } fused_batch;
 
 /* ---- fused_batch.c ---- */
-/* Zeroed room on a tape for host arrays, given back with its step. */
-void *fused_room(nsm_tape *tape, int64_t rows, int64_t cols, size_t bytes);
 int64_t fused_target(const fused_task *s,
                      int64_t node); /* of the target type; -1: it is another's */
 /* Every node's embedding, of the whole graph, the classes of this batch's things hidden. */
@@ -99,9 +94,6 @@ nsm_tensor *fused_nodes_for_looking(fused_task *s);
 int fused_sides_choose(fused_task *s);
 /* NSM_EINVAL: it tells no class or answer, it finds sides. */
 int fused_answers(const fused_task *s);
-/* The modalities in a list, "text,graph" before end, a bit each; 0: one is none, or stands
- * twice. */
-unsigned fused_modalities_of(const char *s, const char *end);
 /* Has this node of the target type both sides? */
 bool fused_sides_there(const fused_task *s, int64_t i);
 nsm_tensor *fused_sides_loss(fused_task *s, const nsm_batch *b, nsm_tensor *h);

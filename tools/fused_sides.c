@@ -14,26 +14,8 @@
 
 enum { SCORES_AT_ONCE = 1 << 22 };
 static const int recall_at[FUSED_RECALLS] = { 1, 5, 10 };
-const char *const fused_modality_name[FUSED_MODALITIES] = { "graph", "text", "picture" };
 
 /* ---- what is asked for ---- */
-unsigned fused_modalities_of(const char *s, const char *end)
-{
-    unsigned side = 0;
-    for (const char *comma; s <= end; s = comma + 1) {
-        int m = 0;
-        comma = memchr(s, ',', (size_t)(end - s));
-        if (!comma) comma = end;
-        size_t n = (size_t)(comma - s);
-        while (m < FUSED_MODALITIES &&
-               (strlen(fused_modality_name[m]) != n || memcmp(fused_modality_name[m], s, n)))
-            m++;
-        if (m == FUSED_MODALITIES || side >> m & 1) return 0;
-        side |= 1u << m;
-    }
-    return side;
-}
-
 int fused_sides_choose(fused_task *s)
 {
     const train_options *o = s->options;
