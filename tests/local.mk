@@ -89,7 +89,8 @@ check_PROGRAMS += %D%/tools/check_trace %D%/tools/make_pairs
 %C%_tools_make_pairs_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 %C%_tools_check_trace_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 if HAVE_CHECK
-check_PROGRAMS += %D%/tools/test_tools
+check_PROGRAMS += %D%/tools/test_tools %D%/tools/test_link
+%C%_tools_test_link_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/labels.sh %D%/tools/links.sh \

@@ -12,6 +12,7 @@
 #ifndef TOOLS_FUSED_H
 #define TOOLS_FUSED_H
 #include <nsm.h>
+#include <string.h>
 #include "tools/recipe.h"
 #include "tools/report.h"
 #include "tools/trainer.h"
@@ -19,7 +20,10 @@
 typedef struct fused_task fused_task;
 
 /* Do these settings speak of a fused model? */
-static inline bool fused_wanted(const train_options *o) { return *o->fuser != 0; }
+static inline bool fused_wanted(const train_options *o) 
+{
+    return *o->fuser && !strcmp(o->decoder, "none"); /* else it encodes what links join */
+}
 
 /* trained NULL: a new model, sized by the data.  ds and options must outlive it.  NULL with the
  * error in ctx. */

@@ -4,50 +4,17 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/internal.h"
 #include "base/metrics.h"
-#include "kernels/philox.h"
-#include "tools/link.h"
-#include "tools/node.h"
+#include "tools/link_parts.h"
 #include "tools/progress.h"
 
-/* A question: which entity stands behind `relation` (inverse ones count from R) of `from`? */
-typedef struct {
-    int32_t from, relation, answer;
-} question;
-
-enum { HITS = 3, SCORES_AT_ONCE = 1 << 22 };
-static const int hits_at[HITS] = { 1, 3, 10 };
-
-struct link_task {
-    task base;
-    nsm_ctx *ctx;
-    const train_options *options;
-    const nsm_dataset *ds;
-    int64_t entities, relations, width; /* n, 2R, D */
-    nsm_link_kind kind;
-    nsm_module module;
-    nsm_tensor *entity, *relation; /* [n, D], [2R, D] */
-    nsm_gnn *encoder;              /* or NULL */
-    nsm_graph *graph;              /* of the training edges, for the encoder */
-    nsm_tape *tape;
-    question *part[NSM_SPLIT_PARTS]; /* [2 links], both ways */
-    int64_t count[NSM_SPLIT_PARTS];
-    question *known; /* of all parts, sorted */
-    int64_t all_known;
-    int32_t *order;  /* [count of train] of the running epoch */
-    int32_t *column; /* [3 rows] a batch's from, relation, answer */
-    float *score;    /* [rows looked at, n] */
-    double *rank;    /* [most questions of a part] */
-    double hits[NSM_SPLIT_PARTS][HITS];
-    int64_t trained;
-    double seconds;
-};
+enum { SCORES_AT_ONCE = 1 << 22 };
+static const int hits_at[LINK_HITS] = { 1, 3, 10 };
 
 /* ---- questions ---- */
 static int compare(const void *x, const void *y)
 {
-    const question *a = x, *b = y;
+    const link_question *a = x, *b = y;
     if (a->from != b->from) return a->from < b->from ? -1 : 1;
     if (a->relation != b->relation) return a->relation < b->relation ? -1 : 1;
     return (a->answer > b->answer) - (a->answer < b->answer);
@@ -56,31 +23,45 @@ static int compare(const void *x, const void *y)
 static int make_questions(link_task *l)
 {
     int64_t at = 0, half = l->relations / 2;
-    for (int p = 0; p < NSM_SPLIT_PARTS; p++) l->all_known += 2 * l->ds->link[p].count;
-    l->known = node_array(l->ctx, l->all_known, 1, sizeof *l->known);
-    for (int p = 0; p < NSM_SPLIT_PARTS && l->known; p++) {
+    for (int p = 0; p < NSM_SPLIT_PARTS; p++) l->known.count += 2 * l->ds->link[p].count;
+    l->known.q = node_array(l->ctx, l->known.count, 1, sizeof *l->known.q);
+    for (int p = 0; p < NSM_SPLIT_PARTS && l->known.q; p++) {
         const nsm_dataset_links *from = &l->ds->link[p];
-        question *q = l->part[p] = node_array(l->ctx, from->count, 2, sizeof *q);
+        link_question *q = l->part[p] = node_array(l->ctx, from->count, 2, sizeof *q);
         l->count[p] = 2 * from->count;
         for (int64_t i = 0; q && i < from->count; i++) {
             int32_t r = from->relation[i];
-            q[2 * i] = (question){ from->src[i], r, from->dst[i] };
-            q[2 * i + 1] = (question){ from->dst[i], r + (int32_t)half, from->src[i] };
+            q[2 * i] = (link_question){ from->src[i], r, from->dst[i] };
+            q[2 * i + 1] = (link_question){ from->dst[i], r + (int32_t)half, from->src[i] };
         }
-        if (q && l->count[p]) memcpy(l->known + at, q, (size_t)l->count[p] * sizeof *q);
+        if (q && l->count[p]) memcpy(l->known.q + at, q, (size_t)l->count[p] * sizeof *q);
         at += l->count[p];
     }
-    if (!nsm_error(l->ctx)) qsort(l->known, (size_t)l->all_known, sizeof *l->known, compare);
+    if (!nsm_error(l->ctx))
+        qsort(l->known.q, (size_t)l->known.count, sizeof *l->known.q, compare);
     return nsm_error(l->ctx);
 }
 
-/* The first known question not below q. */
-static int64_t first_known(const link_task *l, question q)
+/* The questions of the training part in order, and whom they name. */
+static int note_learned(link_task *l)
 {
-    int64_t low = 0, high = l->all_known;
+    int64_t n = l->learned.count = l->count[NSM_TRAIN];
+    l->learned.q = node_array(l->ctx, n, 1, sizeof *l->learned.q);
+    l->met = nsmi_calloc(l->ctx, (size_t)l->entities + 1, 1);
+    if (!l->learned.q || !l->met) return nsm_error(l->ctx);
+    memcpy(l->learned.q, l->part[NSM_TRAIN], (size_t)n * sizeof *l->learned.q);
+    qsort(l->learned.q, (size_t)n, sizeof *l->learned.q, compare);
+    for (int64_t i = 0; i < n; i++) l->met[l->learned.q[i].from] = 1;
+    return NSM_OK;
+}
+
+int64_t link_first_known(const link_known *known, link_question q)
+{
+    int64_t low = 0, high = known->count;
+    q.answer = 0;
     while (low < high) {
         int64_t mid = (low + high) / 2;
-        if (compare(&l->known[mid], &q) < 0) low = mid + 1;
+        if (compare(&known->q[mid], &q) < 0) low = mid + 1;
         else high = mid;
     }
     return low;
@@ -129,6 +110,14 @@ static int make_encoder(link_task *l)
     return nsm_module_child(&l->module, "encoder", l->encoder ? nsm_gnn_module(l->encoder) : NULL);
 }
 
+/* The entities' rows: all that is known of them, or what a fused model adds to the rest. */
+static void make_rows(link_task *l)
+{
+    l->entity = nsm_module_param(&l->module, "entity", 2,
+                                 (const int64_t[]){ l->entities, l->width });
+    nsm_init_normal(l->entity, 0, (float)l->options->spread);
+}
+
 static int make_model(link_task *l)
 {
     const train_options *o = l->options;
@@ -138,18 +127,21 @@ static int make_model(link_task *l)
         return nsm_error_set(l->ctx, NSM_EINVAL,
                              "hidden=%lld: the numbers of a complex embedding are even in number",
                              (long long)l->width);
-    l->entity = nsm_module_param(&l->module, "entity", 2,
-                                 (const int64_t[]){ l->entities, l->width });
+    bool fused = !strcmp(o->encoder, "fused");
+    if (!fused || o->own) make_rows(l);
     l->relation = nsm_module_param(&l->module, "relation", 2,
                                    (const int64_t[]){ l->relations, l->width });
-    nsm_init_normal(l->entity, 0, (float)o->spread);
     nsm_init_normal(l->relation, 0, (float)o->spread);
     l->tape = nsm_tape_new(l->ctx);
     if (nsm_error(l->ctx)) return nsm_error(l->ctx);
     if (!strcmp(o->encoder, "none")) return NSM_OK;
+    if (fused) {
+        l->fused = link_fused_new(l);
+        return nsm_module_child(&l->module, "fused", link_fused_module(l->fused));
+    }
     if (strcmp(o->encoder, "rgcn"))
-        return nsm_error_set(l->ctx, NSM_EINVAL, "encoder=%s: links are encoded by rgcn or none",
-                             o->encoder);
+        return nsm_error_set(l->ctx, NSM_EINVAL, "encoder=%s: links are encoded by rgcn, fused or "
+                             "none", o->encoder);
     return make_encoder(l);
 }
 
@@ -159,14 +151,16 @@ typedef struct {
     nsm_tensor *from, *relation, *answer;
 } asked;
 
-static asked upload(link_task *l, int64_t rows, const question *q, const int32_t *order)
+/* place: the row of each entity among those that are scored; NULL: they all are. */
+static asked upload(link_task *l, int64_t rows, const link_question *q, const int32_t *order,
+                    const int32_t *place)
 {
     int32_t *from = l->column, *relation = from + rows, *answer = relation + rows;
     for (int64_t i = 0; i < rows; i++) {
-        const question *one = &q[order ? order[i] : i];
-        from[i] = one->from;
+        const link_question *one = &q[order ? order[i] : i];
+        from[i] = place ? place[one->from] : one->from;
         relation[i] = one->relation;
-        answer[i] = one->answer;
+        answer[i] = place ? place[one->answer] : one->answer;
     }
     return (asked){ nsm_tape_tensor(l->tape, NSM_I32, 1, &rows, from),
                     nsm_tape_tensor(l->tape, NSM_I32, 1, &rows, relation),
@@ -184,6 +178,7 @@ static nsm_tensor *queries(link_task *l, const asked *a, nsm_tensor *x, nsm_tens
     *h = nsm_gather(l->tape, x, a->from);
     *r = nsm_gather(l->tape, l->relation, a->relation);
     nsm_tensor *q = nsm_link_query(l->tape, l->kind, NSM_LINK_TAIL, *h, *r);
+    if (l->fused) return link_fused_sharpen(l, q);
     return nsm_dropout(l->tape, q, l->encoder ? 0 : (float)l->options->dropout);
 }
 
@@ -207,27 +202,36 @@ static nsm_tensor *cubes(link_task *l, nsm_tensor *x)
     return nsm_scale(l->tape, sum, (float)l->options->penalty / (float)(x ? x->dim[0] : 1), 0);
 }
 
+void link_draw(const link_task *l, int64_t step, int64_t count, int32_t *node)
+{
+    uint64_t key = nsm_random_get(l->ctx).seed ^ UINT64_C(0x6c696e6b);
+    for (int64_t i = 0; i < count; i++)
+        node[i] = (int32_t)((uint64_t)nsmi_philox_u32(key, (uint64_t)step << 32, (uint64_t)i) *
+                                (uint64_t)l->entities >>
+                            32);
+}
+
 /* Entities to tell the answer from, the same for a batch. */
 static nsm_tensor *draw_negatives(link_task *l, int64_t step)
 {
     int64_t count = l->options->negatives;
     int32_t *node = node_array(l->ctx, count, 1, sizeof *node);
-    uint64_t key = nsm_random_get(l->ctx).seed ^ UINT64_C(0x6c696e6b);
-    for (int64_t i = 0; node && i < count; i++)
-        node[i] = (int32_t)((uint64_t)nsmi_philox_u32(key, (uint64_t)step << 32, (uint64_t)i) *
-                                (uint64_t)l->entities >>
-                            32);
+    if (node) link_draw(l, step, count, node);
     nsm_tensor *t = node ? nsm_tape_tensor(l->tape, NSM_I32, 1, &count, node) : NULL;
     free(node);
     return t;
 }
 
 /* Cross entropy of the answers among all entities, or among the answer and the drawn ones, an
- * entity that is drawn and the answer both counting twice. */
+ * entity that is drawn and the answer both counting twice.  mask: x are those of a batch, of which
+ * some do not compete. */
 static nsm_tensor *answer_loss(link_task *l, const asked *a, nsm_tensor *q, nsm_tensor *x,
-                               nsm_tensor *answers, int64_t step)
+                               nsm_tensor *answers, nsm_tensor *mask, int64_t step)
 {
     nsm_cross_entropy_config c = { .label_smoothing = (float)l->options->label_smoothing };
+    if (mask)
+        return nsm_cross_entropy(l->tape, nsm_add(l->tape, nsm_link_all(l->tape, q, x), mask),
+                                 a->answer, &c);
     if (!l->options->negatives)
         return nsm_cross_entropy(l->tape, nsm_link_all(l->tape, q, x), a->answer, &c);
     nsm_tensor *right = nsm_sum(l->tape, nsm_mul(l->tape, q, answers), 1, true);
@@ -241,13 +245,17 @@ static nsm_tensor *answer_loss(link_task *l, const asked *a, nsm_tensor *q, nsm_
     return nsm_cross_entropy(l->tape, scores, label, &c);
 }
 
-static nsm_tensor *batch_loss(link_task *l, const asked *a, int64_t step)
+static nsm_tensor *batch_loss(link_task *l, int64_t rows, const int32_t *order, int64_t step)
 {
-    nsm_tensor *h, *r, *x = entities(l), *q = queries(l, a, x, &h, &r);
-    bool penalised = l->options->penalty > 0;
-    nsm_tensor *answers = penalised || l->options->negatives ? nsm_gather(l->tape, x, a->answer)
-                                                             : NULL;
-    nsm_tensor *loss = answer_loss(l, a, q, x, answers, step);
+    const link_question *asks = l->part[NSM_TRAIN];
+    nsm_tensor *x = l->fused ? link_fused_batch(l, rows, asks, order, step) : entities(l);
+    nsm_tensor *mask = l->fused ? link_fused_mask(l, rows, asks, order) : NULL;
+    if (l->fused && (!x || !mask)) return NULL;
+    asked a = upload(l, rows, asks, order, l->fused ? link_fused_place(l->fused) : NULL);
+    nsm_tensor *h, *r, *q = queries(l, &a, x, &h, &r);
+    bool penalised = l->options->penalty > 0, drawn = l->options->negatives && !l->fused;
+    nsm_tensor *answers = penalised || drawn ? nsm_gather(l->tape, x, a.answer) : NULL;
+    nsm_tensor *loss = answer_loss(l, &a, q, x, answers, mask, step);
     if (!penalised) return loss;
     nsm_tensor *both = nsm_add(l->tape, cubes(l, h), cubes(l, answers));
     return nsm_add(l->tape, loss, nsm_add(l->tape, both, cubes(l, r)));
@@ -285,10 +293,11 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
     while (!code && at->steps < base->steps_per_epoch) {
         double began = progress_now();
         int64_t first = at->steps * batch, rows = all - first < batch ? all - first : batch;
-        asked a = upload(l, rows, l->part[NSM_TRAIN], l->order + first);
-        nsm_tensor *loss = batch_loss(l, &a, (number - 1) * base->steps_per_epoch + at->steps);
+        nsm_tensor *loss = batch_loss(l, rows, l->order + first,
+                                      (number - 1) * base->steps_per_epoch + at->steps);
         double value = loss ? (double)nsm_tensor_item(loss) : 0;
         nsm_tape_backward(l->tape, loss);
+        if (l->fused) link_fused_end(l);
         nsm_tape_reset(l->tape);
         l->seconds += progress_now() - began;
         if ((code = nsm_error(l->ctx))) break;
@@ -303,12 +312,11 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
 
 /* ---- looking ---- */
 /* Take the other right answers of these questions out of the running. */
-static void filter(const link_task *l, int64_t rows, const question *q, float *score)
+static void filter(const link_task *l, int64_t rows, const link_question *q, float *score)
 {
     for (int64_t i = 0; i < rows; i++) {
-        question from = { q[i].from, q[i].relation, 0 };
-        for (int64_t k = first_known(l, from); k < l->all_known; k++) {
-            const question *other = &l->known[k];
+        for (int64_t k = link_first_known(&l->known, q[i]); k < l->known.count; k++) {
+            const link_question *other = &l->known.q[k];
             if (other->from != q[i].from || other->relation != q[i].relation) break;
             if (other->answer != q[i].answer) score[i * l->entities + other->answer] = -FLT_MAX;
         }
@@ -316,11 +324,11 @@ static void filter(const link_task *l, int64_t rows, const question *q, float *s
 }
 
 /* Ranks of these questions, and the sum of their losses. */
-static int look(link_task *l, int64_t rows, const question *q, nsm_tensor *x, double *rank,
+static int look(link_task *l, int64_t rows, const link_question *q, nsm_tensor *x, double *rank,
                 double *loss)
 {
     nsm_tensor *h, *r;
-    asked a = upload(l, rows, q, NULL);
+    asked a = upload(l, rows, q, NULL, NULL);
     nsm_tensor *scores = nsm_link_all(l->tape, queries(l, &a, x, &h, &r), x);
     nsm_tensor *mean = nsm_cross_entropy(l->tape, scores, a.answer,
                                          &(nsm_cross_entropy_config){ 0 });
@@ -337,16 +345,32 @@ static int64_t rows_at_once(const link_task *l)
     return rows < 1 ? 1 : rows;
 }
 
-static int evaluate_part(link_task *l, int part, part_score *out)
+/* The mean reciprocal rank of the test questions that speak of an entity no training triple
+ * names. */
+static void score_unmet(link_task *l)
+{
+    double sum = 0;
+    l->unmet_asked = 0;
+    for (int64_t i = 0; i < l->count[NSM_TEST]; i++) {
+        const link_question *q = &l->part[NSM_TEST][i];
+        if (l->met[q->from] && l->met[q->answer]) continue;
+        sum += 1 / l->rank[i];
+        l->unmet_asked++;
+    }
+    l->unmet = sum / (double)l->unmet_asked;
+}
+
+/* table: of a fused model; others encode here. */
+static int evaluate_part(link_task *l, int part, nsm_tensor *table, part_score *out)
 {
     double loss = 0;
     int64_t all = l->count[part], most = rows_at_once(l);
     nsm_tensor *kept = NULL;
     *out = (part_score){ NAN, NAN };
-    for (int k = 0; k < HITS; k++) l->hits[part][k] = NAN;
+    for (int k = 0; k < LINK_HITS; k++) l->hits[part][k] = NAN;
     nsm_tape_inference(l->tape, true);
     for (int64_t i = 0; i < all; i += most) {
-        if (!kept) kept = entities(l);
+        if (!kept) kept = table ? table : entities(l);
         if (look(l, all - i < most ? all - i : most, l->part[part] + i, kept, l->rank + i, &loss))
             break;
         if (!l->encoder) {
@@ -357,7 +381,9 @@ static int evaluate_part(link_task *l, int part, part_score *out)
     nsm_tape_reset(l->tape);
     if (nsm_error(l->ctx) || !all) return nsm_error(l->ctx);
     *out = (part_score){ loss / (double)all, nsm_mrr(l->ctx, all, l->rank) };
-    for (int k = 0; k < HITS; k++) l->hits[part][k] = nsm_hits(l->ctx, all, l->rank, hits_at[k]);
+    for (int k = 0; k < LINK_HITS; k++)
+        l->hits[part][k] = nsm_hits(l->ctx, all, l->rank, hits_at[k]);
+    if (part == NSM_TEST) score_unmet(l);
     return nsm_error(l->ctx);
 }
 
@@ -365,9 +391,13 @@ static int evaluate_part(link_task *l, int part, part_score *out)
 static int evaluate(task *base, part_score part[3])
 {
     link_task *l = (link_task *)base;
+    nsm_tensor *table = NULL;
     part[NSM_TRAIN] = (part_score){ NAN, NAN };
-    if (evaluate_part(l, NSM_VALID, &part[NSM_VALID])) return nsm_error(l->ctx);
-    return evaluate_part(l, NSM_TEST, &part[NSM_TEST]);
+    nsm_tape_inference(l->tape, true);
+    if (l->fused && !(table = link_fused_table(l)))
+        return nsm_error(l->ctx) ? nsm_error(l->ctx) : TASK_PAUSED;
+    if (evaluate_part(l, NSM_VALID, table, &part[NSM_VALID])) return nsm_error(l->ctx);
+    return evaluate_part(l, NSM_TEST, table, &part[NSM_TEST]);
 }
 
 /* ---- making ---- */
@@ -399,7 +429,9 @@ static int set_up(link_task *l, const trainer_meta *trained)
 {
     l->entities = l->ds->node[l->ds->target].count;
     l->relations = 2 * (int64_t)l->ds->edge_types;
-    if (check_data(l, trained) || make_questions(l) || make_model(l)) return nsm_error(l->ctx);
+    l->unmet = NAN;
+    if (check_data(l, trained) || make_questions(l) || note_learned(l) || make_model(l))
+        return nsm_error(l->ctx);
     int64_t batch = batch_rows(l), looked = rows_at_once(l), most = batch > looked ? batch : looked,
             ranks = l->count[NSM_VALID] > l->count[NSM_TEST] ? l->count[NSM_VALID]
                                                              : l->count[NSM_TEST];
@@ -439,8 +471,11 @@ void link_task_free(link_task *l)
     nsm_module_clear(&l->module);
     nsm_gnn_free(l->encoder);
     nsm_graph_free(l->graph);
+    link_fused_free(l->fused);
     for (int p = 0; p < NSM_SPLIT_PARTS; p++) free(l->part[p]);
-    free(l->known);
+    free(l->known.q);
+    free(l->learned.q);
+    free(l->met);
     free(l->order);
     free(l->column);
     free(l->score);
@@ -459,8 +494,11 @@ void link_task_details(const link_task *l, json_t *o)
     static const char *const part[] = { "train", "valid", "test" };
     char name[32];
     for (int p = NSM_VALID; p <= NSM_TEST; p++)
-        for (int k = 0; k < HITS; k++) {
+        for (int k = 0; k < LINK_HITS; k++) {
             snprintf(name, sizeof name, "%s_hits%d", part[p], hits_at[k]);
             json_object_set_new(o, name, report_real(l->hits[p][k]));
         }
+    if (!l->unmet_asked) return;
+    json_object_set_new(o, "test_unmet", report_real(l->unmet));
+    json_object_set_new(o, "test_unmet_questions", json_integer(l->unmet_asked));
 }

@@ -58,9 +58,10 @@ const setting train_fields[] = {
         "own"),
     INT(blocks, "0", "0..100000", "rgcn: blocks that the relations' weights consist of; 0: whole"),
     CHOICE(decoder, "none", "none|distmult|complex", "links: how a triple is scored"),
-    CHOICE(encoder, "none", "none|rgcn|sage|gat|gatv2|gcn",
-           "links: rgcn: `layers` relational convolutions over the training edges; fused: layers "
-           "over the graph"),
+    CHOICE(encoder, "none", "none|rgcn|fused|sage|gat|gatv2|gcn",
+           "links: rgcn: `layers` relational convolutions over the training edges; fused: "
+           "neighbours, text and picture by `fuser`; a fused model: its layers over the graph"),
+    FLAG(own, "false", "links, encoder=fused: an entity keeps an embedding of its own, too"),
     INT(negatives, "0", "0..10000000",
         "links: tell the answer from so many entities drawn for each batch; 0: from all"),
     REAL(penalty, "0", ">=0", "links: weight of the embeddings' cubes (N3)"),

@@ -20,6 +20,7 @@ typedef struct {
     int64_t bases, blocks;
     /* links */
     char *decoder, *encoder;
+    bool own;
     int64_t negatives;
     double penalty, spread;
     /* training */

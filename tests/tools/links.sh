@@ -47,6 +47,39 @@ above test 0.2 "eval encoder"
 ok train link --data k.h5 --dry-run --json
 above parameters 100 dry-run
 
+# what the entities are called says where they stand; "lone" is named in the test alone, and is
+# called what e4 is
+awk 'BEGIN { for (i = 0; i < 30; i++) print "e" i "\tx" i " y" (i + 1) % 30; print "lone\tx4 y5"; print "nobody\tz" }' >k/text.tsv
+printf 'lone\tnext\te5\n' >>k/test.txt
+refused 'file or directory' import triples k t.h5 text=k/none.tsv -q
+ok import triples k t.h5 text=k/text.tsv --json
+ok info t.h5
+has '31 of 31 entities have a text; 1 texts are of none'
+fused() { # FOLDER ARGUMENT...
+    to=$1
+    shift
+    ok train link --data t.h5 --out "$to" decoder=complex encoder=fused fuser=concat text_mixer=none hidden=32 epochs=60 eval_every=20 batch_size=32 lr=0.02 dropout=0.1 fanouts=4 charts=false --json "$@"
+}
+fused fused
+above test 0.5 fused
+above test_unmet 0.2 fused
+want=$(number test)
+ok eval fused --json
+test "$(number test)" = "$want" || fail "eval: test is $(number test), training said $want"
+above test_unmet 0.2 "eval fused"
+fused fused3 --threads 3
+cmp "$(last fused)" "$(last fused3)" || fail "fused, 3 threads: other bits"
+fused again3 checkpoint_every=20 own=true negatives=8
+fused again4 checkpoint_every=20 own=true negatives=8
+rm "$(last again4)"
+fused again4 checkpoint_every=20 own=true negatives=8 --resume
+cmp "$(last again3)" "$(last again4)" || fail "fused, resumed: other bits"
+above test 0.2 "fused, own=true" # by chance: 0.13
+fused pool fuser=nsm fuser_options="slots=4" epochs=8
+refused 'have no pictures' train link --data t.h5 --out wrong decoder=complex encoder=fused modalities=picture
+refused 'want the number' train link --data t.h5 --out wrong decoder=complex encoder=fused fanouts=-7
+refused 'own=true' train link --data t.h5 --out wrong decoder=complex encoder=fused node_features=false
+
 refused even train link --data k.h5 --out wrong decoder=complex hidden=33
 "$nsm" -q generate sbm a.h5 nodes=50 classes=2 >/dev/null
 refused triples train link --data a.h5 --out wrong
