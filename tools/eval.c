@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/metrics.h"
-#include "tools/link.h"
 #include "tools/model.h"
 #include "tools/pictures.h"
 #include "tools/report.h"
@@ -120,17 +119,11 @@ static int eval_links(tool *t, model *m)
 {
     part_score part[3];
     json_t *o = NULL;
-    const char *data = tool_get(t, "data");
-    if (data) settings_set(t->ctx, train_fields, &m->options, "data", data, "--data");
-    nsm_dataset *ds = nsm_dataset_load(t->ctx, m->options.data, NULL);
-    link_task *l = ds ? link_task_new(t->ctx, &m->options, ds, &m->meta) : NULL;
-    task *what = l ? link_task_base(l) : NULL;
-    if (what && !trainer_load(t->ctx, m->path, what->module) && !what->evaluate(what, part)) {
+    task *what = link_task_base(m->link);
+    if (!what->evaluate(what, part)) {
         o = scores_of(m, what, part);
-        link_task_details(l, o);
+        link_task_details(m->link, o);
     }
-    link_task_free(l);
-    nsm_dataset_free(ds);
     return nsm_error(t->ctx) ? tool_error(t) : report_result(t, o);
 }
 
@@ -149,8 +142,8 @@ static int run_eval(tool *t)
 {
     model of;
     bool read = model_read(t, t->arg[0], &of);
-    if (read && (sequence_wanted(&of.options) || link_wanted(&of.options))) {
-        int done = link_wanted(&of.options) ? eval_links(t, &of) : eval_sequences(t, &of);
+    if (read && sequence_wanted(&of.options)) {
+        int done = eval_sequences(t, &of);
         model_close(&of);
         return done;
     }
@@ -160,6 +153,11 @@ static int run_eval(tool *t)
     part_score part[3];
     json_t *o = NULL;
     bool ok = model_open(t, t->arg[0], &m);
+    if (ok && m.link) {
+        int done = eval_links(t, &m);
+        model_close(&m);
+        return done;
+    }
     task *what = !ok ? NULL : m.fused ? fused_task_base(m.fused) : node_task_base(m.task);
     bool labelled = ok &&
                     (m.fused || (m.ds->label.kind != NSM_LABEL_NONE && !m.ds->label.of_graphs));

@@ -323,6 +323,22 @@ static void filter(const link_task *l, int64_t rows, const link_question *q, flo
     }
 }
 
+/* The k best of a row, the best first; of equal ones those of lower numbers. */
+static void best_of(int64_t n, const float *score, int64_t k, int32_t *entity, float *value)
+{
+    int64_t have = 0;
+    for (int64_t e = 0; e < n; e++) {
+        if (have == k && score[e] <= value[k - 1]) continue;
+        int64_t at = have < k ? have++ : k - 1;
+        for (; at && value[at - 1] < score[e]; at--) {
+            value[at] = value[at - 1];
+            entity[at] = entity[at - 1];
+        }
+        value[at] = score[e];
+        entity[at] = (int32_t)e;
+    }
+}
+
 /* Ranks of these questions, and the sum of their losses. */
 static int look(link_task *l, int64_t rows, const link_question *q, nsm_tensor *x, double *rank,
                 double *loss)
@@ -335,6 +351,11 @@ static int look(link_task *l, int64_t rows, const link_question *q, nsm_tensor *
     if (!mean || nsm_tensor_get(scores, l->score)) return nsm_error(l->ctx);
     *loss += (double)nsm_tensor_item(mean) * (double)rows;
     filter(l, rows, q, l->score);
+    for (int64_t i = 0; l->best && i < rows; i++) {
+        int64_t at = (rank - l->rank + i) * l->best->k;
+        best_of(l->entities, l->score + i * l->entities, l->best->k, l->best->entity + at,
+                l->best->score + at);
+    }
     return nsm_ranks(l->ctx, NSM_TIES_MEAN, rows, l->entities, l->score, l->column + 2 * rows,
                      rank);
 }
@@ -398,6 +419,35 @@ static int evaluate(task *base, part_score part[3])
         return nsm_error(l->ctx) ? nsm_error(l->ctx) : TASK_PAUSED;
     if (evaluate_part(l, NSM_VALID, table, &part[NSM_VALID])) return nsm_error(l->ctx);
     return evaluate_part(l, NSM_TEST, table, &part[NSM_TEST]);
+}
+
+int link_task_best(link_task *l, int64_t k, link_best *b)
+{
+    int64_t questions = l->count[NSM_TEST];
+    part_score score;
+    nsm_tensor *table = NULL;
+    if (!questions || k < 1)
+        return nsm_error_set(l->ctx, NSM_EINVAL, "%s has %lld links to test, want the best %lld",
+                             l->ds->name, (long long)questions / 2, (long long)k);
+    *b = (link_best){ questions, k < l->entities ? k : l->entities, NULL, NULL, NULL };
+    b->rank = node_array(l->ctx, questions, 1, sizeof *b->rank);
+    b->entity = node_array(l->ctx, questions, b->k, sizeof *b->entity);
+    b->score = node_array(l->ctx, questions, b->k, sizeof *b->score);
+    nsm_tape_inference(l->tape, true);
+    if (nsm_error(l->ctx) || (l->fused && !(table = link_fused_table(l)))) return nsm_error(l->ctx);
+    l->best = b;
+    evaluate_part(l, NSM_TEST, table, &score);
+    l->best = NULL;
+    if (!nsm_error(l->ctx)) memcpy(b->rank, l->rank, (size_t)questions * sizeof *b->rank);
+    return nsm_error(l->ctx);
+}
+
+void link_best_clear(link_best *b)
+{
+    free(b->rank);
+    free(b->entity);
+    free(b->score);
+    *b = (link_best){ 0 };
 }
 
 /* ---- making ---- */

@@ -30,6 +30,18 @@ void link_task_free(link_task *l); /* NULL is allowed */
 task *link_task_base(link_task *l);
 /* Hits@1, 3 and 10 of validation and test as evaluate() last found them, into a result. */
 void link_task_details(const link_task *l, json_t *o);
+/* The k best entities of each test question, other right answers left out: links asked 2i for the
+ * tail, 2i + 1 for the head of the test part's link i. */
+typedef struct {
+    int64_t questions, k;
+    double *rank;    /* [questions] of the right answer */
+    int32_t *entity; /* [questions, k] the best first */
+    float *score;    /* [questions, k] */
+} link_best;
+/* k at most the entities; b is zero before, and to be cleared in any case.  Errors: NSM_EINVAL no
+ * test links. */
+int link_task_best(link_task *l, int64_t k, link_best *b);
+void link_best_clear(link_best *b);
 /* triples a second of training; NaN: none was */
 double link_task_rate(const link_task *l);
 

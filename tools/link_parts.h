@@ -47,6 +47,7 @@ struct link_task {
     uint8_t *met;    /* [n] 1: some training triple names it */
     double unmet;    /* MRR of the test questions of which an end is not met; NaN: there are none */
     int64_t unmet_asked;
+    link_best *best; /* what an evaluation of the test part leaves; NULL: nothing */
     int64_t trained;
     double seconds;
 };

@@ -52,9 +52,13 @@ bool model_open(tool *t, const char *from, model *m)
     m->ds = node_dataset(ctx, &m->options);
     if (m->ds && fused_wanted(&m->options))
         m->fused = fused_task_new(ctx, &m->options, m->ds, &m->meta);
+    else if (m->ds && link_wanted(&m->options))
+        m->link = link_task_new(ctx, &m->options, m->ds, &m->meta);
     else m->task = node_task_new(ctx, &m->options, m->ds, &m->meta);
-    if (!m->fused && !m->task) return false;
-    task *what = m->fused ? fused_task_base(m->fused) : node_task_base(m->task);
+    if (!m->fused && !m->link && !m->task) return false;
+    task *what = m->fused  ? fused_task_base(m->fused)
+                 : m->link ? link_task_base(m->link)
+                           : node_task_base(m->task);
     return trainer_load(ctx, m->path, what->module) == NSM_OK;
 }
 
@@ -63,6 +67,9 @@ bool model_of_nodes(tool *t, const model *m, const char *what)
     if (m->fused)
         nsm_error_set(t->ctx, NSM_EINVAL, "%s is for models of nodes; %s fuses modalities", what,
                       m->path);
+    if (m->link)
+        nsm_error_set(t->ctx, NSM_EINVAL, "%s is for models of nodes; %s predicts links", what,
+                      m->path);
     return m->task != NULL;
 }
 
@@ -70,6 +77,7 @@ void model_close(model *m)
 {
     node_task_free(m->task);
     fused_task_free(m->fused);
+    link_task_free(m->link);
     nsm_dataset_free(m->ds);
     settings_clear(train_fields, &m->options);
     trainer_meta_clear(&m->meta);

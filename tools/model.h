@@ -4,6 +4,7 @@
 #define TOOLS_MODEL_H
 #include "datasets/dataset.h"
 #include "tools/fused.h"
+#include "tools/link.h"
 #include "tools/node.h"
 #include "tools/tool.h"
 
@@ -13,7 +14,8 @@ typedef struct {
     train_options options;
     nsm_dataset *ds;       /* NULL after model_read() */
     node_task *task;
-    fused_task *fused;     /* in its place where several modalities are fused */
+    fused_task *fused;     /* in its place where several modalities are fused, */
+    link_task *link;       /* or where links are predicted */
 } model;
 
 /* Read settings and scores.  `from` is a checkpoint, or a run's folder: its best.h5, else its

@@ -133,7 +133,7 @@ static int plot_model(tool *t, const options *o, bool folder)
                          : 1,
                  folder || slash ? from : ".", m.fused ? "routing" : "neighbourhood");
     if (ok && m.fused) draw_answer(t, &m, out ? out : file, &node);
-    else if (ok) draw_model(t, &m, o, out ? out : file, &node);
+    else if (ok && model_of_nodes(t, &m, "nsm plot")) draw_model(t, &m, o, out ? out : file, &node);
     model_close(&m);
     if (nsm_error(t->ctx)) return tool_error(t);
     return report_result(

@@ -67,6 +67,16 @@ want=$(number test)
 ok eval fused --json
 test "$(number test)" = "$want" || fail "eval: test is $(number test), training said $want"
 above test_unmet 0.2 "eval fused"
+ok predict fused --best 3
+has '^head,relation,tail,asked,rank,entity0,score0,entity1,score1,entity2,score2$'
+mrr=$(awk -F, -v want="$want" 'NR > 1 { right = $4 == "tail" ? $3 : $1; sum += 1 / $5; n++
+    if (($5 == 1 && $6 != right) || $7 < $9 || $9 < $11) bad++ } END { if (bad) print bad " bad rows"; d = sum / n - want; print n, (d < 1e-6 && d > -1e-6) }' out)
+test "$mrr" = "12 1" || fail "predict: $mrr; its ranks do not make the mean that eval tells"
+ok predict fused --json
+has '"questions":12,"best":10'
+ok predict fused --out best.h5 --json && has '"file":"best.h5"'
+refused 'no number of entities' predict fused --best 0
+refused 'predicts links' plot fused node=3
 fused fused3 --threads 3
 cmp "$(last fused)" "$(last fused3)" || fail "fused, 3 threads: other bits"
 fused again3 checkpoint_every=20 own=true negatives=8
