@@ -5,7 +5,9 @@
  * their own, by cross entropy over all entities (1-vs-all: Lacroix, Usunier and Obozinski, ICML
  * 2018, arXiv:1806.07297) or, with negatives, over the answer and so many entities drawn for the
  * batch.  With encoder=rgcn the entities' embeddings go through relational convolutions over the
- * training edges first.
+ * training edges first.  With encoder=fused an entity is what the fused model (fusion/fused.h)
+ * reads of its text, its picture and its neighbours over the training edges, and a batch's answers
+ * are told from each other (link_fused.c).
  *
  * Scores are filtered (Bordes et al., NIPS 2013): other answers that any part knows to be right do
  * not compete.  Ties count as their mean rank. */
