@@ -196,10 +196,10 @@ const recipe recipes[] = {
       "decoder: distmult\nhidden: 128\ndropout: 0.3\nweight_decay: 0\nlr: 0.003\n"
       "batch_size: 512\nepochs: 60\neval_every: 5\nkeep: best\ninverse: true\n" },
     { "pairs", "links between things that text, pictures and known links tell of, unmet ones too",
-      "decoder: complex\nencoder: fused\nfuser: concat\ntext_mixer: none\nwords: 32\n"
-      "fanouts: 8\nhidden: 64\nbatch_size: 1024\ndropout: 0.1\noptimizer: adamw\nlr: 0.003\n"
-      "weight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 100\nepochs: 6\neval_every: 2\n"
-      "keep: best\ninverse: true\n" },
+      "decoder: complex\nencoder: fused\nfuser: nsm\nfuser_options: slots=4\n"
+      "text_mixer: none\nwords: 32\nfanouts: 8\nhidden: 64\nbatch_size: 1024\ndropout: 0.1\n"
+      "optimizer: adamw\nlr: 0.003\nweight_decay: 0.01\nclip: 1\nschedule: cosine\n"
+      "warmup: 100\nepochs: 6\neval_every: 2\nkeep: best\ninverse: true\n" },
     { "wordnet", "the default job: WordNet's synsets by gloss, pointers and classes nearby",
       "fuser: nsm\nencoder: rgcn\nbases: 8\nwidth: 64\nwords: 24\nfanouts: 8\nbatch_size: 3000\n"
       "dropout: 0.2\nshow_labels: true\nreuse: true\nlr: 0.01\nweight_decay: 0.00001\n"
