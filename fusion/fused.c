@@ -21,7 +21,7 @@ struct nsm_fused {
     nsm_tensor *feature, *shown, *relation, *word, *reader, *question, *question_bias;
     nsm_tensor *up, *up_bias, *down, *down_bias;
     nsmi_pair norm, last;
-    nsm_tensor *head, *head_bias;
+    nsm_tensor *head, *head_bias, *key; /* key: of a pointer */
 };
 
 /* ---- making ---- */
@@ -38,6 +38,7 @@ static void make_gnn(nsm_fused *f)
                                                            .jump = NSM_GNN_JUMP_CONCAT,
                                                            .dropout = c->dropout,
                                                            .relations = c->relations,
+                                                           .aggr = c->aggr,
                                                            .num_bases = c->bases });
     nsm_module_child(&f->module, "gnn", f->gnn ? nsm_gnn_module(f->gnn) : NULL);
 }
@@ -137,9 +138,13 @@ static void make(nsm_fused *f)
     f->down = nsmi_drawn(&f->module, "down.weight", c->width, 4 * c->width, small / 2);
     f->down_bias = nsmi_filled(&f->module, "down.bias", c->width, 0);
     f->last = nsmi_norm_new(&f->module, "last", c->width);
-    if (!c->outputs) return;
-    f->head = nsmi_drawn(&f->module, "head.weight", c->outputs, c->width, small);
-    f->head_bias = nsmi_filled(&f->module, "head.bias", c->outputs, 0);
+    bool points = c->head == NSM_FUSED_POINTER;
+    int64_t outputs = points ? c->width : c->outputs;
+    if (!outputs) return;
+    f->head = nsmi_drawn(&f->module, "head.weight", outputs, c->width, small);
+    f->head_bias = nsmi_filled(&f->module, "head.bias", outputs, 0);
+    /* a bias here would be the same for all elements: softmax takes it out */
+    if (points) f->key = nsmi_drawn(&f->module, "key.weight", c->width, c->width, small);
 }
 
 static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
@@ -157,6 +162,11 @@ static bool config_ok(nsm_ctx *ctx, const nsm_fused_config *c)
     else if (!c->graph && !c->vocab && !has_picture(c))
         nsm_error_set(ctx, NSM_EINVAL,
                       "nsm_fused_new: neither a graph nor a text nor a picture is asked for");
+    else if (c->head == NSM_FUSED_POINTER && !c->graph)
+        nsm_error_set(ctx, NSM_EINVAL, "nsm_fused_new: a pointer wants a graph to point into");
+    else if (c->head == NSM_FUSED_TOKENS && (!c->vocab || c->question_features))
+        nsm_error_set(ctx, NSM_EINVAL,
+                      "nsm_fused_new: a head for tokens wants a text, and no questions");
     return !nsmi_failed(ctx);
 }
 
@@ -254,22 +264,23 @@ static nsm_set_input picture_elements(nsm_tape *tape, const nsm_fused *f, const 
     return (nsm_set_input){ thinned(tape, f, x), in->pictures };
 }
 
-/* What is asked: the questions, or one reader for each thing that knows the thing's own node. */
-static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in,
-                           nsm_tensor *near)
+static int64_t things_of(const nsm_fused_input *in)
 {
-    int64_t d = f->config.width;
-    nsm_tensor *own = near ? nsm_slice(tape, near, 1, 0, 1) : NULL, *q; /* [B, 1, d] */
-    if (f->question) {
-        q = nsm_linear(tape, in->question, f->question, f->question_bias);
-        return own ? nsm_add(tape, q, own) : q;
-    }
-    q = nsm_reshape(tape, f->reader, 3, (int64_t[]){ 1, 1, d });
-    if (own) return nsm_add(tape, own, q);
-    int64_t things = in->words ? in->words->dim[0] : in->picture->dim[0];
-    nsm_tensor *every = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ things, 1, 1 }, NULL);
-    if (every) nsm_tensor_zero(every);
-    return nsm_add(tape, q, every);
+    const nsm_tensor *x = in->element ? in->element : in->words ? in->words : in->picture;
+    return x->dim[0];
+}
+
+/* What is asked: the questions, the words, or one reader for each thing; each knows the thing's own
+ * node. */
+static nsm_tensor *readers(nsm_tape *tape, const nsm_fused *f, const nsm_fused_input *in,
+                           nsm_tensor *near, nsm_tensor *words)
+{
+    bool has_own = near && !f->config.sets;
+    nsm_tensor *own = has_own ? nsm_slice(tape, near, 1, 0, 1) : NULL, *q; /* [B, 1, d] */
+    if (f->question) q = nsm_linear(tape, in->question, f->question, f->question_bias);
+    else if (f->config.head == NSM_FUSED_TOKENS) q = nsm_add(tape, words, f->reader);
+    else q = nsmi_for_each(tape, f->reader, things_of(in));
+    return has_own ? nsm_add(tape, q, own) : q;
 }
 
 /* Every modality whole or not at all, at least one, none that the model has not; questions if it
@@ -291,6 +302,8 @@ static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
         { "graph, text and picture are all missing", !graph && !text && !picture },
         { "the model wants questions", wanted && !asked },
         { "the model wants no questions", asked && !wanted },
+        { "a pointer wants a graph to point into", c->head == NSM_FUSED_POINTER && !graph },
+        { "a head for tokens wants the words", c->head == NSM_FUSED_TOKENS && !text },
     };
     for (size_t i = 0; i < sizeof fault / sizeof *fault; i++) {
         if (!fault[i].wrong) continue;
@@ -300,25 +313,50 @@ static bool input_ok(const nsm_fused *f, const nsm_fused_input *in)
     return true;
 }
 
-nsm_tensor *nsm_fused_read(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
+/* part: room for what the fuser gets of each modality. */
+static nsm_tensor *read_parts(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in,
+                              nsm_set_input *part)
 {
-    nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
-    if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
-    nsm_tensor *near = in->element ? nsm_gather(tape, in->nodes, in->element) : NULL;
+    nsm_tensor *near = in->element ? nsm_gather(tape, in->nodes, in->element) : NULL, *words = NULL;
     if (near) part[f->place[GRAPH]] = graph_elements(tape, f, in, near);
     if (in->word) part[f->place[TEXT]] = text_elements(tape, f, in);
+    if (in->word) words = part[f->place[TEXT]].x;
     if (in->picture) part[f->place[PICTURE]] = picture_elements(tape, f, in);
-    nsm_tensor *y = nsm_fuser_apply(tape, f->fuser, part, readers(tape, f, in, near));
+    nsm_tensor *y = nsm_fuser_apply(tape, f->fuser, part, readers(tape, f, in, near, words));
     nsm_tensor *x = nsmi_normed(tape, f->norm, y, 1e-5f);
     x = thinned(tape, f, nsm_gelu(tape, nsm_linear(tape, x, f->up, f->up_bias)));
     y = nsm_add(tape, y, nsm_linear(tape, x, f->down, f->down_bias));
     return nsmi_normed(tape, f->last, y, 1e-5f);
 }
 
+nsm_tensor *nsm_fused_read(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
+{
+    nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
+    if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
+    return read_parts(tape, f, in, part);
+}
+
+/* y [B, readers, d] by the elements [B, m, d] that are there -> [B, readers, m] */
+static nsm_tensor *pointed(nsm_tape *tape, const nsm_fused *f, nsm_tensor *y,
+                           const nsm_set_input *at)
+{
+    float scale = 1 / sqrtf((float)f->config.width);
+    nsm_tensor *key = nsm_linear(tape, at->x, f->key, NULL);
+    y = nsm_scale(tape, nsm_bmm(tape, y, key, false, true), scale, 0);
+    if (!y) return NULL;
+    int64_t dim[3] = { y->dim[0], 1, y->dim[2] };
+    nsm_tensor *shut = nsmi_shut(tape, at, 1, dim[0], dim[2]);
+    if (shut) y = nsm_add(tape, y, nsm_reshape(tape, shut, 3, dim));
+    return nsmi_failed(f->module.ctx) ? NULL : y;
+}
+
 nsm_tensor *nsm_fused_apply(nsm_tape *tape, nsm_fused *f, const nsm_fused_input *in)
 {
+    nsm_set_input part[NSM_FUSER_MODALITIES] = { 0 };
     if (f && !nsmi_failed(f->module.ctx) && !f->head)
         nsm_error_set(f->module.ctx, NSM_EINVAL, "nsm_fused_apply: the model has no outputs");
-    nsm_tensor *z = nsm_fused_read(tape, f, in);
-    return z ? nsm_linear(tape, thinned(tape, f, z), f->head, f->head_bias) : NULL;
+    if (!f || nsmi_failed(f->module.ctx) || !input_ok(f, in)) return NULL;
+    nsm_tensor *z = thinned(tape, f, read_parts(tape, f, in, part)),
+               *y = nsm_linear(tape, z, f->head, f->head_bias);
+    return f->config.head == NSM_FUSED_POINTER ? pointed(tape, f, y, &part[f->place[GRAPH]]) : y;
 }

@@ -125,17 +125,6 @@ static bool query_ok(const nsm_fuser *f, const nsm_tensor *q, int64_t batch)
     return ok;
 }
 
-/* 0, or -inf for an absent element, [B, n]; NULL: all are there, or an error. */
-static nsm_tensor *shut_of(nsm_tape *tape, const nsm_fuser *f, const nsm_fuser_call *c)
-{
-    const uint8_t *there = nsmi_presence(tape, c->in, f->modalities, c->batch, c->elements);
-    int64_t count = c->batch * c->elements;
-    float *shut = there ? nsmi_tape_room(tape, (size_t)count * sizeof *shut) : NULL;
-    for (int64_t i = 0; shut && i < count; i++) shut[i] = there[i] ? 0 : -INFINITY;
-    return shut ? nsm_tape_tensor(tape, NSM_F32, 2, (int64_t[]){ c->batch, c->elements }, shut)
-                : NULL;
-}
-
 /* 0, or -inf for a state that is closed, [B, s]; NULL: none is, or an error. */
 static nsm_tensor *closed_of(nsm_tape *tape, const nsm_fuser *f, int64_t batch)
 {
@@ -172,7 +161,7 @@ nsm_tensor *nsm_fuser_apply(nsm_tape *tape, nsm_fuser *f, const nsm_set_input *i
     }
     if (!query_ok(f, query, c.batch)) return NULL;
     c.query = query ? query : nsmi_for_each(tape, f->query, c.batch);
-    c.shut = shut_of(tape, f, &c);
+    c.shut = nsmi_shut(tape, c.in, f->modalities, c.batch, c.elements);
     c.closed = closed_of(tape, f, c.batch);
     nsm_tensor *y = nsmi_failed(f->module.ctx) ? NULL : f->type->forward(tape, f, &c);
     return nsmi_failed(f->module.ctx) ? NULL : y;

@@ -72,6 +72,14 @@ uint8_t *nsmi_presence(nsm_tape *tape, const nsm_set_input *in, int count, int64
     return there;
 }
 
+nsm_tensor *nsmi_shut(nsm_tape *tape, const nsm_set_input *in, int count, int64_t batch, int64_t n)
+{
+    const uint8_t *there = nsmi_presence(tape, in, count, batch, n);
+    float *shut = there ? nsmi_tape_room(tape, (size_t)(batch * n) * sizeof *shut) : NULL;
+    for (int64_t i = 0; shut && i < batch * n; i++) shut[i] = there[i] ? 0 : -INFINITY;
+    return shut ? nsm_tape_tensor(tape, NSM_F32, 2, (int64_t[]){ batch, n }, shut) : NULL;
+}
+
 /* [B, n, H, D] -> [B*H, n, D] */
 static nsm_tensor *by_head(nsm_tape *tape, nsm_tensor *x)
 {

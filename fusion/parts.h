@@ -36,6 +36,9 @@ nsm_tensor *nsmi_for_each(nsm_tape *tape, nsm_tensor *x, int64_t batch);
 uint8_t *nsmi_presence(nsm_tape *tape, const nsm_set_input *in, int count, int64_t batch,
                        int64_t n);
 
+/* The same to be added to scores: 0, or -inf for an absent element, [B, n]. */
+nsm_tensor *nsmi_shut(nsm_tape *tape, const nsm_set_input *in, int count, int64_t batch, int64_t n);
+
 /* softmax(q k^T / sqrt(D) + bias + shut) written out, for who wants to see it: q [B,n,H,D], k
  * [B,m,H,D], bias [B,1,n,m] or NULL, shut [B,m] or NULL -> [B,H,n,m].  A row that shut leaves
  * nothing to see gets zeros. */

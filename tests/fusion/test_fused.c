@@ -3,8 +3,9 @@
  *
  * Every combination of modalities is tried: gradients reach every parameter; the order of
  * neighbours does not matter, nor what is absent; sampled blocks that hold the whole graph give
- * what the whole graph gives; a missing or unwanted part, a row out of range, a bad configuration
- * are errors; every allocation fails in turn. */
+ * what the whole graph gives; a pointer points at what is there, wherever it stands; each word gets
+ * an answer of its own; a set has no first node; a missing or unwanted part, a row out of range, a
+ * bad configuration are errors; every allocation fails in turn. */
 #include "config.h"
 #include "base/ops.h"
 #include "fusion/fused.h"
@@ -41,7 +42,8 @@ typedef struct {
     bool has_graph, has_text, asked, has_picture;
 } subject;
 
-static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked, int picture)
+static subject subject_with(nsm_ctx *ctx, bool graph, bool text, bool asked, int picture,
+                            nsm_fused_head head, bool sets)
 {
     subject s = { ctx, NULL, NULL, NULL, graph, text, asked, picture > 0 };
     nsm_image_config stem = { 0 };
@@ -53,6 +55,8 @@ static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked, int p
         patch = (nsm_patch_config){ .channels = 2, .height = 12, .width = 12, .patch = { 4, 6 } };
     s.model = nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8,
                                                       .outputs = C,
+                                                      .head = head,
+                                                      .sets = sets,
                                                       .fuser_options = "slots=6 heads=2",
                                                       .graph = graph,
                                                       .features = graph ? F : 0,
@@ -68,6 +72,11 @@ static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked, int p
     if (s.graph) nsm_graph_set_types(s.graph, RELATIONS, type);
     s.tape = nsm_tape_new(ctx);
     return s;
+}
+
+static subject subject_of(nsm_ctx *ctx, bool graph, bool text, bool asked, int picture)
+{
+    return subject_with(ctx, graph, text, asked, picture, NSM_FUSED_CLASSES, false);
 }
 
 static void subject_free(subject *s)
@@ -262,6 +271,124 @@ START_TEST(read_before_head)
 }
 END_TEST
 
+static void train_once(subject *s, nsm_tensor *y, const int32_t *answer)
+{
+    int64_t n = nsm_numel(y) / y->dim[2];
+    y = nsm_reshape(s->tape, y, 2, (int64_t[]){ n, y->dim[2] });
+    nsm_tensor *l = nsm_cross_entropy(s->tape, y, rows(s, n, 0, answer), NULL);
+    ck_assert_int_eq(nsm_tape_backward(s->tape, l), NSM_OK);
+    nsm_module_walk(nsm_fused_module(s->model), has_gradient, NULL);
+}
+
+/* The logits follow the elements where these go; what is absent cannot be meant. */
+START_TEST(pointer)
+{
+    static const int32_t turned[B * M] = { 2, 3, 1, 0, 1, 2, 5, 6, 4 },
+                                    turned_relation[B * M] = { 3, 0, 1, 3, 1, 2, 3, 0, 2 },
+                                    to[M] = { 0, 2, 1 }, answer[B * R] = { 0, 2, 1, -1, 0, 1 };
+    for (int k = 0; k < 4; k++) {
+        bool text = k & 1, asked = k & 2;
+        nsm_ctx *ctx = nsm_ctx_new(NULL);
+        subject s = subject_with(ctx, true, text, asked, text ? STEM : NO_PICTURE,
+                                 NSM_FUSED_POINTER, false);
+        int64_t readers = asked ? R : 1;
+        float a[B * R * M], b[B * R * M];
+        nsm_tensor *y = apply(&s, element, relation);
+        ck_ok(ctx);
+        ck_assert(y->rank == 3 && y->dim[0] == B && y->dim[1] == readers && y->dim[2] == M);
+        nsm_tensor_get(y, a);
+        nsm_tensor_get(apply(&s, turned, turned_relation), b);
+        for (int64_t i = 0; i < B * readers; i++)
+            for (int j = 0; j < M; j++) {
+                bool there = j < elements[i / readers], last = i / readers == B - 1;
+                float other = b[i * M + (last ? j : to[j])];
+                ck_assert(there ? fabsf(a[i * M + j] - other) < 1e-4f : isinf(a[i * M + j]));
+            }
+        train_once(&s, y, answer);
+        subject_free(&s);
+        nsm_ctx_free(ctx);
+    }
+}
+END_TEST
+
+/* Every word is a reader: another word is told otherwise; words behind the text mean nothing. */
+START_TEST(tokens)
+{
+    static const int32_t answer[B * T] = { 0, 1, -1, 2, 5, 3, 4, -1, -1, -1, -1, -1, -1, -1, -1 };
+    for (int graph = 0; graph < 2; graph++) {
+        nsm_ctx *ctx = nsm_ctx_new(NULL);
+        subject s = subject_with(ctx, graph, true, false, graph ? PATCHES : NO_PICTURE,
+                                 NSM_FUSED_TOKENS, false);
+        float a[B * T * C];
+        nsm_tensor *y = apply(&s, element, relation);
+        ck_ok(ctx);
+        ck_assert(y->rank == 3 && y->dim[0] == B && y->dim[1] == T && y->dim[2] == C);
+        nsm_tensor_get(y, a);
+        ck_assert(test_difference(a, a + C, C, 1e-3) > 1e-3);
+        train_once(&s, y, answer);
+        subject_free(&s);
+        nsm_ctx_free(ctx);
+    }
+}
+END_TEST
+
+/* A set of nodes: no order at all, not even of the first. */
+START_TEST(sets)
+{
+    static const int32_t turned[B * M] = { 1, 2, 3, 2, 1, 0, 6, 5, 4 },
+                                    turned_relation[B * M] = { 1, 3, 0, 2, 1, 3, 0, 3, 2 };
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    subject s = subject_with(ctx, true, false, false, NO_PICTURE, NSM_FUSED_CLASSES, true),
+            own = subject_of(ctx, true, false, false, NO_PICTURE);
+    float a[B * C], b[B * C];
+    nsm_tape_inference(s.tape, true);
+    nsm_tensor_get(apply(&s, element, relation), a);
+    nsm_tensor_get(apply(&s, turned, turned_relation), b);
+    ck_ok(ctx);
+    ck_assert(test_difference(a, b, B * C, 1e-3) < 1e-5);
+    nsm_tensor_get(apply(&own, element, relation), a);
+    nsm_tensor_get(apply(&own, turned, turned_relation), b);
+    ck_ok(ctx);
+    ck_assert(test_difference(a, b, B * C, 1e-3) > 1e-3);
+    subject_free(&s);
+    subject_free(&own);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
+static void refused_head(nsm_ctx *ctx, bool graph, bool text, bool asked, nsm_fused_head head)
+{
+    ck_assert(!nsm_fused_new(ctx, &(nsm_fused_config){ .width = 8,
+                                                       .outputs = 2,
+                                                       .head = head,
+                                                       .graph = graph,
+                                                       .relations = RELATIONS,
+                                                       .features = F,
+                                                       .vocab = text ? V : 0,
+                                                       .question_features = asked ? Q : 0 }));
+    ck_error(ctx, NSM_EINVAL);
+}
+
+START_TEST(head_errors)
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    refused_head(ctx, false, true, false, NSM_FUSED_POINTER);
+    refused_head(ctx, true, false, false, NSM_FUSED_TOKENS);
+    refused_head(ctx, true, true, true, NSM_FUSED_TOKENS);
+    for (int points = 0; points < 2; points++) {
+        subject s = subject_with(ctx, true, true, false, NO_PICTURE,
+                                 points ? NSM_FUSED_POINTER : NSM_FUSED_TOKENS, false);
+        nsm_fused_input in = input_of(&s, element, relation);
+        if (points) in.nodes = in.element = in.relation = in.elements = NULL;
+        else in.word = in.words = NULL;
+        ck_assert(!nsm_fused_apply(s.tape, s.model, &in));
+        ck_error(ctx, NSM_EINVAL);
+        subject_free(&s);
+    }
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
 START_TEST(errors)
 {
     static const int32_t beyond[B * M] = { 2, 1, 3, 0, 7, 1, 5, 6, 0 };
@@ -305,18 +432,26 @@ START_TEST(errors)
 }
 END_TEST
 
-static void run(nsm_ctx *ctx)
+static void run(nsm_ctx *ctx, nsm_fused_head head)
 {
-    subject s = subject_of(ctx, true, true, true, PATCHES);
+    bool asked = head != NSM_FUSED_TOKENS;
+    subject s = subject_with(ctx, true, true, asked, PATCHES, head, false);
     nsm_tensor *y = s.tape && s.model && s.graph ? apply(&s, element, relation) : NULL;
+    if (head == NSM_FUSED_POINTER) y = nsm_softmax(s.tape, y, -1);
     nsm_tape_backward(s.tape, nsm_sum(s.tape, y, NSM_ALL, false));
     subject_free(&s);
 }
 
+static void run_classes(nsm_ctx *ctx) { run(ctx, NSM_FUSED_CLASSES); }
+static void run_pointer(nsm_ctx *ctx) { run(ctx, NSM_FUSED_POINTER); }
+static void run_tokens(nsm_ctx *ctx) { run(ctx, NSM_FUSED_TOKENS); }
+
 START_TEST(memory)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
-    ck_assert_int_gt(test_brutal(run, ctx), 50);
+    ck_assert_int_gt(test_brutal(run_classes, ctx), 50);
+    ck_assert_int_gt(test_brutal(run_pointer, ctx), 50);
+    ck_assert_int_gt(test_brutal(run_tokens, ctx), 50);
     nsm_ctx_free(ctx);
 }
 END_TEST
@@ -324,5 +459,6 @@ END_TEST
 int main(void)
 {
     return test_main("fused", (const TTest *const[]){ combinations, missing, order, blocks,
-                                                      read_before_head, errors, memory, NULL });
+                                                      read_before_head, pointer, tokens, sets,
+                                                      head_errors, errors, memory, NULL });
 }
