@@ -11,15 +11,24 @@ enum { MOST_SIDE = 1 << 16, MOST_CHANNELS = 16, PATH = 2 * NSMI_H5_MAX_NAME };
 void nsmi_content_free(nsm_dataset_nodes *v)
 {
     nsmi_h5_free_strings(v->text.symbol, v->text.vocab);
-    free(v->text.ptr); free(v->text.id);
-    free(v->image.pixel); free(v->image.there);
+    nsmi_h5_free_strings(v->text.class_names, v->text.classes);
+    free(v->text.ptr);
+    free(v->text.id);
+    free(v->text.label);
+    free(v->image.pixel);
+    free(v->image.there);
 }
 
 void nsmi_questions_free(nsm_dataset_questions *q)
 {
     nsmi_h5_free_strings(q->answer_names, q->classes);
     nsmi_h5_free_strings(q->group_names, q->groups);
-    free(q->node); free(q->value); free(q->answer); free(q->group);
+    nsmi_h5_free_strings(q->value_names, q->features);
+    free(q->node);
+    free(q->value);
+    free(q->answer);
+    free(q->group);
+    free(q->pointed);
 }
 
 /* ---- checking ---- */
@@ -35,6 +44,13 @@ static bool text_ok(const nsmi_check *c, const nsm_dataset_nodes *v)
         if (t->id[k] < 0 || t->id[k] >= t->vocab)
             return FAULT(c, "nodes %s: word %d at %lld of text/id is out of 0..%lld", v->name,
                          t->id[k], (long long)k, (long long)t->vocab - 1);
+    if (t->classes < 0 || t->classes > INT32_MAX || (t->label != NULL) != (t->classes > 0))
+        return FAULT(c, "nodes %s: %lld classes of words, but no text/label", v->name,
+                     (long long)t->classes);
+    for (int64_t k = 0; t->label && k < t->ptr[v->count]; k++)
+        if (t->label[k] < -1 || t->label[k] >= t->classes)
+            return FAULT(c, "nodes %s: class %d at %lld of text/label is out of -1..%lld", v->name,
+                         t->label[k], (long long)k, (long long)t->classes - 1);
     return true;
 }
 
@@ -61,6 +77,20 @@ bool nsmi_content_ok(const nsmi_check *c, const nsm_dataset_nodes *v)
     return text_ok(c, v) && images_ok(c, v);
 }
 
+static bool pointed_ok(const nsmi_check *c, const nsm_dataset_questions *q)
+{
+    if (!q->pointed) return true;
+    if (q->pointed_type < 0 || q->pointed_type >= c->ds->node_types)
+        return FAULT(c, "questions: pointed_type is node type %d of %d", q->pointed_type,
+                     c->ds->node_types);
+    int64_t nodes = c->ds->node[q->pointed_type].count;
+    for (int64_t i = 0; i < q->count; i++)
+        if (q->pointed[i] < -1 || q->pointed[i] >= nodes)
+            return FAULT(c, "questions: pointed[%lld] is %d, want -1..%lld", (long long)i,
+                         q->pointed[i], (long long)nodes - 1);
+    return true;
+}
+
 bool nsmi_questions_ok(const nsmi_check *c)
 {
     const nsm_dataset_questions *q = &c->ds->question;
@@ -84,7 +114,7 @@ bool nsmi_questions_ok(const nsmi_check *c)
             return FAULT(c, "questions: group[%lld] is %d, want 0..%lld", (long long)i, q->group[i],
                          (long long)q->groups - 1);
     }
-    return nsmi_finite_all(c, "questions", "asked", "a", q->value, values);
+    return pointed_ok(c, q) && nsmi_finite_all(c, "questions", "asked", "a", q->value, values);
 }
 
 /* ---- files ---- */
@@ -106,6 +136,11 @@ void nsmi_content_write(nsmi_h5 *h, const nsm_dataset_nodes *v)
         nsmi_h5_write(h, at(p, v, "text/ptr"), NSM_I64, 1, (int64_t[]){ v->count + 1 }, t->ptr);
         nsmi_h5_write(h, at(p, v, "text/id"), NSM_I32, 1, &t->ptr[v->count], t->id);
         if (t->symbol) nsmi_h5_write_strings(h, at(p, v, "text/symbols"), t->vocab, t->symbol);
+        if (t->label)
+            nsmi_h5_write(h, at(p, v, "text/label"), NSM_I32, 1, &t->ptr[v->count], t->label);
+        if (t->label) nsmi_h5_put_int(h, at(p, v, "text"), "classes", t->classes);
+        if (t->label && t->class_names)
+            nsmi_h5_write_strings(h, at(p, v, "text/classes"), t->classes, t->class_names);
     }
     if (m->channels) {
         nsmi_h5_group(h, at(p, v, "images"));
@@ -127,6 +162,12 @@ void nsmi_content_read(nsmi_h5 *h, nsm_dataset_nodes *v)
         if (words >= 0) t->id = nsmi_h5_read(h, at(p, v, "text/id"), NSM_I32, 1, &words);
         if (nsmi_h5_has(h, at(p, v, "text/symbols")))
             t->symbol = nsmi_h5_read_strings(h, p, &t->vocab);
+        if (words >= 0 && nsmi_h5_has(h, at(p, v, "text/label"))) {
+            t->label = nsmi_h5_read(h, p, NSM_I32, 1, &words);
+            nsmi_h5_get_int(h, at(p, v, "text"), "classes", 1, INT32_MAX, &t->classes);
+        }
+        if (t->classes && nsmi_h5_has(h, at(p, v, "text/classes")))
+            t->class_names = nsmi_h5_read_strings(h, p, &t->classes);
     }
     if (nsmi_h5_has(h, at(p, v, "images"))) {
         nsm_dataset_images *m = &v->image;
@@ -137,8 +178,9 @@ void nsmi_content_read(nsmi_h5 *h, nsm_dataset_nodes *v)
     }
 }
 
-void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset_questions *q)
+void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset *ds)
 {
+    const nsm_dataset_questions *q = &ds->question;
     if (!q->count) return;
     nsmi_h5_group(h, "questions");
     nsmi_h5_put_int(h, "questions", "classes", q->classes);
@@ -150,10 +192,32 @@ void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset_questions *q)
     if (q->answer_names)
         nsmi_h5_write_strings(h, "questions/answers", q->classes, q->answer_names);
     if (q->group_names) nsmi_h5_write_strings(h, "questions/kinds", q->groups, q->group_names);
+    if (q->value_names) nsmi_h5_write_strings(h, "questions/values", q->features, q->value_names);
+    if (q->pointed) {
+        nsmi_h5_put_text(h, "questions", "pointed_type", ds->node[q->pointed_type].name);
+        nsmi_h5_write(h, "questions/pointed", NSM_I32, 1, &q->count, q->pointed);
+    }
 }
 
-void nsmi_questions_read(nsmi_h5 *h, nsm_dataset_questions *q)
+/* What they point at, which earlier files have not. */
+static void read_pointed(nsmi_h5 *h, nsm_dataset *ds)
 {
+    nsm_dataset_questions *q = &ds->question;
+    if (!nsmi_h5_has(h, "questions/pointed")) return;
+    char *type = nsmi_h5_get_text(h, "questions", "pointed_type");
+    q->pointed_type = type ? nsm_dataset_find_nodes(ds, type) : -1;
+    if (type && q->pointed_type < 0)
+        nsm_error_set(ds->ctx, NSM_EFORMAT,
+                      "%s: questions: pointed_type: there is no node type "
+                      "%.64s",
+                      nsmi_h5_path(h), type);
+    free(type);
+    q->pointed = nsmi_h5_read(h, "questions/pointed", NSM_I32, 1, &q->count);
+}
+
+void nsmi_questions_read(nsmi_h5 *h, nsm_dataset *ds)
+{
+    nsm_dataset_questions *q = &ds->question;
     int64_t dim[2] = { -1, -1 };
     if (!nsmi_h5_has(h, "questions")) return;
     nsmi_h5_get_int(h, "questions", "classes", 1, INT32_MAX, &q->classes);
@@ -169,4 +233,7 @@ void nsmi_questions_read(nsmi_h5 *h, nsm_dataset_questions *q)
         q->answer_names = nsmi_h5_read_strings(h, "questions/answers", &q->classes);
     if (nsmi_h5_has(h, "questions/kinds"))
         q->group_names = nsmi_h5_read_strings(h, "questions/kinds", &q->groups);
+    if (nsmi_h5_has(h, "questions/values"))
+        q->value_names = nsmi_h5_read_strings(h, "questions/values", &q->features);
+    read_pointed(h, ds);
 }

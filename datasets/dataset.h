@@ -22,6 +22,9 @@ typedef struct {
     int64_t *ptr;       /* [n + 1] */
     int32_t *id;        /* [ptr[n]] 0 .. V-1 */
     char **symbol;      /* [V] what each reads as, or NULL */
+    int64_t classes;    /* C of words, 0: they have none */
+    int32_t *label;     /* [ptr[n]] 0 .. C-1, or -1: not asked; with classes */
+    char **class_names; /* [C], or NULL */
 } nsm_dataset_text;
 
 /* Pictures of nodes, of one size. */
@@ -92,16 +95,20 @@ typedef struct {
 /* Questions about nodes of the target type, each with one answer; a question belongs to the part of
  * a split that its node is in. */
 typedef struct {
-    int64_t count;      /* Q, 0: there are none */
-    int32_t *node;      /* [Q] whom each is about, ascending */
-    int64_t features;   /* F > 0 */
-    float *value;       /* [Q, F] what is asked */
-    int64_t classes;    /* C > 0 */
-    int32_t *answer;    /* [Q] 0 .. C-1 */
+    int64_t count;       /* Q, 0: there are none */
+    int32_t *node;       /* [Q] whom each is about, ascending */
+    int64_t features;    /* F > 0 */
+    float *value;        /* [Q, F] what is asked */
+    char **value_names;  /* [F] what each of these numbers says, or NULL */
+    int64_t classes;     /* C > 0 */
+    int32_t *answer;     /* [Q] 0 .. C-1 */
     char **answer_names; /* [C], or NULL */
-    int64_t groups;     /* kinds of questions that scores are told for, 0: none */
-    int32_t *group;     /* [Q] 0 .. groups-1, or NULL */
-    char **group_names; /* [groups], or NULL */
+    int64_t groups;      /* kinds of questions that scores are told for, 0: none */
+    int32_t *group;      /* [Q] 0 .. groups-1, or NULL */
+    char **group_names;  /* [groups], or NULL */
+    int32_t *pointed;    /* [Q] the node of pointed_type that the question is after, -1: none; or
+                         * NULL */
+    int pointed_type;    /* index into node[] */
 } nsm_dataset_questions;
 
 /* Links of one part that are to be predicted: edge type `relation` from src to dst.  The edges

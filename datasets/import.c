@@ -20,9 +20,12 @@ static const nsmi_maker importers[] = {
         "WordNet's database files: the folder of data.noun, data.verb, data.adj, data.adv",
         "features=32768  columns that words are hashed to, a power of two\n"
         "least=3  rarer words of the text become one word\n"
+        "genus=false  mark the words of a definition that a direct hypernym is called by\n"
         "seed=0  of the split \"default\", stratified 10/10/80\n" },
       nsmi_import_wordnet },
-    { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs", "" },
+    { { "tu", "TU Dortmund text layout: the folder of one set of many small graphs",
+        "valid=0  fraction of each fold's training part that is set apart for validation\n"
+        "seed=0  of its drawing\n" },
       nsmi_import_tu },
     { { "triples",
         "a knowledge graph: the folder of train.txt, valid.txt, test.txt with lines head, "

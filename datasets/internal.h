@@ -36,8 +36,8 @@ void nsmi_content_write(nsmi_h5 *h, const nsm_dataset_nodes *v);
 void nsmi_content_read(nsmi_h5 *h, nsm_dataset_nodes *v);
 void nsmi_questions_free(nsm_dataset_questions *q);
 bool nsmi_questions_ok(const nsmi_check *c);
-void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset_questions *q);
-void nsmi_questions_read(nsmi_h5 *h, nsm_dataset_questions *q);
+void nsmi_questions_write(nsmi_h5 *h, const nsm_dataset *ds);
+void nsmi_questions_read(nsmi_h5 *h, nsm_dataset *ds);
 
 /* ---- links.c ---- */
 void nsmi_links_free(nsm_dataset_links *l);
@@ -125,6 +125,11 @@ typedef struct {
 /* Find name in the table, check that every key is one of its options', run, validate. */
 nsm_dataset *nsmi_make(nsm_ctx *ctx, const nsmi_maker *table, const char *verb, const char *name,
                        const char *source, const nsm_option *option, int options);
+
+/* ---- split.c ---- */
+/* Move this fraction of each class of a split's training part to its validation part, which is
+ * empty. */
+int nsmi_split_valid(nsm_dataset *ds, nsm_dataset_split *s, double fraction, uint64_t seed);
 
 /* ---- importers and generators, one file each ---- */
 nsm_dataset *nsmi_import_ogb(nsm_ctx *ctx, const char *source, const nsmi_options *o);

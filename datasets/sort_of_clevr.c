@@ -11,7 +11,8 @@
  *
  * What the paper leaves open: shapes are 11 pixels wide in 75, at least a pixel apart; no object is
  * as far from one as from another, so that every answer is one.  Beside its picture a scene has its
- * objects as nodes with edges to it: the colour (6), the shape (2), x and y in 0..1.
+ * objects as nodes with edges to it: the colour (6), the shape (2), x and y in 0..1; and a question
+ * points at the object whose shape or place it asks for, one about how many have its shape at none.
  * All in whole numbers, each scene from its own draws: the same bytes on every machine. */
 #include "config.h"
 #include "datasets/planted.h"
@@ -34,6 +35,13 @@ enum { SHAPE, LEFT, ABOVE, NEAREST, FARTHEST, SAME_SHAPE }; /* kinds */
 
 static const uint8_t colour[COLOURS][3] = { { 255, 0, 0 },   { 0, 255, 0 },     { 0, 0, 255 },
                                             { 255, 156, 0 }, { 128, 128, 128 }, { 255, 255, 0 } };
+static const char *const colour_name[COLOURS] = {
+    "red", "green", "blue", "orange", "grey", "yellow"
+};
+static const char *const value_name[QUESTION] = { "red",          "green",       "blue",
+                                                  "orange",       "grey",        "yellow",
+                                                  "one object",   "relational",  "1st of three",
+                                                  "2nd of three", "3rd of three" };
 static const char *const answer_name[ANSWERS] = { "yes", "no", "rectangle", "circle", "1",
                                                   "2",   "3",  "4",         "5",      "6" };
 static const char *const kind_name[KINDS] = { "shape",   "left",     "above",
@@ -103,18 +111,23 @@ static int other(const scene *s, int n, bool farthest)
     return best;
 }
 
+/* The object that a question about object n is after, -1: none. */
+static int object_of(const scene *s, int n, int kind)
+{
+    if (kind == SAME_SHAPE) return -1;
+    return kind == NEAREST || kind == FARTHEST ? other(s, n, kind == FARTHEST) : n;
+}
+
 static int answer_of(const scene *s, int64_t size, int n, int kind)
 {
-    int count = 0;
+    int count = 0, object = object_of(s, n, kind);
     switch (kind) {
-    case SHAPE: return SQUARE + s->shape[n];
     case LEFT: return 2 * s->x[n] + 1 < size ? YES : NO;
     case ABOVE: return 2 * s->y[n] + 1 < size ? YES : NO;
-    case NEAREST: return SQUARE + s->shape[other(s, n, false)];
-    case FARTHEST: return SQUARE + s->shape[other(s, n, true)];
-    default:
+    case SAME_SHAPE:
         for (int a = 0; a < OBJECTS; a++) count += s->shape[a] == s->shape[n];
         return ONE + count - 1;
+    default: return SQUARE + s->shape[object];
     }
 }
 
@@ -123,13 +136,15 @@ static void ask(draws *d, const scene *s, int64_t size, int64_t first, int32_t n
 {
     for (int64_t k = first; k < first + 2 * EACH; k++) {
         bool relational = k >= first + EACH;
-        int n = (int)below(d, COLOURS), which = (int)below(d, 3), kind = 3 * relational + which;
+        int n = (int)below(d, COLOURS), which = (int)below(d, 3), kind = 3 * relational + which,
+            object = object_of(s, n, kind);
         float *value = q->value + k * QUESTION;
         memset(value, 0, QUESTION * sizeof *value);
         value[n] = value[COLOURS + relational] = value[COLOURS + 2 + which] = 1;
         q->node[k] = node;
         q->group[k] = kind;
         q->answer[k] = answer_of(s, size, n, kind);
+        q->pointed[k] = object < 0 ? -1 : node * OBJECTS + object;
     }
 }
 
@@ -144,6 +159,20 @@ static void list_objects(nsm_dataset *ds, const scene *s, int64_t size, int64_t 
         x[COLOURS + 3] = (float)s->y[n] / (float)(size - 1);
         ds->edge[0].src[i * OBJECTS + n] = (int32_t)(i * OBJECTS + n);
         ds->edge[0].dst[i * OBJECTS + n] = (int32_t)i;
+    }
+}
+
+/* "red circle at 12,40", for all: not from several threads. */
+static void name_objects(nsm_dataset *ds, int64_t size)
+{
+    nsm_dataset_nodes *v = &ds->node[1];
+    v->names = nsmi_calloc(ds->ctx, (size_t)v->count, sizeof *v->names);
+    for (int64_t i = 0; v->names && i < v->count && !nsmi_failed(ds->ctx); i++) {
+        const float *x = v->dense + i * FEATURES;
+        v->names[i] = nsmi_format(ds->ctx, "%s %s at %ld,%ld", colour_name[i % OBJECTS],
+                                  answer_name[x[COLOURS] > 0 ? SQUARE : CIRCLE],
+                                  lrintf(x[COLOURS + 2] * (float)(size - 1)),
+                                  lrintf(x[COLOURS + 3] * (float)(size - 1)));
     }
 }
 
@@ -177,6 +206,9 @@ static void make_room(nsm_dataset *ds, int64_t scenes, int64_t size)
     q->group = nsm_dataset_array(ds, count, sizeof *q->group);
     q->answer_names = strings(ds, ANSWERS, answer_name);
     q->group_names = strings(ds, KINDS, kind_name);
+    q->value_names = strings(ds, QUESTION, value_name);
+    q->pointed = nsm_dataset_array(ds, count, sizeof *q->pointed);
+    q->pointed_type = 1;
 }
 
 static void fill(nsm_dataset *ds, int64_t size, uint64_t seed)
@@ -215,6 +247,7 @@ nsm_dataset *nsmi_generate_sort_of_clevr(nsm_ctx *ctx, const char *kind, const n
     if (ds) make_room(ds, count[0] + count[1] + count[2], size);
     if (ds && !nsmi_failed(ctx)) {
         fill(ds, size, seed);
+        name_objects(ds, size);
         split(ds, count);
     }
     if (!nsmi_failed(ctx)) return ds;

@@ -39,6 +39,13 @@ static bool labelled(const nsm_dataset_labels *l, int64_t i)
     return false;
 }
 
+static ticket drawn(int64_t i, int32_t group, uint64_t seed)
+{
+    uint32_t r[4];
+    nsmi_philox(seed, (uint64_t)i, r);
+    return (ticket){ group, (int32_t)i, (uint64_t)r[0] << 32 | r[1] };
+}
+
 /* Everything labelled, class by class (all as one group unless by_class), each in random order. */
 static ticket *draw_order(const nsm_dataset *ds, bool by_class, uint64_t seed, int64_t *count)
 {
@@ -47,13 +54,8 @@ static ticket *draw_order(const nsm_dataset *ds, bool by_class, uint64_t seed, i
     ticket *t = nsmi_malloc(ds->ctx, (size_t)things * sizeof *t);
     *count = 0;
     if (!t) return NULL;
-    for (int64_t i = 0; i < things; i++) {
-        uint32_t r[4];
-        if (!labelled(l, i)) continue;
-        nsmi_philox(seed, (uint64_t)i, r);
-        t[(*count)++] = (ticket){ by_class ? l->cls[i] : 0, (int32_t)i,
-                                  (uint64_t)r[0] << 32 | r[1] };
-    }
+    for (int64_t i = 0; i < things; i++)
+        if (labelled(l, i)) t[(*count)++] = drawn(i, by_class ? l->cls[i] : 0, seed);
     qsort(t, (size_t)*count, sizeof *t, by_draw);
     return t;
 }
@@ -136,6 +138,35 @@ static nsm_dataset_split *place(nsm_dataset *ds, const char *name)
         return s;
     }
     return nsm_dataset_add_split(ds, name);
+}
+
+/* Everything in list that has a class, class by class, each in random order. */
+static ticket *draw_list(const nsm_dataset *ds, const int32_t *list, int64_t count, uint64_t seed)
+{
+    ticket *t = nsmi_malloc(ds->ctx, (size_t)count * sizeof *t);
+    for (int64_t k = 0; t && k < count; k++) t[k] = drawn(list[k], ds->label.cls[list[k]], seed);
+    if (t) qsort(t, (size_t)count, sizeof *t, by_draw);
+    return t;
+}
+
+int nsmi_split_valid(nsm_dataset *ds, nsm_dataset_split *s, double fraction, uint64_t seed)
+{
+    int64_t count = s->count[NSM_TRAIN];
+    ticket *t = nsmi_failed(ds->ctx) ? NULL : draw_list(ds, s->index[NSM_TRAIN], count, seed);
+    if (t) s->index[NSM_VALID] = nsm_dataset_array(ds, count, sizeof(int32_t));
+    if (!nsmi_failed(ds->ctx)) s->count[NSM_TRAIN] = s->count[NSM_VALID] = 0;
+    for (int64_t at = 0, end; at < count && !nsmi_failed(ds->ctx); at = end) {
+        for (end = at; end < count && t[end].group == t[at].group; end++) {}
+        int64_t valid = (int64_t)floor(fraction * (double)(end - at) + 0.5);
+        for (int64_t k = at; k < end; k++) {
+            int p = k - at < valid ? NSM_VALID : NSM_TRAIN;
+            s->index[p][s->count[p]++] = t[k].index;
+        }
+    }
+    for (int p = NSM_TRAIN; p <= NSM_VALID && !nsmi_failed(ds->ctx); p++)
+        qsort(s->index[p], (size_t)s->count[p], sizeof(int32_t), by_index);
+    free(t);
+    return nsm_error(ds->ctx);
 }
 
 int nsm_dataset_split_make(nsm_dataset *ds, const char *name, const nsm_split_config *config)

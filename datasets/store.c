@@ -127,7 +127,7 @@ int nsm_dataset_save(const nsm_dataset *ds, const char *path)
     nsmi_h5_group(h, "edges");
     for (int i = 0; i < ds->edge_types; i++) write_edges(h, ds, &ds->edge[i]);
     write_labels(h, &ds->label);
-    nsmi_questions_write(h, &ds->question);
+    nsmi_questions_write(h, ds);
     nsmi_links_write(h, ds);
     nsmi_h5_group(h, "splits");
     for (int i = 0; i < ds->splits; i++) {
@@ -310,7 +310,7 @@ nsm_dataset *nsmi_dataset_read(nsm_ctx *ctx, nsmi_h5 *h, const nsm_dataset_optio
     r.ds->target = target < 0 ? 0 : target;
     if (nsmi_h5_has(h, "edges")) read_each(&r, "edges", read_edges);
     read_labels(&r);
-    nsmi_questions_read(h, &r.ds->question);
+    nsmi_questions_read(h, r.ds);
     nsmi_links_read(h, r.ds);
     if (nsmi_h5_has(h, "splits")) read_each(&r, "splits", read_split);
     if (nsmi_dataset_check(r.ds, nsmi_h5_path(h), NSM_EFORMAT) == NSM_OK) return r.ds;

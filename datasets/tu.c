@@ -229,9 +229,11 @@ static void read_labels(tu *t)
     free(kind);
 }
 
-/* A fold has what it trains on and what it tests on; nothing is set apart for validation. */
-static void read_folds(tu *t)
+/* A fold has what it trains on and what it tests on; `valid` sets some of the former apart. */
+static void read_folds(tu *t, const nsmi_options *o)
 {
+    double valid = nsmi_option_float(o, "valid", 0, 0.9, 0);
+    uint64_t seed = (uint64_t)nsmi_option_int(o, "seed", 0, INT64_MAX, 0);
     for (int fold = 1; !nsmi_failed(t->ctx); fold++) {
         char name[32];
         char *train = nsmi_find_file(t->ctx, "%s/10fold_idx/train_idx-%d.txt", t->folder, fold);
@@ -243,6 +245,7 @@ static void read_folds(tu *t)
                                                  &s->index[NSM_TRAIN]);
             s->count[NSM_TEST] = nsmi_text_ints(t->ctx, test, 0, t->ds->graphs - 1,
                                                 &s->index[NSM_TEST]);
+            if (valid > 0) nsmi_split_valid(t->ds, s, valid, seed);
         }
         free(train);
         free(test);
@@ -261,7 +264,6 @@ static bool symmetric(nsm_dataset *ds)
 
 nsm_dataset *nsmi_import_tu(nsm_ctx *ctx, const char *source, const nsmi_options *o)
 {
-    (void)o;
     tu t = { .ctx = ctx, .folder = source };
     t.prefix = find_prefix(ctx, source);
     t.ds = t.prefix ? nsm_dataset_new(ctx, t.prefix) : NULL;
@@ -270,7 +272,7 @@ nsm_dataset *nsmi_import_tu(nsm_ctx *ctx, const char *source, const nsmi_options
         read_edges(&t);
         read_labels(&t);
         if (!nsmi_failed(ctx)) t.ds->directed = !symmetric(t.ds);
-        read_folds(&t);
+        read_folds(&t, o);
     }
     free(t.prefix);
     if (!nsmi_failed(ctx)) return t.ds;

@@ -12,6 +12,12 @@
  * words in their order, less those that come less than `least` times.  Part of speech is no
  * feature: the classes would give it away.
  *
+ * With `genus` the words of definitions have classes: is a word (a form of) a lemma of one of the
+ * synset's direct hypernyms?  That is the genus term, "animal" in "a young animal", that the
+ * definition begins from.  A definition is the gloss up to its first quoted example; a lemma of
+ * several words is marked whole, its last word in any form that morphy(7WN) takes off by rule.
+ * Synsets without hypernyms, and words outside of definitions, are not asked.
+ *
  * A line:  offset lex_filenum ss_type w_cnt word lex_id ... p_cnt symbol offset pos src/tgt ... |
  * gloss */
 #include "config.h"
@@ -78,7 +84,25 @@ static const struct { const char *symbol, *name;
 };
 enum { RELATIONS = sizeof relations / sizeof *relations };
 
-typedef struct { int32_t from, offset; int8_t file, relation; } pointer;
+enum { HYPERNYM = 1, INSTANCE_HYPERNYM }; /* of these */
+
+/* What comes off the end of a form, and what takes its place; of nouns, of verbs. */
+static const struct {
+    const char *off, *on;
+    bool verb;
+} rules[] = {
+    { "s", "", false },      { "ses", "s", false },   { "xes", "x", false },
+    { "zes", "z", false },   { "ches", "ch", false }, { "shes", "sh", false },
+    { "men", "man", false }, { "ies", "y", false },   { "s", "", true },
+    { "ies", "y", true },    { "es", "e", true },     { "es", "", true },
+    { "ed", "e", true },     { "ed", "", true },      { "ing", "e", true },
+    { "ing", "", true },
+};
+
+typedef struct {
+    int32_t from, offset;
+    int8_t file, relation;
+} pointer;
 
 
 typedef struct {
@@ -91,11 +115,15 @@ typedef struct {
     int64_t pointers, pointer_room;
     pointer *pointer;
     int64_t entries, entry_room[2], row_room;
-    int64_t *ptr;                 /* [nodes + 1] */
-    int32_t *idx;                 /* column of each entry */
-    float *val;                   /* tf, later tf-idf */
-    int32_t columns;              /* a power of two */
-    nsmi_texts texts;             /* the same words in their order */
+    int64_t *ptr;     /* [nodes + 1] */
+    int32_t *idx;     /* column of each entry */
+    float *val;       /* tf, later tf-idf */
+    int32_t columns;  /* a power of two */
+    nsmi_texts texts; /* the same words in their order */
+    int64_t lemmas, lemma_room, ptr_room[2];
+    int64_t *lemma;      /* [lemmas] where the words of each end in texts */
+    int64_t *lemma_ptr;  /* [nodes + 1] */
+    int64_t *definition; /* [nodes] where the words of each definition end */
 } wordnet;
 
 /* ---- text features ---- */
@@ -204,6 +232,8 @@ static const char *read_words(wordnet *w, char **p)
         if (mark) *mark = 0;
         if (i == 0) w->name[w->nodes] = nsmi_strdup(w->ctx, word);
         nsmi_words_each(word, word + strlen(word), add_word, w);
+        if (!nsmi_grow(w->ctx, &w->lemma, w->lemmas, &w->lemma_room, sizeof *w->lemma)) return NULL;
+        w->lemma[w->lemmas++] = w->texts.entries;
     }
     return NULL;
 }
@@ -245,8 +275,13 @@ static const char *read_synset(wordnet *w, int f, char *line)
     w->cls[w->nodes] = (int32_t)cls;
     const char *wrong = read_words(w, &p);
     if (!wrong) wrong = read_pointers(w, &p);
-    if (!wrong) nsmi_words_each(gloss, gloss + strlen(gloss), add_word, w);
-    return wrong;
+    if (wrong) return wrong;
+    char *end = gloss + strlen(gloss), *example = strchr(gloss, '"');
+    if (!example) example = end;
+    nsmi_words_each(gloss, example, add_word, w);
+    w->definition[w->nodes] = w->texts.entries;
+    nsmi_words_each(example, end, add_word, w);
+    return NULL;
 }
 
 static bool room_for_synset(wordnet *w)
@@ -254,7 +289,9 @@ static bool room_for_synset(wordnet *w)
     return nsmi_grow(w->ctx, &w->offset, w->nodes, &w->node_room[0], sizeof *w->offset) &&
            nsmi_grow(w->ctx, &w->cls, w->nodes, &w->node_room[1], sizeof *w->cls) &&
            nsmi_grow(w->ctx, &w->name, w->nodes, &w->node_room[2], sizeof *w->name) &&
-           nsmi_grow(w->ctx, &w->ptr, w->nodes + 1, &w->row_room, sizeof *w->ptr);
+           nsmi_grow(w->ctx, &w->ptr, w->nodes + 1, &w->row_room, sizeof *w->ptr) &&
+           nsmi_grow(w->ctx, &w->lemma_ptr, w->nodes + 1, &w->ptr_room[0], sizeof *w->lemma_ptr) &&
+           nsmi_grow(w->ctx, &w->definition, w->nodes, &w->ptr_room[1], sizeof *w->definition);
 }
 
 static void read_file(wordnet *w, const char *folder, int f)
@@ -268,6 +305,7 @@ static void read_file(wordnet *w, const char *folder, int f)
         if (strlen(line) > MAX_LINE) nsmi_text_error(t, "the line is too long");
         if (nsmi_failed(w->ctx) || !room_for_synset(w)) break;
         w->ptr[w->nodes] = w->entries;
+        w->lemma_ptr[w->nodes] = w->lemmas;
         w->name[w->nodes] = NULL;
         const char *wrong = read_synset(w, f, line);
         w->nodes++;
@@ -277,6 +315,7 @@ static void read_file(wordnet *w, const char *folder, int f)
             break;
         }
         w->ptr[w->nodes] = w->entries;
+        w->lemma_ptr[w->nodes] = w->lemmas;
         if (!nsmi_texts_end(w->ctx, &w->texts)) break;
     }
     nsmi_text_close(t);
@@ -324,6 +363,71 @@ static void add_relations(wordnet *w, nsm_dataset *ds)
     }
 }
 
+/* ---- genus terms ---- */
+
+/* Is word this lemma, or by rule a form of it? */
+static bool is_form(const char *word, const char *lemma, bool verb)
+{
+    size_t n = strlen(word), m = strlen(lemma);
+    if (!strcmp(word, lemma)) return true;
+    for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {
+        size_t off = strlen(rules[r].off), on = strlen(rules[r].on);
+        if (rules[r].verb == verb && n > off && n - off + on == m &&
+            !strcmp(word + n - off, rules[r].off) && !memcmp(word, lemma, n - off) &&
+            !strcmp(lemma + n - off, rules[r].on))
+            return true;
+    }
+    return false;
+}
+
+/* Mark a lemma, words first .. end of texts, where it stands in words at .. last. */
+static void mark_lemma(const wordnet *w, int64_t first, int64_t end, bool verb, int64_t at,
+                       int64_t last, int32_t *label)
+{
+    const int32_t *id = w->texts.id;
+    char *const *word = w->texts.words.word;
+    int64_t n = end - first;
+    for (; n > 0 && at + n <= last; at++) {
+        int64_t same = 0;
+        while (same < n - 1 && id[at + same] == id[first + same]) same++;
+        if (same < n - 1 || !is_form(word[id[at + same]], word[id[end - 1]], verb)) continue;
+        for (int64_t k = 0; k < n; k++) label[at + k] = 1;
+    }
+}
+
+/* Classes of all words; NULL: out of memory. */
+static int32_t *genus_terms(const wordnet *w)
+{
+    int32_t *label = nsmi_malloc(w->ctx, (size_t)w->texts.entries * sizeof *label);
+    for (int64_t k = 0; label && k < w->texts.entries; k++) label[k] = -1;
+    for (int64_t k = 0; label && k < w->pointers; k++) {
+        const pointer *p = &w->pointer[k];
+        int64_t to = find_synset(w, p->file, p->offset),
+                at = w->lemma[w->lemma_ptr[p->from + 1] - 1], last = w->definition[p->from];
+        if ((p->relation != HYPERNYM && p->relation != INSTANCE_HYPERNYM) || to < 0) continue;
+        for (int64_t i = at; i < last; i++)
+            if (label[i] < 0) label[i] = 0;
+        for (int64_t l = w->lemma_ptr[to]; l < w->lemma_ptr[to + 1]; l++) {
+            bool own = l == w->lemma_ptr[to]; /* a synset's words are where its row begins */
+            int64_t first = own ? to ? w->texts.end[to - 1] : 0 : w->lemma[l - 1];
+            mark_lemma(w, first, w->lemma[l], !strcmp(parts[p->file].letters, "v"), at, last,
+                       label);
+        }
+    }
+    return label;
+}
+
+static void set_genus(wordnet *w, nsm_dataset *ds)
+{
+    nsm_dataset_text *t = &ds->node[0].text;
+    t->label = genus_terms(w);
+    if (!t->label) return;
+    t->classes = 2;
+    t->class_names = nsmi_calloc(w->ctx, 2, sizeof *t->class_names);
+    if (t->class_names) t->class_names[0] = nsm_dataset_string(ds, "other");
+    if (t->class_names) t->class_names[1] = nsm_dataset_string(ds, "genus");
+}
+
 static void set_labels(wordnet *w, nsm_dataset *ds)
 {
     nsm_dataset_labels *l = &ds->label;
@@ -357,6 +461,7 @@ static nsm_dataset *finish(wordnet *w, const nsmi_options *o)
     w->name = NULL;
     nsmi_texts_to_nodes(ds, &w->texts, nsmi_option_int(o, "least", 1, INT32_MAX, 3), v);
     add_relations(w, ds);
+    if (nsmi_option_bool(o, "genus", false) && !nsmi_failed(w->ctx)) set_genus(w, ds);
     set_labels(w, ds);
     nsm_dataset_split_make(ds, "default",
                            &(nsm_split_config){
@@ -376,7 +481,15 @@ nsm_dataset *nsmi_import_wordnet(nsm_ctx *ctx, const char *source, const nsmi_op
     if (!nsmi_failed(ctx)) ds = finish(&w, o);
     nsmi_h5_free_strings(w.name, w.nodes);
     nsmi_texts_clear(&w.texts);
-    free(w.offset); free(w.cls); free(w.pointer); free(w.ptr); free(w.idx); free(w.val);
+    free(w.lemma);
+    free(w.lemma_ptr);
+    free(w.definition);
+    free(w.offset);
+    free(w.cls);
+    free(w.pointer);
+    free(w.ptr);
+    free(w.idx);
+    free(w.val);
     if (!nsmi_failed(ctx)) return ds;
     nsm_dataset_free(ds);
     return NULL;

@@ -161,13 +161,18 @@ static void add_edges(nsm_dataset *ds, bool graphs)
 
 static void add_content(nsm_dataset *ds)
 {
-    static const int32_t id[] = { 2, 0, 1, 1, 2 };
+    static const int32_t id[] = { 2, 0, 1, 1, 2 }, label[] = { -1, 0, 1, 0, -1 };
     nsm_dataset_nodes *v = &ds->node[0];
     nsm_dataset_text *t = &v->text;
     nsm_dataset_images *m = &v->image;
-    *t = (nsm_dataset_text){ .vocab = 3 };
+    *t = (nsm_dataset_text){ .vocab = 3, .classes = 2 };
     t->ptr = nsm_dataset_array(ds, v->count + 1, sizeof *t->ptr);
     t->id = nsm_dataset_array(ds, 5, sizeof *t->id);
+    t->label = nsm_dataset_array(ds, 5, sizeof *t->label);
+    if (t->label) memcpy(t->label, label, sizeof label);
+    t->class_names = calloc(2, sizeof *t->class_names);
+    for (int i = 0; t->class_names && i < 2; i++)
+        t->class_names[i] = nsm_dataset_string(ds, i ? "marked" : "other");
     for (int64_t i = 0; t->ptr && i <= v->count; i++) t->ptr[i] = i < 2 ? 0 : i < 5 ? 3 : 5;
     if (t->id) memcpy(t->id, id, sizeof id);
     t->symbol = calloc(3, sizeof *t->symbol);
@@ -182,9 +187,13 @@ static void add_content(nsm_dataset *ds)
 static void add_questions(nsm_dataset *ds)
 {
     static const int32_t node[] = { 0, 0, 3, 11 }, answer[] = { 1, 0, 1, 1 },
-                         kind[] = { 0, 1, 0, 0 };
+                         kind[] = { 0, 1, 0, 0 }, pointed[] = { -1, 6, 0, 3 };
     nsm_dataset_questions *q = &ds->question;
-    *q = (nsm_dataset_questions){ .count = 4, .features = 2, .classes = 2, .groups = 2 };
+    *q = (nsm_dataset_questions){
+        .count = 4, .features = 2, .classes = 2, .groups = 2, .pointed_type = ds->node_types - 1
+    };
+    q->pointed = nsm_dataset_array(ds, 4, sizeof *q->pointed);
+    if (q->pointed) memcpy(q->pointed, pointed, sizeof pointed);
     q->node = nsm_dataset_array(ds, 4, sizeof *q->node);
     q->answer = nsm_dataset_array(ds, 4, sizeof *q->answer);
     q->group = nsm_dataset_array(ds, 4, sizeof *q->group);
@@ -196,6 +205,9 @@ static void add_questions(nsm_dataset *ds)
     q->answer_names = calloc(2, sizeof *q->answer_names);
     for (int i = 0; q->answer_names && i < 2; i++)
         q->answer_names[i] = nsm_dataset_string(ds, i ? "yes" : "no");
+    q->value_names = calloc(2, sizeof *q->value_names);
+    for (int i = 0; q->value_names && i < 2; i++)
+        q->value_names[i] = nsm_dataset_string(ds, i ? "large" : "round");
 }
 
 static void add_links(nsm_dataset *ds)
@@ -257,6 +269,9 @@ static const char *content_difference(const nsm_dataset_nodes *a, const nsm_data
     if (s->vocab != t->vocab || !same(s->ptr, t->ptr, a->count + 1, 8)) return "text";
     if (s->ptr && !same(s->id, t->id, s->ptr[a->count], 4)) return "words";
     if (!same_words(s->symbol, t->symbol, s->vocab)) return "symbols";
+    if (s->classes != t->classes || !same_words(s->class_names, t->class_names, s->classes))
+        return "classes of words";
+    if (s->ptr && !same(s->label, t->label, s->ptr[a->count], 4)) return "labels of words";
     if (m->height != o->height || m->width != o->width || m->channels != o->channels)
         return "size of pictures";
     if (!same(m->there, o->there, a->count, 1)) return "which pictures are there";
@@ -274,6 +289,9 @@ static const char *questions_difference(const nsm_dataset_questions *a,
         !same(a->group, b->group, a->count, 4) ||
         !same(a->value, b->value, a->count * a->features, 4))
         return "what is asked";
+    if (a->pointed_type != b->pointed_type || !same(a->pointed, b->pointed, a->count, 4))
+        return "what is pointed at";
+    if (!same_words(a->value_names, b->value_names, a->features)) return "names of values";
     if (!same_words(a->answer_names, b->answer_names, a->classes)) return "names of answers";
     return same_words(a->group_names, b->group_names, a->groups) ? NULL : "names of kinds";
 }

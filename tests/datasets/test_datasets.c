@@ -126,6 +126,14 @@ static void bad_text(nsm_dataset *d)
     t->symbol = NULL;
     t->vocab = 0;
 }
+static void bad_word_class(nsm_dataset *d) { d->node[0].text.label[2] = 2; }
+static void bad_word_below(nsm_dataset *d) { d->node[0].text.label[1] = -2; }
+static void bad_no_classes(nsm_dataset *d)
+{
+    nsmi_h5_free_strings(d->node[0].text.class_names, 2); /* as above */
+    d->node[0].text.class_names = NULL;
+    d->node[0].text.classes = 0;
+}
 static void bad_text_ptr(nsm_dataset *d) { d->node[0].text.ptr[7] = 0; }
 static void bad_picture(nsm_dataset *d) { d->node[0].image.height = 0; }
 static void bad_there(nsm_dataset *d) { d->node[0].image.there[2] = 7; }
@@ -134,6 +142,9 @@ static void bad_asked_order(nsm_dataset *d) { d->question.node[2] = -1; }
 static void bad_answer(nsm_dataset *d) { d->question.answer[0] = 2; }
 static void bad_kind(nsm_dataset *d) { d->question.group[1] = 2; }
 static void bad_question(nsm_dataset *d) { d->question.value[5] = NAN; }
+static void bad_pointed(nsm_dataset *d) { d->question.pointed[1] = 7; }
+static void bad_pointed_below(nsm_dataset *d) { d->question.pointed[0] = -2; }
+static void bad_pointed_type(nsm_dataset *d) { d->question.pointed_type = 2; }
 static void bad_relation(nsm_dataset *d) { d->link[NSM_VALID].relation[1] = 99; }
 static void bad_end(nsm_dataset *d) { d->link[NSM_TEST].dst[2] = 12; }
 static void bad_start(nsm_dataset *d) { d->link[NSM_TEST].src[0] = -1; }
@@ -163,6 +174,9 @@ START_TEST(faults)
         { bad_word, "word 3 at 4 of text/id" },
         { bad_text, "a text of 0 words" },
         { bad_text_ptr, "text/ptr falls at 6" },
+        { bad_word_class, "class 2 at 2 of text/label" },
+        { bad_word_below, "class -2 at 1 of text/label" },
+        { bad_no_classes, "0 classes of words" },
         { bad_picture, "pictures of 0 x 2 pixels" },
         { bad_there, "images/there[2] is 7" },
         { bad_asked, "node[3] is 12" },
@@ -170,6 +184,9 @@ START_TEST(faults)
         { bad_answer, "answer[0] is 2" },
         { bad_kind, "group[1] is 2" },
         { bad_question, "value 5 is not finite" },
+        { bad_pointed, "pointed[1] is 7" },
+        { bad_pointed_below, "pointed[0] is -2" },
+        { bad_pointed_type, "pointed_type is node type 2" },
         { bad_relation, "relation[1] of valid is 99" },
         { bad_end, "link 2 of test joins 2 and 12" },
         { bad_start, "link 0 of test joins -1 and 0" },
@@ -600,6 +617,115 @@ START_TEST(shared_data) /* the public data sets, with the counts of their README
 }
 END_TEST
 
+START_TEST(as_before) /* files of before, without what points, word classes and names of values */
+{
+    begin();
+    nsm_dataset *ds = sample_new(ctx, NSM_LABEL_CLASS, false);
+    nsm_dataset_questions *q = &ds->question;
+    nsm_dataset_text *t = &ds->node[0].text;
+    free(q->pointed);
+    free(t->label);
+    nsmi_h5_free_strings(q->value_names, q->features);
+    nsmi_h5_free_strings(t->class_names, t->classes);
+    q->pointed = t->label = NULL;
+    q->value_names = t->class_names = NULL;
+    q->pointed_type = 0;
+    t->classes = 0;
+    ck_assert_int_eq(nsm_dataset_save(ds, sample_path("before.h5")), NSM_OK);
+    nsm_dataset *again = nsm_dataset_load(ctx, sample_path("before.h5"), NULL);
+    ck_ok(ctx);
+    ck_assert(!sample_difference(ds, again) && !again->question.pointed);
+    nsm_dataset_free(again);
+    nsm_dataset_free(ds);
+    end();
+}
+END_TEST
+
+/* Labels of a synset's words: "." not asked, "0", "1". */
+static const char *marks(const nsm_dataset *ds, int64_t i)
+{
+    static char text[64];
+    const nsm_dataset_text *t = &ds->node[0].text;
+    int64_t n = 0;
+    for (int64_t k = t->ptr[i]; k < t->ptr[i + 1]; k++) text[n++] = ".01"[t->label[k] + 1];
+    text[n] = 0;
+    return text;
+}
+
+START_TEST(genus) /* words of definitions that a direct hypernym is called by */
+{
+    static const char *const file[] = { "data.noun", "data.verb", "data.adj", "data.adv" };
+    static const char *const text[] = {
+        "00000001 03 n 01 entity 0 000 | that which is\n"
+        "00000050 05 n 02 Animal 0 living_thing 0 001 @ 00000001 n 0000 | any of the entities; "
+        "\"an entity\"\n"
+        "00000090 05 n 01 dog 0 001 @ 00000050 n 0000 | dog animals, living things, a living "
+        "animal thing of entity\n"
+        "00000150 05 n 01 Rex 0 001 @i 00000090 n 0000 | dogs and dogged men\n",
+        "00000001 38 v 01 move 0 000 01 + 02 00 | go\n"
+        "00000050 38 v 01 run 0 001 @ 00000001 v 0000 01 + 02 00 | moving, moved or moves\n",
+        "00000001 00 a 01 alive 0 000 | living entity\n", "00000001 02 r 01 not 0 000 | negation\n"
+    };
+    begin();
+    for (int f = 0; f < 4; f++)
+        sample_write(sample_path("genus/%s", file[f]), text[f], strlen(text[f]));
+    const nsm_option o[] = { { "genus", "true" }, { "least", "1" }, { "features", "64" } };
+    nsm_dataset *ds = nsm_import(ctx, "wordnet", sample_path("genus"), o, 3);
+    ck_ok(ctx);
+    ck_assert_str_eq(marks(ds, 0), "....");        /* it has no hypernym */
+    ck_assert_str_eq(marks(ds, 1), "...0001..");   /* by rule; not in its example */
+    ck_assert_str_eq(marks(ds, 2), ".0111001000"); /* "living things"; not the hypernym's own */
+    ck_assert_str_eq(marks(ds, 3), ".1000");       /* no rule of nouns takes off -ged */
+    ck_assert_str_eq(marks(ds, 5), ".1101");
+    ck_assert_str_eq(marks(ds, 6), "...");
+    ck_assert_str_eq(ds->node[0].text.class_names[1], "genus");
+    nsm_dataset_free(ds);
+    ds = nsm_import(ctx, "wordnet", sample_path("genus"), o + 1, 2);
+    ck_assert(ds && !ds->node[0].text.label);
+    nsm_dataset_free(ds);
+    end();
+}
+END_TEST
+
+static int64_t of_class(const nsm_dataset *ds, const nsm_dataset_split *s, int part, int32_t cls)
+{
+    int64_t n = 0;
+    for (int64_t k = 0; k < s->count[part]; k++) n += ds->label.cls[s->index[part][k]] == cls;
+    return n;
+}
+
+/* A fold's validation part comes out of its training part, a share of each class. */
+START_TEST(fold_validation)
+{
+    const char *path = sample_shared("MUTAG");
+    if (!path) {
+        printf("MUTAG is not at hand: skipped\n");
+        return;
+    }
+    begin();
+    const nsm_option o[] = { { "valid", "0.1" }, { "seed", "3" } };
+    nsm_dataset *ds = nsm_import(ctx, "tu", path, o, 2),
+                *all = nsm_import(ctx, "tu", path, NULL, 0),
+                *other = nsm_import(ctx, "tu", path, o, 1);
+    ck_ok(ctx);
+    const nsm_dataset_split *s = &ds->split[0], *t = &all->split[0];
+    ck_assert(s->count[NSM_TRAIN] == 152 && s->count[NSM_VALID] == 17 && s->count[NSM_TEST] == 19);
+    ck_assert(!t->count[NSM_VALID] &&
+              !memcmp(s->index[NSM_TEST], t->index[NSM_TEST], 19 * sizeof(int32_t)));
+    for (int32_t c = 0; c < 2; c++)
+        ck_assert_int_eq(of_class(ds, s, NSM_TRAIN, c) + of_class(ds, s, NSM_VALID, c),
+                         of_class(all, t, NSM_TRAIN, c));
+    ck_assert_int_eq(of_class(ds, s, NSM_VALID, 0), 6); /* of 57 */
+    ck_assert(memcmp(s->index[NSM_VALID], other->split[0].index[NSM_VALID], 17 * sizeof(int32_t)));
+    nsm_dataset_free(other);
+    nsm_dataset_free(all);
+    nsm_dataset_free(ds);
+    ck_assert(!nsm_import(ctx, "tu", path, &(nsm_option){ "valid", "1.5" }, 1));
+    ck_error(ctx, NSM_EINVAL);
+    end();
+}
+END_TEST
+
 START_TEST(wordnet) /* WordNet 3.0, where it is installed */
 {
     const char *folder = getenv("NSM_WORDNET") ? getenv("NSM_WORDNET") : "/usr/share/wordnet";
@@ -801,8 +927,10 @@ END_TEST
 
 int main(void)
 {
-    return test_main("datasets",
-                     (const TTest *const[]){ round_trip, rows, faults, seal, draft, full_disk,
-                                             memory, small_imports, triples, malformed, shared_data,
-                                             wordnet, splits, numbers, generators, info, NULL });
+    return test_main(
+        "datasets",
+        (const TTest *const[]){
+            round_trip,    rows,    faults,    seal,        draft,     full_disk, memory,
+            small_imports, triples, malformed, shared_data, as_before, genus,     fold_validation,
+            wordnet,       splits,  numbers,   generators,  info,      NULL });
 }

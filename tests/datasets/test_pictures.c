@@ -311,16 +311,23 @@ static seen look(const uint8_t *pixel, int64_t size)
     return s;
 }
 
-static const char *answer(const seen *s, int n, int kind, int64_t size)
+/* The object that a question about object n is after, -1: none. */
+static int object_of(const seen *s, int n, int kind)
 {
-    static const char *const number[] = { "0", "1", "2", "3", "4", "5", "6" };
-    int best = -1, same = 0;
+    int best = -1;
     for (int a = 0; a < 6; a++) {
         double d = hypot(s->x[a] - s->x[n], s->y[a] - s->y[n]),
                b = best < 0 ? 0 : hypot(s->x[best] - s->x[n], s->y[best] - s->y[n]);
         if (a != n && (best < 0 || (kind == 3 ? d < b : d > b))) best = a;
-        same += s->square[a] == s->square[n];
     }
+    return kind < 3 ? n : kind < 5 ? best : -1;
+}
+
+static const char *answer(const seen *s, int n, int kind, int64_t size)
+{
+    static const char *const number[] = { "0", "1", "2", "3", "4", "5", "6" };
+    int best = object_of(s, n, kind), same = 0;
+    for (int a = 0; a < 6; a++) same += s->square[a] == s->square[n];
     switch (kind) {
     case 0: return s->square[n] ? "rectangle" : "circle";
     case 1: return s->x[n] < (double)(size - 1) / 2 ? "yes" : "no";
@@ -350,6 +357,12 @@ START_TEST(sort_of_clevr)
         ck_assert_int_eq(q->group[k], 3 * relational + which);
         ck_assert_int_eq(relational, k % 20 >= 10);
         ck_assert_str_eq(q->answer_names[q->answer[k]], answer(&s, n, q->group[k], size));
+        int to = object_of(&s, n, q->group[k]);
+        ck_assert_int_eq(q->pointed[k], to < 0 ? -1 : q->node[k] * 6 + to);
+        char name[64];
+        snprintf(name, sizeof name, "%s %s at %.0f,%.0f", q->value_names[n],
+                 s.square[n] ? "rectangle" : "circle", s.x[n], s.y[n]);
+        ck_assert_str_eq(ds->node[1].names[q->node[k] * 6 + n], name);
         const float *object = ds->node[1].dense + (q->node[k] * 6 + n) * 10;
         ck_assert(object[n] > 0 && object[s.square[n] ? 6 : 7] > 0);
         ck_assert_double_eq_tol((double)object[8] * (double)(size - 1), s.x[n], 1e-3);
