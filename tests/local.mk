@@ -93,10 +93,10 @@ check_PROGRAMS += %D%/tools/test_tools %D%/tools/test_link
 %C%_tools_test_link_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
-TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/labels.sh %D%/tools/links.sh \
+TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/heads.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/labels.sh %D%/tools/links.sh \
 	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 endif
-EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/links.sh \
+EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/heads.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/links.sh \
 	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
 
 # ---- the examples, against the installed library ----

@@ -92,12 +92,13 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
 typedef struct {
     double loss, right;
     int64_t asked;
-    float *told;             /* [count, C] probabilities of the nodes in their order, or NULL */
-    bool groups, keep;       /* note the scores of groups; what is told is shown from now on */
-    fused_usage *usage;      /* of the first things, or NULL */
+    fused_marks marks;
+    float *told;        /* [count, C] probabilities of the nodes in their order, or NULL */
+    bool groups, keep;  /* note the scores of groups; what is told is shown from now on */
+    fused_usage *usage; /* of the first things, or NULL */
 } look;
 
-enum { WATCHED = 16384 };    /* things whose states are noted in an evaluation, about */
+enum { WATCHED = 16384 }; /* things whose states are noted in an evaluation, about */
 
 static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look *l)
 {
@@ -105,13 +106,14 @@ static int count_right(fused_task *s, const fused_batch *f, nsm_tensor *y, look 
     int32_t *best = fused_room(s->tape, n, 1, sizeof *best);
     nsm_tensor *first = nsm_tape_tensor(s->tape, NSM_I32, 1, &n, NULL);
     if (!best || !first) return nsm_error(s->ctx);
-    s->ctx->dev.be->argmax(&s->ctx->dev, n, s->base.outputs, y->f32, first->i32);
+    s->ctx->dev.be->argmax(&s->ctx->dev, n, f->choices, y->f32, first->i32);
     if (nsm_tensor_get(first, best)) return nsm_error(s->ctx);
     int64_t asked = 0;
     for (int64_t i = 0; i < n; i++) {
         bool is = f->answer[i] >= 0, right = is && best[i] == f->answer[i];
         asked += is;
         l->right += right;
+        fused_mark(&l->marks, f->answer[i], best[i]);
         if (!l->groups || !f->group) continue;
         s->by_group[f->group[i]].asked += is;
         s->by_group[f->group[i]].right += right;
@@ -133,7 +135,7 @@ static int look_batch(fused_task *s, const nsm_batch *b, nsm_tensor *h, look *l,
     if (watched) nsm_fuser_watch(nsm_fused_fuser(s->model), false);
     if (!code && l->keep) code = remember(s, &f, y);
     nsm_tensor *p = !code && l->told ? nsm_softmax(s->tape, y, -1) : NULL;
-    if (p) nsm_tensor_get(p, l->told + at * f.readers * s->base.outputs);
+    if (p) nsm_tensor_get(p, l->told + at * f.readers * f.choices);
     fused_end_step(s);
     return nsm_error(s->ctx);
 }
@@ -180,7 +182,10 @@ static int evaluate(task *base, part_score part[3])
         if (!s->looks[p]) continue;
         if (base->notes && p == noted) l.usage = &usage;
         code = look_at(s, s->looks[p], s->look[p], h, &l);
-        part[p].score = l.asked ? l.right / (double)l.asked : NAN;
+        part[p].score = !l.asked                      ? NAN
+                        : s->head == NSM_FUSED_TOKENS ? fused_f1(&l.marks)
+                                                      : l.right / (double)l.asked;
+        if (p == NSM_TEST) s->marks = l.marks;
         if (p != NSM_TEST && l.asked) part[p].loss = l.loss / (double)l.asked;
     }
     nsm_tape_reset(s->node_tape);
@@ -196,6 +201,8 @@ int fused_task_predict(fused_task *s, float *out)
     look l = { .told = out };
     if (s->questions)
         nsm_error_set(s->ctx, NSM_EINVAL, "the model answers questions: nsm eval tells how well");
+    if (s->head == NSM_FUSED_TOKENS)
+        nsm_error_set(s->ctx, NSM_EINVAL, "the model tells words apart: nsm eval tells how well");
     fused_answers(s);
     for (int64_t i = 0; every && i < s->data.targets; i++) every[i] = (int32_t)(s->data.first + i);
     if (s->guess) nsm_tensor_get(s->told, s->guess);
@@ -211,16 +218,17 @@ void fused_task_details(const fused_task *s, json_t *o)
 {
     const nsm_dataset_questions *q = &s->ds->question;
     if (s->retrieval) fused_sides_details(s, o);
+    fused_head_details(s, o);
     if (!s->by_group) return;
     json_t *list = json_array();
     for (int64_t g = 0; g < q->groups; g++) {
         char name[64];
+        if (!s->by_group[g].asked) continue;
         snprintf(name, sizeof name, q->group_names ? "%.60s" : "%.0s%lld",
                  q->group_names ? q->group_names[g] : "", (long long)g);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:o}", "group", name, s->base.metric,
-                                        report_real(s->by_group[g].right /
-                                                    (double)s->by_group[g].asked)));
+        json_array_append_new(list, json_pack("{s:s, s:o}", "group", name, s->base.metric,
+                                              report_real(s->by_group[g].right /
+                                                          (double)s->by_group[g].asked)));
     }
     json_object_set_new(o, "groups", list);
 }
@@ -233,6 +241,8 @@ static int make_model(fused_task *s)
     nsm_fused_config config = {
         .width = (int)o->width,
         .outputs = (int)s->base.outputs,
+        .head = s->head,
+        .sets = s->graphs,
         .fuser = o->fuser,
         .fuser_options = o->fuser_options,
         .dropout = (float)o->dropout,
@@ -243,6 +253,7 @@ static int make_model(fused_task *s)
         .gnn = o->encoder,
         .gnn_layers = (int)o->layers,
         .bases = (int)o->bases,
+        .aggr = recipe_aggr(o),
         .vocab = s->text ? (int)v->text.vocab : 0,
         .mixer = o->text_mixer,
         .mixer_options = o->text_options,
@@ -293,7 +304,7 @@ static int make_parts(fused_task *s)
         s->look[p] = nsmi_malloc(s->ctx, (size_t)count * sizeof *s->look[p]);
         for (int64_t k = 0; s->look[p] && k < count; k++) {
             int32_t i = s->split->index[p][k];
-            if (!fused_sides_there(s, i)) continue;
+            if (!fused_sides_there(s, i) || !fused_asked(s, i)) continue;
             s->look[p][s->looks[p]++] = (int32_t)(s->data.first + i);
             if (p == NSM_TRAIN) s->known[i] = 1;
         }
@@ -301,16 +312,21 @@ static int make_parts(fused_task *s)
     return nsm_error(s->ctx);
 }
 
-/* The fan-outs: what is an element of a thing, then for the encoder's layers. */
+/* The fan-outs: what is an element of a thing, then for the encoder's layers.  Of graphs all nodes
+ * are, and the encoder sees all of a batch's graphs. */
 static int make_fan_out(fused_task *s)
 {
     const setting_list *f = &s->options->fanouts;
+    if (s->graphs && s->options->layers >= SETTING_LIST_MOST)
+        return nsm_error_set(s->ctx, NSM_EINVAL, "layers=%lld: a model of graphs has at most %d",
+                             (long long)s->options->layers, SETTING_LIST_MOST - 1);
+    for (s->layers = 0; s->graphs && s->layers <= s->options->layers;) s->fan_out[s->layers++] = -1;
+    if (s->graphs) return NSM_OK;
     s->layers = s->graph && !s->whole ? (int)s->options->layers + 1 : 1;
     if (f->count < s->layers)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "fanouts has %d numbers, want %d: of a thing's own elements%s",
-                             f->count, s->layers,
-                             s->layers > 1 ? ", then one for each layer" : "");
+                             f->count, s->layers, s->layers > 1 ? ", then one for each layer" : "");
     for (int k = 0; k < s->layers; k++) {
         if (!(f->value[k] >= -1 && f->value[k] <= 1e6))
             return nsm_error_set(s->ctx, NSM_EINVAL, "fanouts: %g is no number of neighbours",
@@ -326,25 +342,39 @@ static int choose(fused_task *s)
     const train_options *o = s->options;
     const nsm_dataset *ds = s->ds;
     const nsm_dataset_labels *l = &ds->label;
-    if (fused_sides_choose(s)) return nsm_error(s->ctx);
-    unsigned used = fused_modalities(o, ds, s->side[0] | s->side[1]);
-    s->questions = ds->question.count > 0 && !*o->sides;
+    if (fused_head_choose(s) || fused_sides_choose(s)) return nsm_error(s->ctx);
+    s->graphs = l->of_graphs && l->kind == NSM_LABEL_CLASS && !*o->sides && !ds->question.count &&
+                s->head == NSM_FUSED_CLASSES && !o->show_labels;
+    bool graph_alone = s->graphs && !*o->modalities;
+    unsigned used = fused_modalities(o, ds,
+                                     graph_alone ? 1u << FUSED_GRAPH : s->side[0] | s->side[1]);
+    s->questions = ds->question.count > 0 && !*o->sides && s->head != NSM_FUSED_TOKENS;
     s->graph = used >> FUSED_GRAPH & 1;
     s->text = used >> FUSED_TEXT & 1;
     s->picture = used >> FUSED_PICTURE & 1;
-    s->whole = o->whole;
+    s->whole = o->whole && !s->graphs;
     if (!used) return nsm_error(s->ctx);
+    if (s->graphs && (s->text || s->picture))
+        return nsm_error_set(s->ctx, NSM_EINVAL,
+                             "modalities=%s: the graphs of %s have no texts or pictures of their "
+                             "own",
+                             o->modalities, ds->name);
     if (s->graph && !o->node_features && !o->show_labels)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "the graph's nodes show nothing: node_features=false wants "
                              "show_labels=true, or modalities without the graph");
-    if (l->of_graphs || (!s->questions && !*o->sides && l->kind != NSM_LABEL_CLASS))
+    if (l->of_graphs && !s->graphs)
+        return nsm_error_set(s->ctx, NSM_EINVAL,
+                             "%s is a set of graphs: of these a fused model learns classes, and "
+                             "nothing else",
+                             ds->name);
+    if (!s->questions && !*o->sides && s->head == NSM_FUSED_CLASSES && l->kind != NSM_LABEL_CLASS)
         return nsm_error_set(s->ctx, NSM_EINVAL,
                              "%s has neither questions nor classes of nodes to learn", ds->name);
     if (s->questions && o->show_labels)
         return nsm_error_set(s->ctx, NSM_EINVAL, "show_labels: %s asks questions, not classes",
                              ds->name);
-    return NSM_OK;
+    return fused_head_check(s);
 }
 
 static int set_up(fused_task *s, const trainer_meta *trained)
@@ -352,12 +382,9 @@ static int set_up(fused_task *s, const trainer_meta *trained)
     const nsm_dataset *ds = s->ds;
     if (choose(s)) return nsm_error(s->ctx);
     s->split = nsm_dataset_split_find(ds, *s->options->split ? s->options->split : NULL);
-    if (!s->split || fused_data_make(ds, s->options, &s->data)) return nsm_error(s->ctx);
+    if (!s->split || fused_data_make(ds, s->options, s->graphs, &s->data)) return nsm_error(s->ctx);
     bool sides = *s->options->sides != 0;
-    int64_t batch = s->options->batch_size,
-            outputs = sides        ? s->options->width
-                      : s->questions ? ds->question.classes
-                                     : ds->label.columns;
+    int64_t batch = s->options->batch_size, outputs = fused_outputs(s);
     if (batch < 1) return nsm_error_set(s->ctx, NSM_EINVAL, "a fused model wants a batch_size");
     if (trained && (trained->inputs != s->data.features || trained->outputs != outputs))
         return nsm_error_set(s->ctx, NSM_ESHAPE,
@@ -366,11 +393,17 @@ static int set_up(fused_task *s, const trainer_meta *trained)
                              (long long)s->data.features, (long long)outputs);
     if (make_parts(s)) return nsm_error(s->ctx);
     if (!trained && !s->looks[NSM_TRAIN])
-        return nsm_error_set(s->ctx, NSM_EINVAL, "split %s of %s has no training nodes%s",
-                             s->split->name, ds->name, sides ? " with both sides" : "");
-    s->base = (task){ .ctx = s->ctx, .metric = sides ? "mrr" : "accuracy",
-                      .inputs = s->data.features, .outputs = outputs,
-                      .labels = sides ? NSM_LABEL_NONE : NSM_LABEL_CLASS, .epoch = epoch,
+        return nsm_error_set(s->ctx, NSM_EINVAL, "split %s of %s has no training %s%s",
+                             s->split->name, ds->name, s->graphs ? "graphs" : "nodes",
+                             sides ? " with both sides" : "");
+    s->base = (task){ .ctx = s->ctx,
+                      .metric = sides                         ? "mrr"
+                                : s->head == NSM_FUSED_TOKENS ? "f1"
+                                                              : "accuracy",
+                      .inputs = s->data.features,
+                      .outputs = outputs,
+                      .labels = sides ? NSM_LABEL_NONE : NSM_LABEL_CLASS,
+                      .epoch = epoch,
                       .evaluate = sides ? fused_sides_evaluate : evaluate,
                       .steps_per_epoch = (s->looks[NSM_TRAIN] + batch - 1) / batch };
     if (make_fan_out(s) || make_model(s) || (s->graph && s->whole && make_whole(s)))
@@ -381,7 +414,7 @@ static int set_up(fused_task *s, const trainer_meta *trained)
         s->base.notes = sizeof name / sizeof *name;
         memcpy(s->base.note_name, name, sizeof name);
     }
-    if (ds->question.groups)
+    if (s->questions && ds->question.groups)
         s->by_group = nsmi_calloc(s->ctx, (size_t)ds->question.groups, sizeof *s->by_group);
     return nsm_error(s->ctx);
 }

@@ -7,6 +7,10 @@
  * others show what the model last told of them, a training node what it was told to be while its
  * own class was hidden.  Labels of the test part are looked at for scores alone.
  *
+ * With `head` a question is told the node that it is after, or each word its class.  Where labels
+ * are of graphs, the things are these, their elements all of their nodes, and the encoder runs over
+ * the graphs of a step.
+ *
  * With `sides` nothing is told of a thing: one side of it, as its picture, is to be found by the
  * other, as its words (fusion/retrieval.h); the score is the mean reciprocal rank of both ways. */
 #ifndef TOOLS_FUSED_H
@@ -32,15 +36,15 @@ fused_task *fused_task_new(nsm_ctx *ctx, const train_options *options, const nsm
 void fused_task_free(fused_task *s);
 task *fused_task_base(fused_task *s);
 const nsm_dataset_split *fused_task_split(const fused_task *s);
-/* Probabilities of each class of every target node [targets, C] on the host. */
+/* Probabilities of each class of every target node, or graph [targets, C] on the host. */
 int fused_task_predict(fused_task *s, float *out);
 /* What the last evaluation found of the test part beside its score: that of each kind of question,
- * or how often the right side was among the first. */
+ * precision and recall of words, or how often the right side was among the first. */
 void fused_task_details(const fused_task *s, json_t *o);
 /* How the accuracy on so many things of the test part, drawn at random, changes without the k
  * elements of each that the fuser names, without k at random, with these alone, without each
- * modality, and without states.  k 0: only what needs no weights of the fuser's.  The caller owns
- * it; NULL: an error. */
+ * modality, and without states.  What answers are of, as nodes that are pointed at, stays.  k 0:
+ * only what needs no weights of the fuser's.  The caller owns it; NULL: an error. */
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things);
 enum { FUSED_EXPLAINED = 2000 }; /* things that are enough */
 

@@ -59,8 +59,7 @@ void fused_end_step(fused_task *s)
 /* The embeddings of the last block's sources. */
 static nsm_tensor *sampled_nodes(fused_task *s, const nsm_batch *b)
 {
-    if (s->data.features)
-        s->x = fused_data_rows(s->ctx, &s->data, b->nodes, b->node, &s->x_rows);
+    if (s->data.features) s->x = fused_data_rows(s->ctx, &s->data, b->nodes, b->node, &s->x_rows);
     return nsm_fused_nodes(s->tape, s->model, NULL, b->block, s->x,
                            shown(s, s->tape, b->nodes, b->node, b));
 }
@@ -74,9 +73,12 @@ int64_t fused_places(const fused_batch *f)
 
 int64_t fused_reader(const fused_batch *f, int64_t i, int64_t turn)
 {
-    int64_t asked = 0;
-    while (asked < f->readers && f->answer[i * f->readers + asked] >= 0) asked++;
-    return asked ? turn % asked : -1;
+    const int32_t *answer = f->answer + i * f->readers;
+    int64_t asked = 0, r = -1;
+    for (int64_t k = 0; k < f->readers; k++) asked += answer[k] >= 0;
+    if (!asked) return -1;
+    for (turn %= asked; turn >= 0; r++) turn -= answer[r + 1] >= 0;
+    return r;
 }
 
 int32_t *fused_draw(const fused_task *s, uint64_t seed, int64_t *count)
@@ -105,19 +107,20 @@ static fused_gone gone_of(const fused_task *s, const fused_batch *f, int m)
     return (fused_gone){ s->gone ? s->gone + first : NULL, fused_places(f) };
 }
 
-/* The thing's own node, then what enters it. */
+/* The thing's own node, then what enters it; of a graph its nodes. */
 static void take_elements(fused_task *s, fused_batch *f)
 {
     const nsm_batch *b = f->from;
     const nsm_graph *g = b->block[s->layers - 1];
     int64_t n = f->things, most = 1;
+    int own = !s->graphs;
     int32_t *src = fused_room(s->tape, g->edges, 1, sizeof *src),
             *dst = fused_room(s->tape, g->edges, 1, sizeof *dst),
             *type = fused_room(s->tape, g->edges, 1, sizeof *type),
             *count = fused_room(s->tape, n, 1, sizeof *count);
     if (!src || !dst || !type || !count || nsm_graph_edges(g, src, dst)) return;
     if (g->edges && nsm_tensor_get(g->type, type)) return;
-    for (int64_t i = 0; i < n; i++) count[i] = 1;
+    for (int64_t i = 0; i < n; i++) count[i] = own;
     for (int64_t k = 0; k < g->edges; k++)
         if (++count[dst[k]] > most) most = count[dst[k]];
     f->places[FUSED_GRAPH] = most;
@@ -125,9 +128,10 @@ static void take_elements(fused_task *s, fused_batch *f)
             *relation = fused_room(s->tape, n, most, sizeof *relation);
     if (!element || !relation) return;
     for (int64_t i = 0; i < n; i++) {
+        count[i] = own;
+        if (!own) continue;
         element[i * most] = s->whole ? b->node[i] : (int32_t)i;
         relation[i * most] = s->data.relations;
-        count[i] = 1;
     }
     for (int64_t k = 0; k < g->edges; k++) {
         int64_t to = dst[k] * most + count[dst[k]]++;
@@ -136,48 +140,13 @@ static void take_elements(fused_task *s, fused_batch *f)
     }
     fused_gone gone = gone_of(s, f, FUSED_GRAPH);
     for (int64_t i = 0; gone.row && i < n; i++)
-        count[i] = fused_close_gaps(gone, i, count[i], 1, element + i * most, relation + i * most);
+        count[i] = fused_close_gaps(gone, i, count[i], own, element + i * most,
+                                    relation + i * most);
+    f->element = element;
+    f->elements = count;
     f->in.element = fused_upload(s->tape, NSM_I32, n, most, element);
     f->in.relation = fused_upload(s->tape, NSM_I32, n, most, relation);
     f->in.elements = fused_upload(s->tape, NSM_I32, n, 0, count);
-}
-
-static void take_questions(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_questions *q = &s->ds->question;
-    int64_t n = f->things, most = 1;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t v = fused_target(s, f->from->node[i]),
-                have = s->data.asked[v + 1] - s->data.asked[v];
-        if (have > most) most = have;
-    }
-    f->readers = most;
-    float *value = fused_room(s->tape, n * most, q->features, sizeof *value);
-    f->answer = fused_room(s->tape, n, most, sizeof *f->answer);
-    f->group = q->groups ? fused_room(s->tape, n, most, sizeof *f->group) : NULL;
-    if (!value || !f->answer || (q->groups && !f->group)) return;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t v = fused_target(s, f->from->node[i]), at = s->data.asked[v],
-                have = s->data.asked[v + 1] - at;
-        if (have)
-            memcpy(value + i * most * q->features, q->value + at * q->features,
-                   (size_t)(have * q->features) * sizeof *value);
-        for (int64_t k = 0; k < most; k++) {
-            f->answer[i * most + k] = k < have ? q->answer[at + k] : -1;
-            if (f->group) f->group[i * most + k] = k < have ? q->group[at + k] : 0;
-        }
-    }
-    f->in.question = nsm_tape_tensor(s->tape, NSM_F32, 3, (int64_t[]){ n, most, q->features },
-                                     value);
-}
-
-static void take_classes(fused_task *s, fused_batch *f)
-{
-    const nsm_dataset_labels *l = &s->ds->label;
-    f->readers = 1;
-    f->answer = fused_room(s->tape, f->things, 1, sizeof *f->answer);
-    for (int64_t i = 0; f->answer && i < f->things; i++)
-        f->answer[i] = l->cls ? l->cls[fused_target(s, f->from->node[i])] : -1;
 }
 
 void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
@@ -200,19 +169,16 @@ void fused_lay_out(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch
                                                  thing, gone_of(s, f, FUSED_TEXT), &f->in);
     if (s->picture)
         f->places[FUSED_PICTURE] = fused_take_pictures(s->tape, s->model, &v->image, f->things,
-                                                       thing, gone_of(s, f, FUSED_PICTURE),
-                                                       &f->in);
+                                                       thing, gone_of(s, f, FUSED_PICTURE), &f->in);
 }
 
-/* Logits [things * readers, C] of a batch; h: the whole graph's nodes, or NULL: they are sampled,
- * the seeds' own classes hidden. */
 nsm_tensor *fused_logits(fused_task *s, const nsm_batch *b, nsm_tensor *h, fused_batch *f)
 {
     fused_lay_out(s, b, h, f);
-    if (s->questions) take_questions(s, f);
-    else take_classes(s, f);
+    if (!nsm_error(s->ctx)) fused_ask(s, f);
+    if (nsm_error(s->ctx)) return NULL;
     f->target = fused_upload(s->tape, NSM_I32, f->things * f->readers, 0, f->answer);
-    if (nsm_error(s->ctx) || !f->target) return NULL;
+    if (!f->target) return NULL;
     nsm_tensor *y = nsm_fused_apply(s->tape, s->model, &f->in);
-    return y ? nsm_reshape(s->tape, y, 2, (int64_t[]){ -1, s->base.outputs }) : NULL;
+    return y ? nsm_reshape(s->tape, y, 2, (int64_t[]){ -1, f->choices }) : NULL;
 }

@@ -14,7 +14,29 @@ static int64_t first_of(const nsm_dataset *ds, int type)
 }
 
 /* ---- edges ---- */
-/* Count what enters each node one place to its right, or with fill put it there. */
+/* One edge: counted one place to the right of its destination, or with fill put there. */
+static void add_edge(fused_data *d, int64_t from, int64_t to, int type, bool fill)
+{
+    if (!fill) {
+        d->ptr[to + 1]++;
+        return;
+    }
+    d->idx[d->ptr[to]] = (int32_t)from;
+    d->type[d->ptr[to]++] = type;
+}
+
+/* Every node enters its graph. */
+static void into_graphs(fused_data *d, bool fill)
+{
+    const nsm_dataset *ds = d->ds;
+    int64_t first = 0;
+    for (int t = 0; t < ds->node_types; first += ds->node[t++].count)
+        for (int64_t g = 0, i = 0; i < ds->node[t].count; i++) {
+            while (ds->node[t].graph_ptr && i >= ds->node[t].graph_ptr[g + 1]) g++;
+            add_edge(d, first + i, d->first + g, d->relations - 1, fill);
+        }
+}
+
 static void by_destination(fused_data *d, bool inverse, bool fill)
 {
     const nsm_dataset *ds = d->ds;
@@ -24,29 +46,25 @@ static void by_destination(fused_data *d, bool inverse, bool fill)
             int64_t src = first_of(ds, e->src_type), dst = first_of(ds, e->dst_type);
             for (int64_t k = 0; k < e->count; k++) {
                 int64_t from = src + e->src[k], to = dst + e->dst[k];
-                if (way) { int64_t turned = from; from = to; to = turned; }
-                if (!fill) {
-                    d->ptr[to + 1]++;
-                    continue;
-                }
-                d->idx[d->ptr[to]] = (int32_t)from;
-                d->type[d->ptr[to]++] = t + way * ds->edge_types;
+                add_edge(d, way ? to : from, way ? from : to, t + way * ds->edge_types, fill);
             }
         }
 }
 
-static bool make_edges(fused_data *d, bool inverse)
+static bool make_edges(fused_data *d, bool inverse, bool graphs)
 {
     nsm_ctx *ctx = d->ds->ctx;
-    d->relations = d->ds->edge_types * (inverse ? 2 : 1);
+    d->relations = d->ds->edge_types * (inverse ? 2 : 1) + graphs;
     d->ptr = nsmi_calloc(ctx, (size_t)d->nodes + 2, sizeof *d->ptr);
     if (!d->ptr) return false;
     by_destination(d, inverse, false);
+    if (graphs) into_graphs(d, false);
     for (int64_t i = 0; i < d->nodes; i++) d->ptr[i + 1] += d->ptr[i];
     d->idx = nsmi_malloc(ctx, (size_t)d->ptr[d->nodes] * sizeof *d->idx);
     d->type = nsmi_malloc(ctx, (size_t)d->ptr[d->nodes] * sizeof *d->type);
     if (!d->idx || !d->type) return false;
     by_destination(d, inverse, true); /* moves each start to its end */
+    if (graphs) into_graphs(d, true);
     memmove(d->ptr + 1, d->ptr, (size_t)d->nodes * sizeof *d->ptr);
     d->ptr[0] = 0;
     return true;
@@ -103,6 +121,7 @@ static bool make_features(fused_data *d)
         row += ds->node[t].count;
         column += ds->node[t].features;
     }
+    for (; row < d->nodes; row++) d->row[row + 1] = d->row[row]; /* graphs have none */
     return true;
 }
 
@@ -118,10 +137,18 @@ static bool make_questions(fused_data *d)
     return true;
 }
 
-int fused_data_make(const nsm_dataset *ds, const train_options *options, fused_data *d)
+int fused_data_make(const nsm_dataset *ds, const train_options *options, bool graphs, fused_data *d)
 {
-    *d = (fused_data){ .ds = ds, .nodes = first_of(ds, ds->node_types),
-                       .first = first_of(ds, ds->target), .targets = ds->node[ds->target].count };
+    *d = (fused_data){ .ds = ds,
+                       .nodes = first_of(ds, ds->node_types),
+                       .first = first_of(ds, ds->target),
+                       .targets = ds->node[ds->target].count,
+                       .pointed = first_of(ds, ds->question.pointed_type) };
+    if (graphs) {
+        d->first = d->nodes;
+        d->targets = ds->graphs;
+        d->nodes += ds->graphs;
+    }
     if (d->nodes > INT32_MAX)
         return nsm_error_set(ds->ctx, NSM_EINVAL, "%s has %lld nodes of all types, want at most %d",
                              ds->name, (long long)d->nodes, INT32_MAX);
@@ -130,7 +157,7 @@ int fused_data_make(const nsm_dataset *ds, const train_options *options, fused_d
             return nsm_error_set(ds->ctx, NSM_EINVAL,
                                  "in_file=true: a fused model reads the features of %s from memory",
                                  ds->node[t].name);
-    if (!make_edges(d, options->inverse) || !make_questions(d) ||
+    if (!make_edges(d, options->inverse, graphs) || !make_questions(d) ||
         (options->node_features && !make_features(d)))
         fused_data_clear(d);
     return nsm_error(ds->ctx);

@@ -8,7 +8,8 @@
  * without each modality, and of a fuser with states without the one that each answer read most,
  * without one at random of those that it read, and without each in turn: no reader sees it, though
  * other states may have heard of it.  Of things that are asked several questions, thing i is asked
- * number i modulo their count. */
+ * number i modulo their count.  What answers are of, the nodes that a pointer may point at or the
+ * words that are told apart, is not taken away: there would be no right answer left. */
 #include "config.h"
 #include <math.h>
 #include <stdlib.h>
@@ -45,19 +46,27 @@ static bool has_modality(const fused_task *s, int m)
     return m == FUSED_GRAPH ? s->graph : m == FUSED_TEXT ? s->text : s->picture;
 }
 
+bool fused_removable(const fused_task *s)
+{
+    for (int m = 0; m < FUSED_MODALITIES; m++)
+        if (has_modality(s, m) && m != fused_held(s)) return true;
+    return false;
+}
+
 /* Can it be measured? */
 static bool has_way(const explainer *e, int way)
 {
+    int m = way - WITHOUT_MODALITY;
     if (way == WHOLE) return true;
-    if (way < WITHOUT_MODALITY) return e->k > 0;
-    if (way < WITHOUT_READ_STATE) return has_modality(e->s, way - WITHOUT_MODALITY);
+    if (way < WITHOUT_MODALITY) return e->k > 0 && fused_removable(e->s);
+    if (way < WITHOUT_READ_STATE) return has_modality(e->s, m) && m != fused_held(e->s);
     if (way < NAMED_WAYS) return e->states > 0;
     return way - NAMED_WAYS < e->each;
 }
 
 static int count_right(explainer *e, const fused_batch *f, nsm_tensor *y, int way)
 {
-    int64_t c = e->s->base.outputs;
+    int64_t c = f->choices;
     float *row = y ? fused_room(e->s->tape, f->things * f->readers, c, sizeof *row) : NULL;
     if (!row || nsm_tensor_get(y, row)) return nsm_error(e->s->ctx);
     for (int64_t i = 0; i < f->things; i++) {
@@ -84,11 +93,13 @@ static int take_read(explainer *e, const fused_batch *f, int64_t i, int64_t r)
     return NSM_OK;
 }
 
-/* What each thing's reader took of each place; places that hold nothing, and the own node, -1. */
+/* What each thing's reader took of each place; places that hold nothing, the own node and what
+ * stays, -1. */
 static int take_weights(explainer *e, const fused_batch *f)
 {
     fused_task *s = e->s;
     int64_t all = fused_places(f);
+    int stays = fused_held(s);
     int32_t *count[FUSED_MODALITIES] = { 0 };
     const nsm_tensor *held[FUSED_MODALITIES] = { f->in.elements, f->in.words, f->in.pictures };
     float *flow = fused_room(s->tape, f->readers, all, sizeof *flow);
@@ -102,7 +113,8 @@ static int take_weights(explainer *e, const fused_batch *f)
         if (e->states && r >= 0 && take_read(e, f, i, r)) break;
         for (int m = 0; m < FUSED_MODALITIES; m++)
             for (int64_t j = 0; j < f->places[m]; j++, at++) {
-                bool there = (!count[m] || j < count[m][i]) && !(m == FUSED_GRAPH && j == 0);
+                bool own = m == FUSED_GRAPH && j == 0 && !s->graphs,
+                     there = (!count[m] || j < count[m][i]) && !own && m != stays;
                 e->weight[i * all + at] = there && r >= 0 ? flow[r * all + at] : -1;
             }
     }
@@ -113,7 +125,8 @@ static int take_weights(explainer *e, const fused_batch *f)
 static void mark(const explainer *e, int64_t k, const float *weight, int64_t places, bool random,
                  bool others, uint8_t *gone)
 {
-    for (int64_t j = 0; j < places; j++) gone[j] = others;
+    /* what has no weight is not there, or stays */
+    for (int64_t j = 0; j < places; j++) gone[j] = others && weight[j] >= 0;
     for (; k > 0; k--) {
         int64_t best = -1;
         for (int64_t j = 0; j < places; j++) {
@@ -248,6 +261,13 @@ static json_t *found(const explainer *e)
 json_t *fused_task_explain(fused_task *s, int64_t k, int64_t things)
 {
     if (fused_answers(s)) return NULL;
+    if (k && !fused_removable(s)) {
+        nsm_error_set(s->ctx, NSM_EINVAL,
+                      "head=%s: what answers are of is not taken away, and there "
+                      "is nothing beside it",
+                      s->options->head);
+        return NULL;
+    }
     const nsm_fuser *fuser = nsm_fused_fuser(s->model);
     explainer e = { .s = s, .k = k, .states = fuser->states,
                     .each = fuser->states < STATES_MOST ? fuser->states : STATES_MOST,

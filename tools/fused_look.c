@@ -177,12 +177,14 @@ static int take_example(looker *l, int64_t i, int64_t r, int32_t best)
 {
     fused_task *s = l->s;
     nsm_fuser *fuser = nsm_fused_fuser(s->model);
-    int64_t c = s->base.outputs, target = fused_target(s, l->f->from->node[i]);
+    int64_t c = l->f->choices, target = fused_target(s, l->f->from->node[i]);
     fused_example *e = &l->v->example[l->v->count++];
     *e = (fused_example){ .node = target,
                           .question = s->questions ? s->data.asked[target] + r : -1,
+                          .word = s->head == NSM_FUSED_TOKENS ? (int32_t)r : -1,
                           .truth = l->f->answer[i * l->f->readers + r],
-                          .best = best };
+                          .best = best,
+                          .choices = s->head == NSM_FUSED_POINTER ? l->f->elements[i] : c };
     e->p = nsmi_malloc(s->ctx, (size_t)c * sizeof *e->p);
     if (!e->p) return nsm_error(s->ctx);
     memcpy(e->p, l->p + (i * l->f->readers + r) * c, (size_t)c * sizeof *e->p);
@@ -193,16 +195,17 @@ static int take_example(looker *l, int64_t i, int64_t r, int32_t best)
     return take_elements(l, i, r, e);
 }
 
-/* A class that is not known is asked all the same; without questions there is one reader. */
+/* A class that is not known is asked all the same, where there is one reader. */
 static int64_t asked_reader(const looker *l, int64_t i)
 {
     int64_t r = fused_reader(l->f, i, l->f->from->node[i]);
-    return r < 0 && !l->s->questions ? 0 : r;
+    bool one = !l->s->questions && l->s->head == NSM_FUSED_CLASSES;
+    return r < 0 && one ? 0 : r;
 }
 
 static int take_things(looker *l)
 {
-    int64_t c = l->s->base.outputs;
+    int64_t c = l->f->choices;
     for (int64_t i = 0; i < l->f->things; i++) {
         int64_t r = asked_reader(l, i);
         if (r < 0) continue;
@@ -245,8 +248,8 @@ static int32_t *numbers_of(fused_task *s, int64_t nodes, const int32_t *node)
             all[k] = (int32_t)(s->data.first + node[k]);
             continue;
         }
-        nsm_error_set(s->ctx, NSM_EINVAL, "node %d is not one of the %lld nodes of %s", node[k],
-                      (long long)s->data.targets, s->ds->name);
+        nsm_error_set(s->ctx, NSM_EINVAL, "node %d is not one of the %lld %s of %s", node[k],
+                      (long long)s->data.targets, s->graphs ? "graphs" : "nodes", s->ds->name);
         free(all);
         return NULL;
     }

@@ -13,14 +13,16 @@ typedef struct {
 
 /* One answer.  Letters as in fusion/fuser.h; without weights flow is 0, without states s is. */
 typedef struct {
-    int64_t node;            /* of the target type */
-    int64_t question;        /* its number in the dataset; -1: the node's class was asked */
-    int32_t truth, best;     /* truth -1: not known */
-    float *p;                /* [C] */
-    int64_t count;           /* elements that are there */
-    fused_element *element;  /* [count] */
-    float *took;             /* [s, count] of what a state took, how much came from each */
-    float *read, *mass;      /* [s] how much the answer took of each state, elements in it */
+    int64_t node;           /* of the target type */
+    int64_t question;       /* its number in the dataset; -1: none was asked */
+    int32_t word;           /* whose class was asked; -1: none */
+    int32_t truth, best;    /* classes, or of a pointer elements; truth -1: not known */
+    int64_t choices;        /* C, or the elements that it could point at */
+    float *p;               /* [choices] */
+    int64_t count;          /* elements that are there */
+    fused_element *element; /* [count] */
+    float *took;            /* [s, count] of what a state took, how much came from each */
+    float *read, *mass;     /* [s] how much the answer took of each state, elements in it */
 } fused_example;
 
 /* States over many things. */

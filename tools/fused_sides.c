@@ -49,11 +49,12 @@ int fused_answers(const fused_task *s)
 bool fused_sides_there(const fused_task *s, int64_t i)
 {
     const nsm_dataset_nodes *v = &s->ds->node[s->ds->target];
+    if (!s->side[0]) return true;
     const bool there[FUSED_MODALITIES] = { true, v->text.ptr && v->text.ptr[i + 1] > v->text.ptr[i],
                                            v->image.channels &&
                                                (!v->image.there || v->image.there[i]) };
     for (int k = 0; k < 2; k++) {
-        bool any = !s->side[k];
+        bool any = false;
         for (int m = 0; m < FUSED_MODALITIES; m++) any |= there[m] && s->side[k] >> m & 1;
         if (!any) return false;
     }

@@ -241,16 +241,26 @@ static void measured_head(inside *in)
     page_head(in->page, "change", true);
 }
 
+/* What is not taken away. */
+static const char *stays_of(const fused_task *s)
+{
+    int held = fused_held(s);
+    return s->graphs             ? "of a graph no node has to stay."
+           : held == FUSED_GRAPH ? "the nodes stay, for an answer is one of them."
+           : held == FUSED_TEXT  ? "the words stay, for they are what is asked for."
+                                 : "a thing's own node stays, which has heard of its neighbours, but "
+                                   "neither its class nor what was told of it before is shown.";
+}
+
 static void put_faith(inside *in, const json_t *measured)
 {
+    const fused_task *s = in->m.fused;
     json_int_t k = json_integer_value(json_object_get(measured, "taken_away"));
     page_section(in->page, "What its answers rest on");
     page_say(in->page,
              "Measured on %lld things of the test part, drawn at random.  Words and neighbours are "
-             "left out, cells of a picture take its ground's colour; a thing's own node stays, "
-             "which has heard of its neighbours, but neither its class nor what was told of it "
-             "before is shown.",
-             (long long)json_integer_value(json_object_get(measured, "things")));
+             "left out, cells of a picture take its ground's colour; %s",
+             (long long)json_integer_value(json_object_get(measured, "things")), stays_of(s));
     measured_head(in);
     measured_row(in, measured, "accuracy", "nothing");
     if (k) {
@@ -364,7 +374,7 @@ static void fused_page(inside *in, const inside_options *o)
     task *what = fused_task_base(s);
     fused_view asked = { 0 };
     part_score part[3];
-    int64_t k = in->fuser->type->weights ? o->explain : 0;
+    int64_t k = in->fuser->type->weights && fused_removable(s) ? o->explain : 0;
     bool test = fused_task_split(s)->count[NSM_TEST] > 0, drawn = !o->node.count;
     json_t *measured = NULL;
     if (what->evaluate(what, part)) return;

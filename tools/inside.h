@@ -19,7 +19,8 @@ typedef struct {
 
 enum { INSIDE_NAME = 96 };   /* room for what has no name of its own */
 /* Names: the data's own, or made in buf. */
-const char *inside_class(const nsm_dataset *ds, int64_t k, char buf[INSIDE_NAME]);
+const char *inside_answer(const fused_task *s, const fused_example *e, int64_t k,
+                          char buf[INSIDE_NAME]);
 /* of an element of a thing: "dog", "row 2 column 4" */
 const char *inside_element(const fused_task *s, const fused_element *e, char buf[INSIDE_NAME]);
 /* what the fuser calls one of its states: "latent" */

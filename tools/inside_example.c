@@ -11,17 +11,32 @@ static const char *const others_name[FUSED_MODALITIES] = { "other nodes", "other
                                                            "other cells" };
 
 /* ---- names ---- */
-const char *inside_class(const nsm_dataset *ds, int64_t k, char buf[INSIDE_NAME])
+static const char *class_name(char *const *name, int64_t k, char buf[INSIDE_NAME])
 {
-    char **name = ds->question.count ? ds->question.answer_names : ds->label.names;
     snprintf(buf, INSIDE_NAME, "class %lld", (long long)k);
     return k < 0 ? "not known" : name ? name[k] : buf;
 }
 
+const char *inside_answer(const fused_task *s, const fused_example *e, int64_t k,
+                          char buf[INSIDE_NAME])
+{
+    const nsm_dataset *ds = s->ds;
+    if (k >= 0 && s->head == NSM_FUSED_POINTER) return inside_element(s, &e->element[k], buf);
+    return class_name(s->head == NSM_FUSED_TOKENS ? ds->node[ds->target].text.class_names
+                      : s->questions              ? ds->question.answer_names
+                                                  : ds->label.names,
+                      k, buf);
+}
+
+/* Of a node of all types; behind them stand the graphs. */
 static const char *node_name(const nsm_dataset *ds, int64_t node, char buf[INSIDE_NAME])
 {
     int t = 0;
-    while (t + 1 < ds->node_types && node >= ds->node[t].count) node -= ds->node[t++].count;
+    while (t < ds->node_types && node >= ds->node[t].count) node -= ds->node[t++].count;
+    if (t == ds->node_types) {
+        snprintf(buf, INSIDE_NAME, "graph %lld", (long long)node);
+        return buf;
+    }
     const nsm_dataset_nodes *v = &ds->node[t];
     snprintf(buf, INSIDE_NAME, "%.60s %lld", v->name, (long long)node);
     return v->names ? v->names[node] : buf;
@@ -62,24 +77,25 @@ static const char *relation_name(const fused_task *s, int32_t relation, char buf
 /* ---- the answer ---- */
 static void put_answer(inside *in, const fused_example *e)
 {
-    const nsm_dataset *ds = in->m.ds;
+    const fused_task *s = in->m.fused;
     char buf[INSIDE_NAME];
     bool right = e->best == e->truth;
     FILE *f = page_markup(in->page);
     fprintf(f, "<p><span class=\"badge %s\">%s</span> The answer is <b>",
             right ? "right" : e->truth < 0 ? "soft" : "wrong",
             right ? "right" : e->truth < 0 ? "not known" : "wrong");
-    page_escape(f, inside_class(ds, e->best, buf), -1);
+    page_escape(f, inside_answer(s, e, e->best, buf), -1);
     fprintf(f, "</b>, probability %.3f", (double)e->p[e->best]);
     if (!right && e->truth >= 0) {
         fputs("; the data says <b>", f);
-        page_escape(f, inside_class(ds, e->truth, buf), -1);
+        page_escape(f, inside_answer(s, e, e->truth, buf), -1);
         fprintf(f, "</b>, probability %.3f", (double)e->p[e->truth]);
     }
-    fprintf(f, ". <span class=\"soft\">Node %lld</span></p>\n", (long long)e->node);
+    fprintf(f, ". <span class=\"soft\">%s %lld</span></p>\n", s->graphs ? "Graph" : "Node",
+            (long long)e->node);
 }
 
-/* What was asked: its kind, and its numbers. */
+/* What was asked: its kind, and its numbers, those that have names by these. */
 static void put_question(inside *in, int64_t question)
 {
     const nsm_dataset_questions *q = &in->m.ds->question;
@@ -92,15 +108,35 @@ static void put_question(inside *in, int64_t question)
         fputs("</b>", f);
     }
     fputs(":", f);
-    for (int64_t k = 0; k < q->features && k < 64; k++)
-        fprintf(f, " %g", (double)q->value[question * q->features + k]);
+    const float *value = q->value + question * q->features;
+    for (int64_t k = 0, told = 0; k < q->features && k < 64; k++) {
+        bool one = !(value[k] < 1 || value[k] > 1);
+        if (q->value_names && fabsf(value[k]) > 0) {
+            fputs(told++ ? ", " : " ", f);
+            page_escape(f, q->value_names[k], -1);
+        }
+        if (!q->value_names || (fabsf(value[k]) > 0 && !one)) fprintf(f, " %g", (double)value[k]);
+    }
     fputs(q->features > 64 ? " \xe2\x80\xa6</p>\n" : "</p>\n", f);
+}
+
+/* Which word was asked. */
+static void put_word(inside *in, const fused_example *e)
+{
+    FILE *f = page_markup(in->page);
+    char buf[INSIDE_NAME];
+    for (int64_t k = 0, at = 0; k < e->count && e->word >= 0; k++) {
+        if (e->element[k].modality != FUSED_TEXT || at++ != e->word) continue;
+        fprintf(f, "<p class=\"soft\">Word %d: <b>", e->word + 1);
+        page_escape(f, inside_element(in->m.fused, &e->element[k], buf), -1);
+        fputs("</b></p>\n", f);
+    }
 }
 
 static void put_classes(inside *in, const fused_example *e)
 {
     enum { BEST = 5 };
-    int64_t c = in->m.meta.outputs, shown = c < BEST ? c : BEST;
+    int64_t c = e->choices, shown = c < BEST ? c : BEST;
     uint8_t *done = nsmi_calloc(in->ctx, (size_t)c, 1);
     char buf[INSIDE_NAME];
     page_head(in->page, "most likely", false);
@@ -111,7 +147,7 @@ static void put_classes(inside *in, const fused_example *e)
             if (!done[k] && (best < 0 || e->p[k] > e->p[best])) best = k;
         done[best] = 1;
         page_row(in->page);
-        page_cell(in->page, inside_class(in->m.ds, best, buf));
+        page_cell(in->page, inside_answer(in->m.fused, e, best, buf));
         page_number(in->page, (double)e->p[best], 3);
     }
     free(done);
@@ -228,7 +264,7 @@ static void put_ways(inside *in, const fused_example *e)
         fprintf(f, "<h4>From its inputs%s to the answer</h4>\n",
                 fuser->states ? " by its states" : "");
         figure_flow(f, &(figure_ways){ .title = "from the inputs to the answer",
-                                       .answer = inside_class(in->m.ds, e->best, buf),
+                                       .answer = inside_answer(in->m.fused, e, e->best, buf),
                                        .inputs = input.count,
                                        .states = state.count,
                                        .input = input.bar,
@@ -345,7 +381,8 @@ static void put_nodes(inside *in, const fused_example *e)
         page_cell(in->page, inside_element(s, x, buf));
         page_cell(in->page, relation_name(s, x->relation, buf));
         if (shown)
-            page_cell(in->page, known ? inside_class(s->ds, s->ds->label.cls[target], buf) : "");
+            page_cell(in->page,
+                      known ? class_name(s->ds->label.names, s->ds->label.cls[target], buf) : "");
         if (weights) page_number(in->page, (double)x->flow, 3);
     }
     put_left_out(in, has(e, FUSED_GRAPH) - rows);
@@ -431,6 +468,7 @@ void inside_example(inside *in, const fused_example *e)
     page_article(in->page, node_name(in->m.ds, s->data.first + e->node, buf));
     put_answer(in, e);
     put_question(in, e->question);
+    put_word(in, e);
     fputs("<div class=\"row\"><div>\n", page_markup(in->page));
     put_classes(in, e);
     between(in);

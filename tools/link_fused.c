@@ -17,19 +17,19 @@
 struct link_fused {
     nsm_module module;
     nsm_fused *model;
-    nsm_tensor *scale;   /* [1] s: cosines are multiplied by e^s */
+    nsm_tensor *scale; /* [1] s: cosines are multiplied by e^s */
     fused_data data;
-    unsigned used;       /* bits of the modalities */
-    int64_t fan_out;     /* neighbours of an entity, -1: all */
-    int32_t *place;      /* [n] the row of each in the batch, -1: it is not there */
-    int32_t *node;       /* [n] which each row is, the entities first */
+    unsigned used;   /* bits of the modalities */
+    int64_t fan_out; /* neighbours of an entity, -1: all */
+    int32_t *place;  /* [n] the row of each in the batch, -1: it is not there */
+    int32_t *node;   /* [n] which each row is, the entities first */
     int64_t entities, nodes;
     link_question *asked; /* the batch's edges: head, relation, tail, sorted */
     int64_t asks, room;
-    nsm_tensor *x;       /* features of a batch's nodes, until its end */
+    nsm_tensor *x; /* features of a batch's nodes, until its end */
     nsm_csr *x_rows;
-    nsm_tensor *table;   /* [n, D] */
-    float *host;         /* of it */
+    nsm_tensor *table; /* [n, D] */
+    float *host;       /* of it */
 };
 
 /* ---- who is in a batch ---- */
@@ -318,7 +318,7 @@ link_fused *link_fused_new(link_task *l)
     link_fused *f = l->fused = nsmi_calloc(l->ctx, 1, sizeof *f);
     if (!f) return NULL;
     nsm_module_init(&f->module, l->ctx);
-    if (!check(l) && !fused_data_make(l->ds, l->options, &f->data) && !make_model(l))
+    if (!check(l) && !fused_data_make(l->ds, l->options, false, &f->data) && !make_model(l))
         make_room(l);
     return f;
 }

@@ -19,10 +19,6 @@ int node_make_model(node_task *n)
     } norms[] = { { "none", NSM_GNN_NO_NORM },
                   { "batch", NSM_GNN_BATCH_NORM },
                   { "layer", NSM_GNN_LAYER_NORM } };
-    static const struct {
-        const char *name;
-        nsm_sage_aggr aggr;
-    } aggrs[] = { { "mean", NSM_SAGE_MEAN }, { "max", NSM_SAGE_MAX }, { "sum", NSM_SAGE_SUM } };
     int act = nsm_act_find(o->activation);
     if (act < 0)
         return nsm_error_set(n->ctx, NSM_EINVAL, "activation=%s is not known", o->activation);
@@ -39,6 +35,7 @@ int node_make_model(node_task *n)
         .heads = (int)o->heads,
         .out_heads = (int)o->out_heads,
         .attn_dropout = (float)o->attn_dropout,
+        .aggr = recipe_aggr(o),
         .num_bases = (int)o->bases,
         .num_blocks = (int)o->blocks,
     };
@@ -57,7 +54,6 @@ int node_make_model(node_task *n)
     for (size_t i = 0; i < 3; i++) {
         if (!strcmp(jumps[i].name, o->jump)) c.jump = jumps[i].jump;
         if (!strcmp(norms[i].name, o->norm)) c.norm = norms[i].norm;
-        if (!strcmp(aggrs[i].name, o->aggr)) c.aggr = aggrs[i].aggr;
     }
     n->gnn = nsm_gnn_new(n->ctx, &c);
     n->tape = nsm_tape_new(n->ctx);

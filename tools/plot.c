@@ -75,7 +75,7 @@ static int draw_maps(nsm_ctx *ctx, const model *m, const fused_example *e, const
     snprintf(text[0], sizeof *text, "how much of each input was written to each %.60s", one);
     snprintf(text[1], sizeof *text, "what the answer took of them by way of each %.60s", one);
     snprintf(title, sizeof title, "Node %lld: %.120s, probability %.3f", (long long)e->node,
-             inside_class(m->ds, e->best, answer), (double)e->p[e->best]);
+             inside_answer(m->fused, e, e->best, answer), (double)e->p[e->best]);
     const chart_panel panel[] = {
         {text[0], one, (int64_t)s, value, 0, marks, mark},
         {text[1], one, (int64_t)s, by, 0, 0, NULL},

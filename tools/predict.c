@@ -1,9 +1,10 @@
 /* predict.c - nsm predict: the class and the probabilities of every node, or the best entities at
  * the missing end of every test link.
  *
- * CSV "node,class,p0,p1,..." on standard output or in --out; JSON lines with --json; an HDF5 file
- * where --out ends in .h5: class [n] and probability [n, C].  For labels that are several at once,
- * or numbers, there is no class: "node,p0,..." or "node,value0,...".
+ * CSV "node,class,p0,p1,..." on standard output or in --out, of a model of graphs
+ * "graph,class,..."; JSON lines with --json; an HDF5 file where --out ends in .h5: class [n] and
+ * probability [n, C].  For labels that are several at once, or numbers, there is no class:
+ * "node,p0,..." or "node,value0,...".
  *
  * Of links "head,relation,tail,asked,rank,entity0,score0,entity1,...": asked says which end is to
  * be told, rank how far behind the best ones the right answer is. */
@@ -25,17 +26,21 @@ static const tool_option options[] = {
 
 typedef struct {
     int64_t nodes, columns;
-    float *p;       /* [nodes, columns] */
-    int32_t *guess; /* [nodes], NULL: the labels are no classes */
+    float *p;         /* [nodes, columns] */
+    int32_t *guess;   /* [nodes], NULL: the labels are no classes */
     const char *head; /* of a column: "p", "value" */
     link_best best;   /* of links, in place of all these */
     const nsm_dataset_links *link;
+    const char *of; /* "node", or "graph" */
 } prediction;
 
 static bool predict_fused(nsm_ctx *ctx, model *m, prediction *p)
 {
-    *p = (prediction){ .nodes = m->ds->node[m->ds->target].count,
-                       .columns = m->meta.outputs, .head = "p" };
+    bool graphs = m->ds->label.of_graphs;
+    *p = (prediction){ .nodes = graphs ? m->ds->graphs : m->ds->node[m->ds->target].count,
+                       .columns = m->meta.outputs,
+                       .head = "p",
+                       .of = graphs ? "graph" : "node" };
     p->p = node_array(ctx, p->nodes, p->columns, sizeof *p->p);
     p->guess = node_array(ctx, p->nodes, 1, sizeof *p->guess);
     if (nsm_error(ctx) || fused_task_predict(m->fused, p->p)) return false;
@@ -70,9 +75,10 @@ static bool predict(tool *t, model *m, prediction *p)
     if (m->fused) return predict_fused(ctx, m, p);
     nsm_label_kind kind = node_task_labels(m->task);
     bool classes = kind == NSM_LABEL_CLASS;
-    *p = (prediction){.nodes = node_task_nodes(m->task),
-                      .columns = m->meta.outputs,
-                      .head = kind == NSM_LABEL_VALUE ? "value" : "p"};
+    *p = (prediction){ .nodes = node_task_nodes(m->task),
+                       .columns = m->meta.outputs,
+                       .head = kind == NSM_LABEL_VALUE ? "value" : "p",
+                       .of = "node" };
     p->p = node_array(ctx, p->nodes, p->columns, sizeof *p->p);
     p->guess = classes ? node_array(ctx, p->nodes, 1, sizeof *p->guess) : NULL;
     return !nsm_error(ctx) && node_task_predict(m->task, p->p, p->guess) == NSM_OK;
@@ -128,7 +134,7 @@ static void write_csv(FILE *f, const prediction *p)
         links_csv(f, p);
         return;
     }
-    fputs(p->guess ? "node,class" : "node", f);
+    fprintf(f, "%s%s", p->of, p->guess ? ",class" : "");
     for (int64_t c = 0; c < p->columns; c++) fprintf(f, ",%s%lld", p->head, (long long)c);
     fputc('\n', f);
     for (int64_t i = 0; i < p->nodes; i++) {
@@ -144,7 +150,7 @@ static void write_lines(FILE *f, const prediction *p)
 {
     if (p->link) links_lines(f, p);
     for (int64_t i = 0; i < p->nodes; i++) {
-        fprintf(f, "{\"node\":%lld", (long long)i);
+        fprintf(f, "{\"%s\":%lld", p->of, (long long)i);
         if (p->guess) fprintf(f, ",\"class\":%d", p->guess[i]);
         fprintf(f, ",\"%s\":[", p->head);
         for (int64_t c = 0; c < p->columns; c++)
@@ -169,17 +175,18 @@ static int write_hdf5(nsm_ctx *ctx, const char *path, const prediction *p)
 {
     nsmi_h5 *h = nsmi_h5_create(ctx, path, "predictions");
     if (h && p->link) links_hdf5(h, p);
-    if (h && p->guess) nsmi_h5_write(h, "class", NSM_I32, 1, (const int64_t[]){p->nodes}, p->guess);
+    if (h && p->guess)
+        nsmi_h5_write(h, "class", NSM_I32, 1, (const int64_t[]){ p->nodes }, p->guess);
     if (h && !p->link)
         nsmi_h5_write(h, p->guess || *p->head == 'p' ? "probability" : "value", NSM_F32, 2,
-                      (const int64_t[]){p->nodes, p->columns}, p->p);
+                      (const int64_t[]){ p->nodes, p->columns }, p->p);
     return nsmi_h5_commit(ctx, h);
 }
 
 static int run_predict(tool *t)
 {
     model m;
-    prediction p = {0};
+    prediction p = { 0 };
     const char *out = tool_get(t, "out");
     size_t n = out ? strlen(out) : 0;
     if (model_open(t, t->arg[0], &m) && predict(t, &m, &p)) {
@@ -191,7 +198,9 @@ static int run_predict(tool *t)
     int code = nsm_error(t->ctx) ? tool_error(t) : TOOL_DONE;
     if (code == TOOL_DONE && (out || t->json)) {
         json_t *o = json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", m.path, "data", m.options.data,
-                              p.link ? "questions" : "nodes",
+                              p.link         ? "questions"
+                              : *p.of == 'g' ? "graphs"
+                                             : "nodes",
                               (json_int_t)(p.link ? p.best.questions : p.nodes),
                               p.link    ? "best"
                               : p.guess ? "classes"

@@ -17,6 +17,9 @@
  * pairs  links between what that model reads of two things: in-batch answers (SimKGC, ACL 2022),
  *       ComplEx.
  * clevr, fashion  that model on pictures, with questions and with classes.
+ * graphs  that model on sets of small graphs.  Nodes that are alike are one state's; dropout would
+ *       tell them apart in training alone, and neighbours are summed, for their number tells (Xu et
+ *       al., ICLR 2019).
  * wordnet  the default job: that model on typed pointers, glosses and the classes of training
  *       synsets. */
 #include "config.h"
@@ -52,7 +55,8 @@ const setting train_fields[] = {
     FLAG(residual, "false", "add each layer's input to its output"),
     CHOICE(jump, "none", "none|concat|max",
            "let the output see every layer's result (jumping knowledge)"),
-    CHOICE(aggr, "mean", "mean|max|sum", "how GraphSAGE and RGCN gather neighbours"),
+    CHOICE(aggr, "mean", "mean|max|sum",
+           "how GraphSAGE and RGCN gather neighbours, in fused models too"),
     FLAG(inverse, "false",
          "rgcn, fused: every type of edges turned around too, as a type of its own"),
     INT(bases, "0", "0..100000",
@@ -146,6 +150,9 @@ const setting train_fields[] = {
     TEXT(sides, "",
          "fused: learn to find each side of a thing by the other, as picture/text or "
          "picture/text,graph; \"\": learn classes, or answers"),
+    CHOICE(head, "class", "class|pointer|token",
+           "fused: what is told: classes, or answers to questions; which node of the graph a "
+           "question is after; a class of each word"),
     TEXT(text_mixer, "nsm", "fused: the mixer over a text's words; none: a bag of words"),
     TEXT(text_options, "", "fused: its keys, as \"heads=4 s=16\""),
     CHOICE(picture, "stem", "stem|patch",
@@ -187,6 +194,10 @@ const recipe recipes[] = {
       "stem_layers: 3\nencoder: rgcn\nbases: 8\nwhole: false\nfanouts: 64,8,8\nbatch_size: 64\n"
       "dropout: 0.1\noptimizer: adamw\nlr: 0.002\nweight_decay: 0.05\nclip: 1\n"
       "schedule: cosine\nwarmup: 300\nepochs: 10\neval_every: 5\nkeep: best\n" },
+    { "graphs", "classes of small graphs, all nodes of each in one pool of states",
+      "fuser: nsm\nencoder: rgcn\nlayers: 4\naggr: sum\nwidth: 64\nbatch_size: 16\ndropout: 0\n"
+      "optimizer: adamw\nlr: 0.001\nweight_decay: 0.01\nclip: 1\nschedule: cosine\nwarmup: 50\n"
+      "epochs: 120\neval_every: 5\nkeep: last\n" },
     { "retrieve", "pictures by their words and the other way, both sides in one pool of states",
       "sides: picture/text\nfuser: nsm\nfuser_options: slots=8\nencoder: rgcn\nbases: 8\n"
       "width: 128\nwords: 32\nfanouts: 8\nstem_layers: 3\nfilters: 48\nbatch_size: 128\n"
@@ -232,6 +243,11 @@ const recipe *recipe_find(const char *name)
     for (const recipe *r = recipes; r->name; r++)
         if (!strcmp(r->name, name)) return r;
     return NULL;
+}
+
+nsm_sage_aggr recipe_aggr(const train_options *o)
+{
+    return *o->aggr == 's' ? NSM_SAGE_SUM : !strcmp(o->aggr, "max") ? NSM_SAGE_MAX : NSM_SAGE_MEAN;
 }
 
 static int unknown(nsm_ctx *ctx, const char *source)

@@ -40,7 +40,7 @@ typedef struct {
     double noise;
     bool tied, rms_norm;
     /* things that several modalities tell of: a fuser's name makes it a fused model */
-    char *fuser, *fuser_options, *modalities, *sides, *text_mixer, *text_options, *picture,
+    char *fuser, *fuser_options, *modalities, *sides, *head, *text_mixer, *text_options, *picture,
         *stem_norm;
     int64_t filters, stem_layers;
     bool node_features, show_labels, reuse, whole;
@@ -51,6 +51,8 @@ extern const setting train_fields[];
 typedef struct { const char *name, *summary, *yaml; } recipe;
 extern const recipe recipes[]; /* NULL name last */
 const recipe *recipe_find(const char *name);
+
+nsm_sage_aggr recipe_aggr(const train_options *options); /* as `aggr` names it */
 
 /* Fill options from defaults, then the recipe or YAML file that `source` names, then pairs.
  * Leaves the error in ctx: NSM_EINVAL, NSM_EIO. */
