@@ -15,8 +15,8 @@
  * The slots' write is the dense one with routings r, p in place of k, q and fixed usage in place of
  * a fade: the two keep what the other loses, single things for long, and a running sum of all.
  *
- * Letters: H heads, P of them with a pool, L with a window, dk and dv sizes of a key and a value, s states, s0 of
- * them learned, c taps of the convolutions, M pairs that a clock turns.
+ * Letters: H heads, P of them with a pool, L with a window, dk and dv sizes of a key and a value, s
+ * states, s0 of them learned, c taps of the convolutions, M pairs that a clock turns.
  * Parameters, weights [out, in]: w_q, w_k [H*dk, d], w_v [H*dv, d], conv_q, conv_k, conv_v [.., c],
  * w_beta [H, d], b_beta [H], log_gamma_w, null_w, log_gamma_r, null_r [P], log_gamma_a [L],
  * rel_bias [L, window], norm_mem [H, dv], w_gate [H*dv, d], b_gate, w_out [d, H*dv]; with decay

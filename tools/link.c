@@ -12,7 +12,7 @@ enum { SCORES_AT_ONCE = 1 << 22 };
 static const int hits_at[LINK_HITS] = { 1, 3, 10 };
 
 /* ---- questions ---- */
-static int compare(const void *x, const void *y)
+int link_compare(const void *x, const void *y)
 {
     const link_question *a = x, *b = y;
     if (a->from != b->from) return a->from < b->from ? -1 : 1;
@@ -38,7 +38,7 @@ static int make_questions(link_task *l)
         at += l->count[p];
     }
     if (!nsm_error(l->ctx))
-        qsort(l->known.q, (size_t)l->known.count, sizeof *l->known.q, compare);
+        qsort(l->known.q, (size_t)l->known.count, sizeof *l->known.q, link_compare);
     return nsm_error(l->ctx);
 }
 
@@ -50,7 +50,7 @@ static int note_learned(link_task *l)
     l->met = nsmi_calloc(l->ctx, (size_t)l->entities + 1, 1);
     if (!l->learned.q || !l->met) return nsm_error(l->ctx);
     memcpy(l->learned.q, l->part[NSM_TRAIN], (size_t)n * sizeof *l->learned.q);
-    qsort(l->learned.q, (size_t)n, sizeof *l->learned.q, compare);
+    qsort(l->learned.q, (size_t)n, sizeof *l->learned.q, link_compare);
     for (int64_t i = 0; i < n; i++) l->met[l->learned.q[i].from] = 1;
     return NSM_OK;
 }
@@ -61,7 +61,7 @@ int64_t link_first_known(const link_known *known, link_question q)
     q.answer = 0;
     while (low < high) {
         int64_t mid = (low + high) / 2;
-        if (compare(&known->q[mid], &q) < 0) low = mid + 1;
+        if (link_compare(&known->q[mid], &q) < 0) low = mid + 1;
         else high = mid;
     }
     return low;

@@ -46,14 +46,6 @@ static void forget(link_fused *f)
     f->nodes = f->entities = f->asks = 0;
 }
 
-static int by_all(const void *x, const void *y)
-{
-    const link_question *a = x, *b = y;
-    if (a->from != b->from) return a->from < b->from ? -1 : 1;
-    if (a->relation != b->relation) return a->relation < b->relation ? -1 : 1;
-    return (a->answer > b->answer) - (a->answer < b->answer);
-}
-
 /* The edge that a question asks for, as it stands in the dataset. */
 static link_question edge_of(const link_task *l, link_question q)
 {
@@ -84,7 +76,7 @@ static bool gather(link_task *l, int64_t rows, const link_question *q, const int
         add(f, one->answer);
         f->asked[f->asks++] = edge_of(l, *one);
     }
-    qsort(f->asked, (size_t)f->asks, sizeof *f->asked, by_all);
+    qsort(f->asked, (size_t)f->asks, sizeof *f->asked, link_compare);
     link_draw(l, step, drawn, other);
     for (int64_t k = 0; k < drawn; k++) add(f, other[k]);
     free(other);
@@ -97,10 +89,8 @@ static bool gather(link_task *l, int64_t rows, const link_question *q, const int
 static bool is_asked(const link_task *l, int32_t e, int64_t k)
 {
     const link_fused *f = l->fused;
-    int32_t half = (int32_t)(l->relations / 2), r = f->data.type[k], other = f->data.idx[k];
-    link_question edge = r < half ? (link_question){ other, r, e }
-                                  : (link_question){ e, r - half, other };
-    return f->asks && bsearch(&edge, f->asked, (size_t)f->asks, sizeof edge, by_all);
+    link_question edge = edge_of(l, (link_question){ f->data.idx[k], f->data.type[k], e });
+    return f->asks && bsearch(&edge, f->asked, (size_t)f->asks, sizeof edge, link_compare);
 }
 
 /* Up to `most` of the edges that enter e, drawn by the seed and the step, to edge[]; free room for

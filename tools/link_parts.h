@@ -52,6 +52,8 @@ struct link_task {
     double seconds;
 };
 
+/* The order of questions, for qsort() and bsearch(). */
+int link_compare(const void *x, const void *y);
 /* The first question of known that is of this kind, or where it would stand. */
 int64_t link_first_known(const link_known *known, link_question q);
 /* Entities to tell the answers from, drawn by the seed and the step. */

@@ -8,8 +8,9 @@
  * P_h the decays from token to token, F_h those from the chunk's start, T_h those to its end.
  *
  * Gradients of the states go from the last chunk to the first, a head at a time, and are kept; then
- * every chunk stands alone, with all heads of its group.  A decay's gradient is that of recurrence.c:
- * x dx of every reader less y dy of every writer, where both are sums over one triangle.
+ * every chunk stands alone, with all heads of its group.  A decay's gradient is that of
+ * recurrence.c: x dx of every reader less y dy of every writer, where both are sums over one
+ * triangle.
  */
 #include "kernels/cpu/recurrence.h"
 
@@ -144,7 +145,8 @@ static void chunk_back(const shared *s, work *c, int64_t h, int64_t chunk)
     if (c->m <= 0) return;
     load(c, s->in->q, r->q_heads, r->dk, r->scale, c->q);
     load(c, s->in->k, r->k_heads, r->dk, 1, c->k);
-    load_decays(c); /* its groups of rows */
+    c->fade.m = c->m;
+    decay_groups(&c->fade);
     tile_pack(c->k, c->ld, true, c->m, c->ld, c->fade.packed);
     multiply(c->q, c->ld, false, c->fade.packed, c->m, c->m, c->ld, 0, qk, CHUNK);
     clear_above(&c->fade, false, qk);
