@@ -59,6 +59,7 @@ nsm_tensor *nsm_div(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
 /* equal: half the gradient to each */
 nsm_tensor *nsm_maximum(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
 nsm_tensor *nsm_minimum(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b);
+nsm_tensor *nsm_mul_silu(nsm_tape *tape, nsm_tensor *a, nsm_tensor *b); /* a b sigmoid(b) */
 
 /* Zero each value with probability p, 0 <= p < 1, and multiply the others by 1/(1-p) (Srivastava
  * et al., JMLR 2014).  Returns x itself when p is 0 or the tape is in inference mode.  A sparse
@@ -152,6 +153,10 @@ nsm_tensor *nsm_permute(nsm_tape *tape, nsm_tensor *x, const int *perm);
 nsm_tensor *nsm_transpose(nsm_tape *tape, nsm_tensor *x); /* swap the last two axes */
 nsm_tensor *nsm_concat(nsm_tape *tape, nsm_tensor *const *x, int count, int axis);
 nsm_tensor *nsm_slice(nsm_tape *tape, nsm_tensor *x, int axis, int64_t start, int64_t length);
+/* The axis cut into `count` parts, 1 to 4, whose sizes must sum to its own: part[0..count), all
+ * NULL after an error.  Cheaper than a slice for each where all of them are used. */
+int nsm_split(nsm_tape *tape, nsm_tensor *x, int axis, int count, const int64_t *size,
+              nsm_tensor **part);
 /* y[i...] = x[index[i...]]: x [R, ...], index int32 of any shape -> [index dims, x's dims after the
  * first].  Errors: NSM_EINVAL an index is out of range. */
 nsm_tensor *nsm_gather(nsm_tape *tape, nsm_tensor *x, nsm_tensor *index);

@@ -21,9 +21,11 @@ static bool shapes_ok(nsm_ctx *ctx, nsm_link_kind kind, const nsm_tensor *x, con
  * with t in place of h and conj r in place of r the same sum reads as one over h. */
 static nsm_tensor *complex_query(nsm_tape *tape, nsm_link_end end, nsm_tensor *x, nsm_tensor *r)
 {
-    int64_t half = x->dim[1] / 2;
-    nsm_tensor *a = nsm_slice(tape, x, 1, 0, half), *b = nsm_slice(tape, x, 1, half, half),
-               *c = nsm_slice(tape, r, 1, 0, half), *d = nsm_slice(tape, r, 1, half, half);
+    int64_t half[2] = { x->dim[1] / 2, x->dim[1] / 2 };
+    nsm_tensor *ab[2], *cd[2];
+    nsm_split(tape, x, 1, 2, half, ab);
+    nsm_split(tape, r, 1, 2, half, cd);
+    nsm_tensor *a = ab[0], *b = ab[1], *c = cd[0], *d = cd[1];
     if (end == NSM_LINK_HEAD) d = nsm_neg(tape, d);
     nsm_tensor *re = nsm_sub(tape, nsm_mul(tape, a, c), nsm_mul(tape, b, d)),
                *im = nsm_add(tape, nsm_mul(tape, a, d), nsm_mul(tape, b, c));

@@ -30,7 +30,8 @@ typedef enum {
     NSMI_UNARY(NSMI_ENUM) NSMI_UNARIES
 } nsmi_unary;
 
-#define NSMI_BINARY(X) X(ADD) X(SUB) X(MUL) X(DIV) X(MAX) X(MIN)
+#define NSMI_BINARY(X) X(ADD) X(SUB) X(MUL) X(DIV) X(MAX) X(MIN) \
+    X(GATE) /* a silu(b) */
 typedef enum { NSMI_BINARY(NSMI_ENUM) NSMI_BINARIES } nsmi_binary;
 
 typedef enum { NSMI_SUM, NSMI_MEAN, NSMI_MAX_OF, NSMI_MIN_OF } nsmi_reduce;
@@ -360,12 +361,13 @@ struct nsm_backend {
     void (*unary_back)(nsm_device *d, nsmi_unary f, float a, float b, int64_t n, const float *x,
                        const float *dy, float beta, float *dx); /* dx = beta dx + f'(x) dy */
     /* y[dim] = f(a, b) with broadcasting; y is dense.  back: partial derivatives times dy, dense
-     * [dim], written. */
+     * [dim]: da = beta_a da + df/da dy, and so db. */
     void (*binary)(nsm_device *d, nsmi_binary f, const int64_t dim[5], const float *a,
                    nsmi_strides as, const float *b, nsmi_strides bs, float *y);
     void (*binary_back)(nsm_device *d, nsmi_binary f, const int64_t dim[5], const float *a,
                         nsmi_strides as, const float *b, nsmi_strides bs, const float *dy,
-                        float *da, float *db); /* either may be NULL */
+                        float beta_a, float *da, float beta_b,
+                        float *db); /* either may be NULL */
     /* Sum x [dim] over the dims where s is 0, into y with strides s: y = beta y + sum. */
     void (*sum_to)(nsm_device *d, const int64_t dim[5], const float *x, nsmi_strides s, float beta,
                    float *y);

@@ -116,7 +116,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tens
     nsm_tensor *o = nsmi_carried_recurrence(tape, q, k, nsmi_split_heads(tape, v, n->v_heads), c,
                                             length, s, "s");
     o = nsmi_join_last(tape, nsm_rms_norm(tape, o, n->norm, 1, n->norm_eps));
-    if (n->gate) o = nsm_mul(tape, o, nsm_silu(tape, nsm_linear(tape, x, n->g, NULL)));
+    if (n->gate) o = nsm_mul_silu(tape, o, nsm_linear(tape, x, n->g, NULL));
     return nsm_linear(tape, o, n->out, NULL);
 }
 

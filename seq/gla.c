@@ -75,8 +75,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tens
                                             nsmi_split_heads(tape, v, a->kv_heads),
                                             (nsm_recurrence_config){ .g = g }, length, s, "s");
     o = nsmi_join_last(tape, nsm_rms_norm(tape, o, a->norm, 1, a->norm_eps));
-    return nsm_linear(tape, nsm_mul(tape, o, nsm_silu(tape, nsm_linear(tape, x, a->g, NULL))),
-                      a->out, NULL);
+    return nsm_linear(tape, nsm_mul_silu(tape, o, nsm_linear(tape, x, a->g, NULL)), a->out, NULL);
 }
 
 static int state(nsm_mixer *m, nsm_state *s)

@@ -66,32 +66,27 @@ static int make(nsm_mixer *m)
     return nsm_error(m->module.ctx);
 }
 
-/* Columns of x as the one group's B or C: [B, n, 1, N] */
-static nsm_tensor *shared(nsm_tape *tape, mamba *a, nsm_tensor *x, int64_t at)
-{
-    return nsmi_split_heads(tape, nsm_slice(tape, x, 2, at, a->states), 1);
-}
-
 static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_tensor *length,
                            nsm_state *s)
 {
     mamba *a = (mamba *)m;
-    nsm_tensor *next = NULL, *xz = nsm_linear(tape, input, a->in, a->in_bias),
-               *z = nsm_slice(tape, xz, 2, a->inner, a->inner);
-    nsm_tensor *x = nsmi_carried_conv(tape, nsm_slice(tape, xz, 2, 0, a->inner), a->conv, a->conv_b,
-                                      true, length, s, "conv");
-    nsm_tensor *p = nsm_linear(tape, x, a->x, NULL),
-               *dt = nsm_linear(tape, nsm_slice(tape, p, 2, 0, a->rank), a->dt, NULL);
+    nsm_tensor *next = NULL, *xz[2], *p[3]; /* p: dt's few numbers, B, C */
+    nsm_split(tape, nsm_linear(tape, input, a->in, a->in_bias), 2, 2,
+              (int64_t[]){ a->inner, a->inner }, xz);
+    nsm_tensor *x = nsmi_carried_conv(tape, xz[0], a->conv, a->conv_b, true, length, s, "conv");
+    nsm_split(tape, nsm_linear(tape, x, a->x, NULL), 2, 3,
+              (int64_t[]){ a->rank, a->states, a->states }, p);
+    nsm_tensor *dt = nsm_linear(tape, p[0], a->dt, NULL);
     nsm_scan_config c = { .skip = a->skip,
                           .dt_bias = a->dt_bias,
-                          .z = z,
+                          .z = xz[1],
                           .softplus = true,
                           .state = nsmi_begin(tape, s, "s"),
                           .length = length };
-    if (!z) return NULL;
+    if (!xz[1]) return NULL;
     nsm_tensor *y = nsm_selective_scan(tape, x, dt, nsm_neg(tape, nsm_exp(tape, a->a_log)),
-                                       shared(tape, a, p, a->rank),
-                                       shared(tape, a, p, a->rank + a->states), &c, &next);
+                                       nsmi_split_heads(tape, p[1], 1),
+                                       nsmi_split_heads(tape, p[2], 1), &c, &next);
     nsmi_leave(s, "s", next);
     return nsm_linear(tape, y, a->out, a->out_bias);
 }

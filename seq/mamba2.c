@@ -71,7 +71,7 @@ static int make(nsm_mixer *m)
 
 static nsm_tensor *gated_norm(nsm_tape *tape, mamba2 *a, nsm_tensor *y, nsm_tensor *z)
 {
-    y = nsm_mul(tape, y, nsm_silu(tape, z));
+    y = nsm_mul_silu(tape, y, z);
     if (a->groups == 1) return nsm_rms_norm(tape, y, a->norm, 1, a->norm_eps);
     y = nsm_rms_norm(tape, nsmi_split_heads(tape, y, a->groups), NULL, 1, a->norm_eps);
     return nsm_mul(tape, nsmi_join_last(tape, y), a->norm);
@@ -83,13 +83,13 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_
     mamba2 *a = (mamba2 *)m;
     int64_t gn = (int64_t)a->groups * a->states;
     nsm_tensor *all = nsm_linear(tape, input, a->in, a->in_bias);
-    nsm_tensor *z = nsm_slice(tape, all, 2, 0, a->inner),
-               *dt = nsm_slice(tape, all, 2, a->inner + a->channels, a->heads);
-    nsm_tensor *xbc = nsmi_carried_conv(tape, nsm_slice(tape, all, 2, a->inner, a->channels),
-                                        a->conv, a->conv_b, true, length, s, "conv");
-    nsm_tensor *x = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, 0, a->inner), a->heads);
-    nsm_tensor *b = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, a->inner, gn), a->groups);
-    nsm_tensor *c = nsmi_split_heads(tape, nsm_slice(tape, xbc, 2, a->inner + gn, gn), a->groups);
+    nsm_tensor *in[3], *part[3]; /* z, xbc, dt; x, b, c */
+    nsm_split(tape, all, 2, 3, (int64_t[]){ a->inner, a->channels, a->heads }, in);
+    nsm_tensor *xbc = nsmi_carried_conv(tape, in[1], a->conv, a->conv_b, true, length, s, "conv");
+    nsm_split(tape, xbc, 2, 3, (int64_t[]){ a->inner, gn, gn }, part);
+    nsm_tensor *x = nsmi_split_heads(tape, part[0], a->heads),
+               *b = nsmi_split_heads(tape, part[1], a->groups),
+               *c = nsmi_split_heads(tape, part[2], a->groups), *dt = in[2];
     dt = nsm_softplus(tape, nsm_add(tape, dt, a->dt_bias), 1, 20);
     if (a->dt_low > 0 || a->dt_high < 1e30f) dt = nsm_clamp(tape, dt, a->dt_low, a->dt_high);
     nsm_tensor *g = nsm_mul(tape, dt, nsm_neg(tape, nsm_exp(tape, a->a_log))),
@@ -100,7 +100,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_
                                             s, "s");
     y = nsm_add(tape, y,
                 nsm_mul(tape, x, nsm_reshape(tape, a->skip, 2, (int64_t[]){ a->heads, 1 })));
-    return nsm_linear(tape, gated_norm(tape, a, nsmi_join_last(tape, y), z), a->out, a->out_bias);
+    return nsm_linear(tape, gated_norm(tape, a, nsmi_join_last(tape, y), in[0]), a->out, a->out_bias);
 }
 
 static int state(nsm_mixer *m, nsm_state *s)

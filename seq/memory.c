@@ -231,8 +231,10 @@ static gates gates_of(nsm_tape *tape, memory *m, nsm_tensor *x)
                                              nsm_concat(tape, b, count, 0))
                                 : nsm_linear(tape, x, *w, *b);
     if (m->dense_heads) {
-        g.fade = log_fade(tape, m, nsm_slice(tape, all, 2, shares, m->dense_heads));
-        all = nsm_slice(tape, all, 2, 0, shares);
+        nsm_tensor *part[2];
+        nsm_split(tape, all, 2, 2, (int64_t[]){ shares, m->dense_heads }, part);
+        g.fade = log_fade(tape, m, part[1]);
+        all = part[0];
     }
     all = nsm_sigmoid(tape, all);
     g.beta = shares > h ? nsm_slice(tape, all, 2, 0, h) : all;
@@ -432,7 +434,7 @@ static nsm_tensor *mix(nsm_tape *tape, memory *m, nsm_tensor *o, nsm_tensor *mas
     if (!mass) return NULL;
     mass = nsm_reshape(tape, mass, 4, (int64_t[]){ mass->dim[0], mass->dim[1], m->heads, 1 });
     o = nsm_mul(tape, nsm_mul(tape, nsm_rms_norm(tape, o, NULL, 1, 1e-5f), m->norm_mem), mass);
-    return nsm_mul(tape, nsmi_join_last(tape, nsm_add(tape, o, near)), nsm_silu(tape, gate));
+    return nsm_mul_silu(tape, nsmi_join_last(tape, nsm_add(tape, o, near)), gate);
 }
 
 /* What is seen of the heads with a pool; where the gate scales both, each has half a share. */

@@ -99,8 +99,7 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tens
     /* 0 behind a row's end */
     nsm_tensor *w = nsm_rsqrt(tape, nsm_scale(tape, weights(tape, r, x, length, s), 1, 1e-30f));
     o = nsm_rms_norm(tape, nsm_mul(tape, o, nsm_clamp(tape, w, 0, 1)), NULL, 1, r->norm_eps);
-    return nsm_linear(tape, nsm_mul(tape, nsm_silu(tape, g), nsmi_join_last(tape, o)), r->out,
-                      NULL);
+    return nsm_linear(tape, nsm_mul_silu(tape, nsmi_join_last(tape, o), g), r->out, NULL);
 }
 
 static int state(nsm_mixer *m, nsm_state *s)

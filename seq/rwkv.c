@@ -258,8 +258,8 @@ static nsm_tensor *forward56(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_te
         tape, r, k, v,
         (nsm_recurrence_config){ .scale = 1, .g = g, .before = true, .bonus = a->bonus }, length, s,
         "s");
-    nsm_tensor *gate = nsm_silu(tape, nsm_linear(tape, in[4], a->g, NULL));
-    return nsm_linear(tape, nsm_mul(tape, normed(tape, a, o), gate), a->out, NULL);
+    nsm_tensor *gate = nsm_linear(tape, in[4], a->g, NULL);
+    return nsm_linear(tape, nsm_mul_silu(tape, normed(tape, a, o), gate), a->out, NULL);
 }
 
 static int state_of_heads(nsm_mixer *m, nsm_state *s)

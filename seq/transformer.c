@@ -109,13 +109,11 @@ static nsm_tensor *attend_on(nsm_tape *tape, transformer *t, nsm_tensor *qkv, ns
 {
     int64_t n = qkv->dim[1], d = t->head_dim;
     if (nsm_state_reserve(s, s->tokens + n)) return NULL;
-    nsm_tensor *q = nsm_slice(tape, qkv, 2, 0, t->heads * d);
-    nsm_tensor *k = extend(tape, t, s, "k", nsm_slice(tape, qkv, 2, t->heads * d, t->kv_heads * d),
-                           at);
-    nsm_tensor *v = extend(tape, t, s, "v",
-                           nsm_slice(tape, qkv, 2, (t->heads + t->kv_heads) * d, t->kv_heads * d),
-                           at);
-    nsm_tensor *y = nsm_dot_attention(tape, nsmi_split_heads(tape, q, t->heads), k, v,
+    nsm_tensor *part[3];
+    nsm_split(tape, qkv, 2, 3,
+              (int64_t[]){ t->heads * d, t->kv_heads * d, t->kv_heads * d }, part);
+    nsm_tensor *k = extend(tape, t, s, "k", part[1], at), *v = extend(tape, t, s, "v", part[2], at);
+    nsm_tensor *y = nsm_dot_attention(tape, nsmi_split_heads(tape, part[0], t->heads), k, v,
                                       &(nsm_dot_attention_config){ .causal = true,
                                                                    .window = t->window,
                                                                    .keys = s->tokens + n,

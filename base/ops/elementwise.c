@@ -160,15 +160,15 @@ static bool is_whole(const nsm_node *n, int i)
 static void binary_backward(nsm_node *n)
 {
     plan p = plan_of(n);
-    float beta[2], *dx[2], *to[2] = { NULL, NULL };
+    float beta[2], *dx[2], keep[2] = { 0, 0 }, *to[2] = { NULL, NULL };
     for (int i = 0; i < 2; i++) {
         dx[i] = nsm_node_dx_beta(n, i, &beta[i]);
-        if (dx[i])
-            to[i] = is_whole(n, i) && beta[i] == 0 ? dx[i] : nsmi_floats(n, nsm_numel(n->out[0]));
+        if (dx[i] && is_whole(n, i)) to[i] = dx[i], keep[i] = beta[i];
+        else if (dx[i]) to[i] = nsmi_floats(n, nsm_numel(n->out[0]));
     }
     if (nsmi_failed(n->ctx)) return;
     BE(n)->binary_back(DEV(n), (nsmi_binary)n->i[0], p.dim, X(0), p.of[0], X(1), p.of[1], DY(0),
-                       to[0], to[1]);
+                       keep[0], to[0], keep[1], to[1]);
     for (int i = 0; i < 2; i++)
         if (to[i] != dx[i]) BE(n)->sum_to(DEV(n), p.dim, to[i], p.of[i], beta[i], dx[i]);
 }
@@ -208,6 +208,7 @@ BINARY(mul, MUL, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
 BINARY(div, DIV, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
 BINARY(maximum, MAX, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
 BINARY(minimum, MIN, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
+BINARY(mul_silu, GATE, binary_backward, NSM_READS_IN(0) | NSM_READS_IN(1))
 
 /* ---- dropout: f[0] = p ---- */
 static bool is_probability(nsm_node *n, float p)
@@ -358,8 +359,9 @@ nsm_tensor *nsm_glu(nsm_tape *tape, nsm_tensor *x, int axis, nsm_act act, int ha
         return NULL;
     }
     nsm_tensor *part[2];
-    for (int i = 0; i < 2; i++) part[i] = nsm_slice(tape, x, k, i * (x->dim[k] / 2), x->dim[k] / 2);
     int on = half != 0;
+    nsm_split(tape, x, k, 2, (int64_t[]){ x->dim[k] / 2, x->dim[k] / 2 }, part);
+    if (act == NSM_ACT_SILU) return nsm_mul_silu(tape, part[!on], part[on]);
     part[on] = nsm_activate(tape, part[on], NULL, act, acts[act].a, acts[act].b, 0);
     return nsm_mul(tape, part[0], part[1]);
 }

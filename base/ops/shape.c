@@ -172,6 +172,69 @@ nsm_tensor *nsm_slice(nsm_tape *tape, nsm_tensor *x, int axis, int64_t start, in
                      &(nsm_args){ .in = { x }, .i = { axis, start, length } });
 }
 
+/* ---- split: i = {axis, count, sizes of the parts} ---- */
+static void split_shape(nsm_node *n)
+{
+    int64_t dim[NSM_MAX_RANK], sum = 0;
+    if (!nsmi_resolve_axis(n, 0, false) || !nsmi_all_floats(n)) return;
+    memcpy(dim, n->in[0]->dim, sizeof dim);
+    int64_t size = dim[n->i[0]];
+    bool ok = true;
+    for (int k = 0; ok && k < n->i[1]; k++) {
+        ok = n->i[2 + k] >= 0 && n->i[2 + k] <= size - sum;
+        sum += ok ? n->i[2 + k] : 0;
+    }
+    if (!ok || sum != size) {
+        nsm_error_set(n->ctx, NSM_EINVAL, "nsm_split: the sizes of the parts do not sum to %lld",
+                      (long long)size);
+        return;
+    }
+    for (int k = 0; k < n->i[1]; k++) {
+        dim[n->i[0]] = n->i[2 + k];
+        nsm_node_out(n, k, NSM_F32, n->in[0]->rank, dim);
+    }
+}
+
+static void split_forward(nsm_node *n)
+{
+    nsmi_view all = nsmi_around(n->in[0], n->i[0]);
+    const float *from = X(0);
+    for (int k = 0; k < n->i[1]; k++) {
+        int64_t cols = n->i[2 + k] * all.inner;
+        BE(n)->copy_block(DEV(n), all.outer, cols, from, all.n * all.inner, 0, Y(k), cols);
+        from += cols;
+    }
+}
+
+static void split_backward(nsm_node *n)
+{
+    nsmi_view all = nsmi_around(n->in[0], n->i[0]);
+    bool every = true;
+    for (int k = 0; k < n->i[1]; k++) every &= DY(k) != NULL;
+    float beta = 1, *dx = every ? nsm_node_dx_beta(n, 0, &beta) : nsm_node_dx(n, 0);
+    for (int k = 0; dx && k < n->i[1]; k++) {
+        int64_t cols = n->i[2 + k] * all.inner;
+        if (DY(k))
+            BE(n)->copy_block(DEV(n), all.outer, cols, DY(k), cols, beta, dx, all.n * all.inner);
+        dx += cols;
+    }
+}
+
+const nsm_op nsmi_op_split = { "nsm_split", split_shape,       split_forward, split_backward,
+                               1,           NSM_READS_NOTHING, false };
+int nsm_split(nsm_tape *tape, nsm_tensor *x, int axis, int count, const int64_t *size,
+              nsm_tensor **part)
+{
+    nsm_args args = { .in = { x }, .i = { axis, count } };
+    for (int k = 0; k < count; k++) part[k] = NULL;
+    if (!tape) return NSM_EINVAL;
+    if (count < 1 || count > NSM_OP_OUTPUTS)
+        return nsm_error_set(nsm_tape_ctx(tape), NSM_EINVAL, "nsm_split: %d parts, want 1 to %d",
+                             count, NSM_OP_OUTPUTS);
+    memcpy(args.i + 2, size, (size_t)count * sizeof *size);
+    return nsm_apply_many(tape, &nsmi_op_split, &args, part, count);
+}
+
 /* ---- gather: in = x, index; i[0] the row without a gradient ---- */
 static void gather_shape(nsm_node *n)
 {

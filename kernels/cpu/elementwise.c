@@ -178,7 +178,8 @@ static inline vf share(vi mine, vf a, vf b, vf dy)
     F(MUL, a * b, dy * b, dy * a) \
     F(DIV, a / b, dy / b, divide_b(a, b, dy)) \
     F(MAX, larger(a, b), share(a > b, a, b, dy), share(b > a, a, b, dy)) \
-    F(MIN, smaller(a, b), share(a < b, a, b, dy), share(b < a, a, b, dy))
+    F(MIN, smaller(a, b), share(a < b, a, b, dy), share(b < a, a, b, dy)) \
+    F(GATE, a * (b * vf_sigmoid(b)), dy * b * vf_sigmoid(b), vf_silu_back(b, dy * a))
 
 /* W lanes of an operand along the last dim: a run, one number, or every stride-th. */
 static inline vf operand(const float *p, int64_t stride, int64_t i, int64_t k)
@@ -188,6 +189,11 @@ static inline vf operand(const float *p, int64_t stride, int64_t i, int64_t k)
     vf v = {0};
     for (int64_t j = 0; j < k; j++) v[j] = p[(i + j) * stride];
     return v;
+}
+
+static inline void add_or_put(float *p, float beta, vf v, int64_t k)
+{
+    vf_put(p, beta == 0 ? v : beta * vf_get(p, k) + v, k);
 }
 
 #define BINARY_RUN(expr, sa, sb) \
@@ -206,14 +212,14 @@ static inline vf operand(const float *p, int64_t stride, int64_t i, int64_t k)
         else BINARY_RUN(value, sa, sb); \
     } \
     static void name##_back(int64_t n, const float *pa, int64_t sa, const float *pb, int64_t sb, \
-                            const float *pdy, float *da, float *db) \
+                            const float *pdy, float beta_a, float *da, float beta_b, float *db) \
     { \
         VF_EACH(i, k, n, { \
             vf a = operand(pa, sa, i, k), b = operand(pb, sb, i, k), dy = vf_get(pdy + i, k); \
             (void)a; \
             (void)b; \
-            if (da) vf_put(da + i, slope_a, k); \
-            if (db) vf_put(db + i, slope_b, k); \
+            if (da) add_or_put(da + i, beta_a, slope_a, k); \
+            if (db) add_or_put(db + i, beta_b, slope_b, k); \
         }); \
     }
 BINARY(BINARY_LOOPS)
@@ -221,7 +227,7 @@ BINARY(BINARY_LOOPS)
 static const struct {
     void (*run)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, float *y);
     void (*back)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, const float *dy,
-                 float *da, float *db);
+                 float beta_a, float *da, float beta_b, float *db);
 } binaries[NSMI_BINARIES] = {
 #define BINARY_ENTRY(name, value, slope_a, slope_b) [NSMI_##name] = { name##_run, name##_back },
     BINARY(BINARY_ENTRY)
@@ -295,11 +301,12 @@ static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const 
 
 static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
                         nsmi_strides as, const float *b, nsmi_strides bs, const float *dy,
-                        float *da, float *db)
+                        float beta_a, float *da, float beta_b, float *db)
 {
     broadcast c = broadcast_of(dim, as, bs);
     FOR_RUNS(c)
-    binaries[f].back(n, a + oa, sa, b + ob, sb, dy + at, da ? da + at : NULL, db ? db + at : NULL);
+    binaries[f].back(n, a + oa, sa, b + ob, sb, dy + at, beta_a, da ? da + at : NULL, beta_b,
+                     db ? db + at : NULL);
 }
 
 static void lerp(nsm_device *d, int64_t n, float t, const float *x, float *y)

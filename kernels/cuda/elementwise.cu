@@ -189,24 +189,25 @@ static void binary(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const 
 }
 
 static __global__ void binary_back_kernel(int64_t n, nsmi_binary f, broadcast c, const float *a,
-                                          const float *b, const float *dy, float *da, float *db)
+                                          const float *b, const float *dy, float beta_a, float *da,
+                                          float beta_b, float *db)
 {
     EACH_ITEM(i, n) {
         int64_t ia, ib;
         float ga = 0, gb = 0;
         broadcast_at(c, i, &ia, &ib);
         binary_slopes(f, a[ia], b[ib], dy[i], &ga, &gb);
-        if (da) da[i] = ga;
-        if (db) db[i] = gb;
+        if (da) da[i] = beta_a == 0 ? ga : beta_a * da[i] + ga;
+        if (db) db[i] = beta_b == 0 ? gb : beta_b * db[i] + gb;
     }
 }
 
 static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], const float *a,
                         nsmi_strides as, const float *b, nsmi_strides bs, const float *dy,
-                        float *da, float *db)
+                        float beta_a, float *da, float beta_b, float *db)
 {
     broadcast c = broadcast_of(dim, as, bs);
-    FOR_ITEMS(d, binary_back_kernel, c.n, f, c, a, b, dy, da, db);
+    FOR_ITEMS(d, binary_back_kernel, c.n, f, c, a, b, dy, beta_a, da, beta_b, db);
 }
 
 /* ---- bias, activation and dropout in one pass ---- */

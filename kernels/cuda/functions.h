@@ -135,6 +135,7 @@ static __device__ __forceinline__ float binary_value(nsmi_binary f, float a, flo
     case NSMI_DIV: return a / b;
     case NSMI_MAX: return a > b || a != a ? a : b; /* NaN shows */
     case NSMI_MIN: return a < b || a != a ? a : b;
+    case NSMI_GATE: return a * (b * sigmoid_of(b));
     case NSMI_BINARIES: break;
     }
     return a;
@@ -156,6 +157,7 @@ static __device__ __forceinline__ void binary_slopes(nsmi_binary f, float a, flo
     case NSMI_DIV: *da = dy / b, *db = -dy * a / (b * b); break;
     case NSMI_MAX: *da = share(a > b, a == b, dy), *db = share(b > a, a == b, dy); break;
     case NSMI_MIN: *da = share(a < b, a == b, dy), *db = share(b < a, a == b, dy); break;
+    case NSMI_GATE: *da = dy * b * sigmoid_of(b), *db = dy * a * gated_slope(b, 1); break;
     case NSMI_BINARIES: *da = *db = 0; break;
     }
 }

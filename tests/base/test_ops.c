@@ -71,7 +71,7 @@ FUNCTION(y_quick_gelu, nsm_quick_gelu(t, x[0], 1.702f))
 FUNCTION(y_softplus, nsm_softplus(t, x[0], 2.5f, 20))
 FUNCTION(y_scale, nsm_scale(t, x[0], -1.5f, 0.5f))
 FUNCTION(y_clamp, nsm_clamp(t, x[0], -0.5f, 1.2f))
-#define EVERY_BINARY(X) X(add) X(sub) X(mul) X(div) X(maximum) X(minimum)
+#define EVERY_BINARY(X) X(add) X(sub) X(mul) X(div) X(maximum) X(minimum) X(mul_silu)
 #define BINARY(name) FUNCTION(y_##name, nsm_##name(t, x[0], x[1]))
 EVERY_BINARY(BINARY)
 FUNCTION(y_twice, nsm_mul(t, nsm_add(t, x[0], x[0]),
@@ -129,6 +129,21 @@ static nsm_tensor *y_concat_many(nsm_tape *t, nsm_tensor *const *x, const nsm_cs
     return nsm_concat(t, all, 30, -1);
 }
 FUNCTION(y_slice, nsm_slice(t, x[0], 1, 2, 3))
+static nsm_tensor *y_split(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *part[3];
+    (void)m;
+    nsm_split(t, x[0], -2, 3, (int64_t[]){ 3, 1, 3 }, part);
+    return nsm_mul(t, part[0], nsm_add(t, part[2], part[1]));
+}
+/* a part of which nothing comes back */
+static nsm_tensor *y_split_unused(nsm_tape *t, nsm_tensor *const *x, const nsm_csr *m)
+{
+    nsm_tensor *part[2];
+    (void)m;
+    nsm_split(t, x[0], 1, 2, (int64_t[]){ 3, 4 }, part);
+    return part[1];
+}
 FUNCTION(y_gather, nsm_gather(t, x[0], x[1]))
 FUNCTION(y_ce, nsm_cross_entropy(t, x[0], x[1], NULL))
 FUNCTION(y_ce_full, nsm_cross_entropy(t, x[0], x[1], &(nsm_cross_entropy_config){
@@ -351,7 +366,7 @@ DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp) DECLARE(drop
         DECLARE(linear) DECLARE(linear2) DECLARE(sum) DECLARE(mean) DECLARE(max) DECLARE(min)
             DECLARE(logsumexp) DECLARE(softmax) DECLARE(log_softmax) DECLARE(layer_norm)
                 DECLARE(rms_norm) DECLARE(batch_norm) DECLARE(permute) DECLARE(concat)
-                    DECLARE(slice) DECLARE(gather) DECLARE(cross_entropy) DECLARE(spmm)
+                    DECLARE(slice) DECLARE(split) DECLARE(gather) DECLARE(cross_entropy) DECLARE(spmm)
                         DECLARE(spmm_weights) DECLARE(spmm_max) DECLARE(segment)
                             DECLARE(segment_softmax) DECLARE(sddmm) DECLARE(sparse_linear)
                                 DECLARE(gat_attention) DECLARE(gatv2_attention) DECLARE(attention)
@@ -397,7 +412,7 @@ DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp) DECLARE(drop
         CASE(bias_elu, activate, F(N(13), 2, 7), F(7)),
         CASE(gelu_alone, activate, F(N(13), 7)),
         CASE(glu, mul, F(N(13), 3, 6)),
-        CASE(swiglu, mul, F(N(13), 4, 3)),
+        CASE(swiglu, mul_silu, F(N(13), 4, 3)),
         CASE(matmul, matmul, F(N(5), 7), F(7, 3)),
         CASE(matmul_ta, matmul, F(N(7), 5), F(N(7), 3)),
         CASE(matmul_tb, matmul, F(N(5), 7), F(3, 7)),
@@ -444,6 +459,8 @@ DECLARE(quick_gelu) DECLARE(softplus) DECLARE(scale) DECLARE(clamp) DECLARE(drop
         CASE(concat, concat, F(N(3), 2, 5), F(N(3), 1, 5), F(N(3), 4, 5)),
         CASE(concat_many, concat, F(N(3), 2)),
         CASE(slice, slice, F(N(3), 7, 5)),
+        CASE(split, split, F(N(3), 7, 5)),
+        CASE(split_unused, split, F(N(3), 7)),
         CASE(gather, gather, F(N(7), 5), IN(INDEX, 0, N(7), N(4), 3)),
         CASE(gather, gather, F(7, 2, 3), IN(INDEX, 0, 7, N(30))),
         CASE(gather, gather, F(5, 7), IN(INDEX, 0, 5, N(13))),
@@ -1238,6 +1255,10 @@ START_TEST(errors)
     WRONG(NSM_EINVAL, nsm_slice(t, a, 1, 2, 3));
     WRONG(NSM_EINVAL, nsm_slice(t, a, 1, 5, 0));
     WRONG(NSM_EINVAL, nsm_slice(t, a, 0, -1, 1));
+    nsm_tensor *part[5];
+    WRONG(NSM_EINVAL, (nsm_split(t, a, 1, 2, (int64_t[]){ 1, 1 }, part), part[1]));
+    WRONG(NSM_EINVAL, (nsm_split(t, a, 1, 2, (int64_t[]){ -1, 4 }, part), part[0]));
+    WRONG(NSM_EINVAL, (nsm_split(t, a, 1, 5, (int64_t[]){ 1, 1, 1, 0, 0 }, part), part[4]));
     WRONG_INDEX(nsm_gather(t, a, i));
     WRONG(NSM_ESHAPE, nsm_gather(t, a, v));
     WRONG_INDEX(nsm_cross_entropy(t, a, i, NULL));

@@ -112,7 +112,8 @@ static double pair(nsmi_binary f, double a, double b)
            : f == NSMI_MUL ? a * b
            : f == NSMI_DIV ? a / b
            : f == NSMI_MAX ? fmax(a, b)
-                           : fmin(a, b);
+           : f == NSMI_MIN ? fmin(a, b)
+                           : a * b / (1 + exp(-b));
 }
 
 /* Operand a has only the dims in mask_a, b those in mask_b: the others are broadcast. */
@@ -133,7 +134,7 @@ static void binary(kernels *k, nsmi_binary f, const int64_t dim[5], int mask_a, 
           dy = reals_random(k, n, -1, 1);
     for (int64_t i = 0; f == NSMI_DIV && i < size[1]; i++) b.h[i] += 2.5f;
     reals_up(k, b);
-    reals y = reals_blank(k, n), da = reals_blank(k, n), db = reals_blank(k, n);
+    reals y = reals_blank(k, n), da = reals_blank(k, n), db = reals_random(k, n, -1, 1);
     double *want = wanted(k, n), *to_a = wanted(k, n), *to_b = wanted(k, n), h = 1e-6;
     for (int64_t i = 0; i < n; i++) {
         int64_t rest = i, at[2] = { 0, 0 };
@@ -144,11 +145,12 @@ static void binary(kernels *k, nsmi_binary f, const int64_t dim[5], int mask_a, 
         double p = (double)a.h[at[0]], q = (double)b.h[at[1]], g = (double)dy.h[i] / (2 * h);
         want[i] = pair(f, p, q); /* of equals in a maximum, differences give each half */
         to_a[i] = g * (pair(f, p + h, q) - pair(f, p - h, q));
-        to_b[i] = g * (pair(f, p, q + h) - pair(f, p, q - h));
+        to_b[i] = 0.5 * (double)db.h[i] + g * (pair(f, p, q + h) - pair(f, p, q - h));
     }
     k->be->binary(k->d, f, dim, a.d, s[0], b.d, s[1], y.d);
     result_each(k, "binary", y, want, 1e-6);
-    k->be->binary_back(k->d, f, dim, a.d, s[0], b.d, s[1], dy.d, da.d, mask_a % 3 ? db.d : NULL);
+    k->be->binary_back(k->d, f, dim, a.d, s[0], b.d, s[1], dy.d, 0, da.d, 0.5f,
+                       mask_a % 3 ? db.d : NULL);
     result_each(k, "binary_back's da", da, to_a, 1e-5);
     if (mask_a % 3) result_each(k, "binary_back's db", db, to_b, 1e-5);
 }
