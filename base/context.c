@@ -105,6 +105,44 @@ const char *nsm_ctx_isa(const nsm_ctx *ctx)
 }
 int nsm_ctx_threads(const nsm_ctx *ctx) { return ctx ? ctx->dev.threads : 0; }
 
+/* ---- precision ---- */
+static const char *const precisions[] = {
+#define PRECISION_NAME(kind, name) name,
+    NSM_PRECISIONS(PRECISION_NAME)
+};
+
+const char *nsm_precision_name(nsm_precision p)
+{
+    return (unsigned)p < NSM_PRECISION_KINDS ? precisions[p] : "unknown";
+}
+
+int nsm_precision_find(const char *name)
+{
+    for (int i = 0; name && i < NSM_PRECISION_KINDS; i++)
+        if (!strcmp(precisions[i], name)) return i;
+    return -1;
+}
+
+nsm_precision nsm_ctx_precision(const nsm_ctx *ctx)
+{
+    return ctx ? ctx->dev.precision : NSM_PRECISION_FLOAT32;
+}
+
+int nsm_ctx_set_precision(nsm_ctx *ctx, nsm_precision p)
+{
+    if (nsmi_failed(ctx)) return nsm_error(ctx);
+    if ((unsigned)p >= NSM_PRECISION_KINDS)
+        return nsm_error_set(ctx, NSM_EINVAL, "nsm_ctx_set_precision: there is no precision %d",
+                             (int)p);
+    if (p != NSM_PRECISION_FLOAT32 && !ctx->dev.be->precisions)
+        return nsm_error_set(
+            ctx, NSM_EINVAL,
+            "nsm_ctx_set_precision: the backend %s computes in float32 alone, not in %s",
+            ctx->dev.be->name, nsm_precision_name(p));
+    ctx->dev.precision = p;
+    return NSM_OK;
+}
+
 /* ---- errors ---- */
 int nsm_error(const nsm_ctx *ctx) { return ctx ? ctx->error : NSM_ENOMEM; }
 const char *nsm_error_message(const nsm_ctx *ctx) { return ctx ? ctx->message : "out of memory"; }

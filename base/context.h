@@ -61,6 +61,27 @@ const char *nsm_ctx_backend(const nsm_ctx *ctx); /* "cpu" or "cuda" */
 const char *nsm_ctx_isa(const nsm_ctx *ctx);     /* "avx512", "avx2", "generic", "sm_90", ... */
 int nsm_ctx_threads(const nsm_ctx *ctx);
 
+/* How matrix products read their operands.  Sums, results and all that is not a matrix product stay
+ * float32, and so do weights, gradients and optimizer states: what is rounded is a copy. */
+#define NSM_PRECISIONS(X) \
+    X(NSM_PRECISION_FLOAT32, "float32") \
+    X(NSM_PRECISION_TF32, "tf32") /* the GPU's: 10 bits of fraction */ \
+    X(NSM_PRECISION_BF16, "bf16") /* rounded to the nearest of 7 */
+
+typedef enum {
+#define NSM_PRECISION_ENUM(kind, name) kind,
+    NSM_PRECISIONS(NSM_PRECISION_ENUM)
+#undef NSM_PRECISION_ENUM
+        NSM_PRECISION_KINDS
+} nsm_precision;
+
+/* From now on; a context starts with NSM_PRECISION_FLOAT32.  Returns NSM_OK or the error.
+ * Errors: NSM_EINVAL the backend has float32 alone, as the CPU has. */
+int nsm_ctx_set_precision(nsm_ctx *ctx, nsm_precision precision);
+nsm_precision nsm_ctx_precision(const nsm_ctx *ctx);
+const char *nsm_precision_name(nsm_precision precision); /* "bf16" */
+int nsm_precision_find(const char *name); /* the precision of a name, -1 if there is none */
+
 /* Bytes of device memory in use now, the most that ever were, and those kept for reuse. */
 typedef struct { int64_t used_bytes, peak_bytes, cached_bytes; } nsm_memory;
 nsm_memory nsm_ctx_memory(const nsm_ctx *ctx);

@@ -245,8 +245,13 @@ static int time_all(void)
                  bandwidth = 2 * bytes / median_of(&t, run_copy), edge = (double)side(&t);
     printf("time: %s, a copy moves %.3g GB/s%s\n", ctx->dev.isa_name, bandwidth * 1e-9,
            t.small ? " (emulated: these figures say nothing)" : "");
-    printf("time: product of %lld^3: %.3g TFLOP/s\n", (long long)side(&t),
-           2e-12 * edge * edge * edge / median_of(&t, run_product));
+    for (int p = 0; p < NSM_PRECISION_KINDS; p++) {
+        t.d->precision = (nsm_precision)p;
+        printf("time: product of %lld^3 in %s: %.3g TFLOP/s\n", (long long)side(&t),
+               nsm_precision_name(t.d->precision),
+               2e-12 * edge * edge * edge / median_of(&t, run_product));
+    }
+    t.d->precision = NSM_PRECISION_FLOAT32;
     for (size_t i = 0; i < sizeof timed / sizeof *timed; i++) {
         double took = median_of(&t, timed[i].run), moved_bytes = timed[i].words * bytes;
         printf("time: %-28s %9.3f ms %8.3g GB/s %5.1f %% of a copy's\n", timed[i].name, took * 1e3,

@@ -319,6 +319,7 @@ struct nsm_device {
     int threads;        /* CPU: size of the team */
     int isa;            /* CPU: which variant was picked */
     const char *isa_name;
+    nsm_precision precision; /* of gemm and gemm_batch, and of what calls them */
     void *impl;         /* CUDA: streams, handles */
 };
 
@@ -340,6 +341,7 @@ struct nsm_backend {
      * host's, look at it there. */
     void (*check_index)(nsm_device *d, int64_t n, const int32_t *index, int64_t limit,
                         int64_t also);
+    bool precisions; /* products obey the device's precision; false: they have float32 alone */
 
     /* ---- dense ---- */
     /* C = alpha op(A) op(B) + beta C; op(A) [m,k], op(B) [k,n]; beta 0 does not read C. */

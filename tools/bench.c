@@ -106,6 +106,7 @@ static int report(tool *t, const bench_gnn_result *r)
     json_object_set_new(o, "edges", json_integer(r->edges));
     json_object_set_new(o, "threads", json_integer(r->threads));
     json_object_set_new(o, "device", json_string(nsm_ctx_backend(t->ctx)));
+    json_object_set_new(o, "precision", json_string(nsm_precision_name(t->precision)));
     json_object_set_new(o, "isa", json_string(nsm_ctx_isa(t->ctx)));
     if (r->kernels) {
         json_object_set_new(o, "triad_gb_per_s", report_real(r->triad_gbs));
@@ -193,6 +194,7 @@ static int run_mixer(tool *t, const nsm_mixer_type *type)
     if (o.decode) json_object_set_new(j, "state_bytes", json_integer(r.state_bytes));
     json_object_set_new(j, "threads", json_integer(r.threads));
     json_object_set_new(j, "device", json_string(nsm_ctx_backend(t->ctx)));
+    json_object_set_new(j, "precision", json_string(nsm_precision_name(t->precision)));
     json_object_set_new(j, "isa", json_string(nsm_ctx_isa(t->ctx)));
     return report_result(t, j);
 }

@@ -266,10 +266,12 @@ static void become(const comparison *c, const char *folder, pid_t parent)
                      (char *)"-q",
                      (char *)"--threads",
                      threads,
+                     (char *)"--precision",
+                     (char *)nsm_precision_name(c->t->precision),
                      NULL,
                      NULL,
                      NULL };
-    if (c->t->device) args[6] = (char *)"--device", args[7] = (char *)c->t->device;
+    if (c->t->device) args[8] = (char *)"--device", args[9] = (char *)c->t->device;
     setpgid(0, 0); /* a terminal's Ctrl-C is the parent's, which passes it on */
 #ifdef __linux__
     prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -13,16 +13,19 @@
 
 const char *argp_program_version = "nsm " PACKAGE_VERSION;
 
-enum { KEY_JSON = 1000, KEY_THREADS, KEY_SEED, KEY_DEVICE, KEY_OWN = 2000 };
+enum { KEY_JSON = 1000, KEY_THREADS, KEY_SEED, KEY_DEVICE, KEY_PRECISION, KEY_OWN = 2000 };
 
 static const struct argp_option common[] = {
-    {"json", KEY_JSON, 0, 0, "write JSON lines only on stdout, the last one the result", 0},
-    {"threads", KEY_THREADS, "N", 0, "use N threads (the cores that this process may use)", 0},
-    {"seed", KEY_SEED, "N", 0, "start the random generator from N (0)", 0},
-    {"device", KEY_DEVICE, "NAME", 0, "compute on cpu or cuda (cpu)", 0},
-    {"quiet", 'q', 0, 0, "no progress on stderr", 0},
-    {0, 'h', 0, OPTION_HIDDEN, 0, 0},
-    {0}};
+    { "json", KEY_JSON, 0, 0, "write JSON lines only on stdout, the last one the result", 0 },
+    { "threads", KEY_THREADS, "N", 0, "use N threads (the cores that this process may use)", 0 },
+    { "seed", KEY_SEED, "N", 0, "start the random generator from N (0)", 0 },
+    { "device", KEY_DEVICE, "NAME", 0, "compute on cpu or cuda (cpu)", 0 },
+    { "precision", KEY_PRECISION, "NAME", 0,
+      "matrix products of float32, tf32 or bf16 (float32; the last two with cuda)", 0 },
+    { "quiet", 'q', 0, 0, "no progress on stderr", 0 },
+    { 0, 'h', 0, OPTION_HIDDEN, 0, 0 },
+    { 0 }
+};
 static const char *const built_in[] = {"help", "usage", "version", NULL};
 
 static error_t parse_common(int key, char *arg, struct argp_state *state)
@@ -50,6 +53,11 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "cpu") && strcmp(arg, "cuda"))
             argp_error(state, "--device is \"%s\", but must be cpu or cuda", arg);
         t->device = arg;
+        return 0;
+    case KEY_PRECISION:
+        if (nsm_precision_find(arg) < 0)
+            argp_error(state, "--precision is \"%s\", but must be float32, tf32 or bf16", arg);
+        t->precision = (nsm_precision)nsm_precision_find(arg);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }

@@ -66,7 +66,7 @@ int tool_settings(tool *t, const setting *fields, void *options)
 
 /* ---- which command ---- */
 
-static const char *const takes_value[] = {"--threads", "--seed", "--device", NULL};
+static const char *const takes_value[] = { "--threads", "--seed", "--device", "--precision", NULL };
 
 /* The first argument that is not an option of the common ones: the command's name; argc if none. */
 static int find_name(int argc, char **argv)
@@ -141,6 +141,10 @@ static int run(tool *t)
     t->ctx = nsm_ctx_new(
         &(nsm_ctx_config){.backend = t->device, .threads = t->threads, .seed = t->seed});
     if (!t->ctx || nsm_error(t->ctx)) return tool_error(t);
+    if (nsm_ctx_set_precision(t->ctx, t->precision))
+        return tool_usage(t, "--precision=%s wants --device=cuda: the %s computes in float32 alone",
+                          nsm_precision_name(t->precision),
+                          strcmp(nsm_ctx_backend(t->ctx), "cpu") ? nsm_ctx_backend(t->ctx) : "CPU");
     return t->command->run(t);
 }
 

@@ -47,6 +47,7 @@ struct tool {
     uint64_t seed;
     int threads;               /* 0: the default */
     const char *device;        /* NULL: the default */
+    nsm_precision precision;
     int args, pairs;
     char **arg, **pair;        /* plain arguments; key=value arguments */
     const char *value[TOOL_OPTIONS]; /* of the command's options: NULL not given, "" a flag */

@@ -37,21 +37,20 @@ bool nsmi_cuda_ok(nsm_device *d, cudaError_t e)
     return false;
 }
 
-void *nsmi_cuda_scratch(nsm_device *d, size_t bytes)
+void *nsmi_cuda_grow(nsm_device *d, nsmi_cuda_room *room, size_t bytes)
 {
-    nsmi_cuda_state *s = state_of(d);
-    if (bytes <= s->scratch_bytes) return s->scratch;
-    if (s->scratch) nsmi_cuda_ok(d, cudaFreeAsync(s->scratch, s->stream));
-    s->scratch = NULL;
-    s->scratch_bytes = 0;
-    if (cudaMallocAsync(&s->scratch, bytes, s->stream) != cudaSuccess) {
+    cudaStream_t stream = stream_of(d);
+    if (bytes <= room->bytes) return room->p;
+    if (room->p) nsmi_cuda_ok(d, cudaFreeAsync(room->p, stream));
+    *room = { NULL, 0 };
+    if (cudaMallocAsync(&room->p, bytes, stream) != cudaSuccess) {
         cudaGetLastError(); /* it is told below */
-        s->scratch = NULL;
+        room->p = NULL;
         nsmi_cuda_trouble(d, NSM_ENOMEM, "out of memory for %s results", "partial");
         return NULL;
     }
-    s->scratch_bytes = bytes;
-    return s->scratch;
+    room->bytes = bytes;
+    return room->p;
 }
 
 /* ---- memory and copies ---- */
@@ -154,6 +153,7 @@ static void fill_table(void)
     typedef void (*entry)(nsm_device *);
     table = TABLE;
     table.check_index = cuda_check_index;
+    table.precisions = true;
     nsmi_cuda_gemm(&table);
     nsmi_cuda_elementwise(&table);
     nsmi_cuda_dense(&table);
@@ -216,7 +216,8 @@ static void cuda_close(nsm_device *d)
     nsmi_cuda_state *s = state_of(d);
     if (!s) return;
     nsmi_cuda_products_close(d);
-    if (s->scratch) cudaFreeAsync(s->scratch, s->stream);
+    if (s->scratch.p) cudaFreeAsync(s->scratch.p, s->stream);
+    if (s->rounded.p) cudaFreeAsync(s->rounded.p, s->stream);
     if (s->wrong) cudaFreeAsync(s->wrong, s->stream);
     if (s->wrong_host) cudaFreeHost(s->wrong_host);
     if (s->stream) cudaStreamSynchronize(s->stream);

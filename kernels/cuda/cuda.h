@@ -25,13 +25,18 @@ enum { BLOCK = 256, LANES = 32, WARPS = BLOCK / LANES, DIMS = 5 };
 /* Plans of matrix products, by their shapes; kernels/cuda/gemm.cu. */
 typedef struct nsmi_cuda_products nsmi_cuda_products;
 
+/* Device memory that grows, and is used in the stream's order. */
+typedef struct {
+    void *p;
+    size_t bytes;
+} nsmi_cuda_room;
+
 typedef struct {
     cudaStream_t stream;
     int multiprocessors;
     char isa[16];            /* "sm_90" */
-    /* one kernel's partial results; grows, and is used in the stream's order */
-    void *scratch;
-    size_t scratch_bytes;
+    /* one kernel's partial results; a product's operands in bf16 */
+    nsmi_cuda_room scratch, rounded;
     /* the first index out of range, on the device and where it is read */
     unsigned long long *wrong, *wrong_host;
     bool looks;              /* an index has been checked since `wrong` was read */
@@ -48,8 +53,12 @@ NSMI_SHARED void nsmi_cuda_trouble(nsm_device *d, int code, const char *format, 
 NSMI_SHARED bool nsmi_cuda_ok(nsm_device *d, cudaError_t e);
 static inline void launched(nsm_device *d) { nsmi_cuda_ok(d, cudaGetLastError()); }
 
-/* Device memory until the next call of it; NULL, and trouble, when memory is out. */
-NSMI_SHARED void *nsmi_cuda_scratch(nsm_device *d, size_t bytes);
+/* Device memory until the next call for the same room; NULL, and trouble, when memory is out. */
+NSMI_SHARED void *nsmi_cuda_grow(nsm_device *d, nsmi_cuda_room *room, size_t bytes);
+static inline void *nsmi_cuda_scratch(nsm_device *d, size_t bytes)
+{
+    return nsmi_cuda_grow(d, &state_of(d)->scratch, bytes);
+}
 static inline float *scratch_floats(nsm_device *d, int64_t n)
 {
     return (float *)nsmi_cuda_scratch(d, (size_t)n * sizeof(float));

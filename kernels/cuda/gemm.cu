@@ -1,11 +1,15 @@
-/* kernels/cuda/gemm.cu - Matrix products by cuBLASLt, in float32.
+/* kernels/cuda/gemm.cu - Matrix products by cuBLASLt: in float32, in TF32, or of operands rounded
+ * to bf16; all sums and results are float32.
  *
  * libcublasLt is loaded when a device is opened, so a machine without it runs the same program on
  * its CPU.  What the library thinks fastest for a shape is asked once and kept: the same algorithm,
  * and so the same bits, every time after.  cuBLASLt counts by columns: a row-major C = A B is its
  * C' = B' A', the same memory.
  *
- * Where there is no GPU (emulate.h), multiply() is a plain loop behind the same interface.
+ * For bf16 each operand is read once and its copy written dense, in rows of a multiple of 8.
+ *
+ * Where there is no GPU (emulate.h), multiply() is a plain loop behind the same interface, which
+ * reads what tensor cores read.
  * Letters: C [m, n] = alpha op(A) [m, k] op(B) [k, n] + beta C, `batch` times. */
 #include "kernels/cuda/cuda.h"
 #include <stdio.h>
@@ -15,9 +19,10 @@ typedef struct {
     bool ta, tb;
     int64_t batch, m, n, k;
     float alpha, beta;
-    const float *a, *b;
+    const void *a, *b; /* float, or with NSM_PRECISION_BF16 uint16_t */
     float *c;
     int64_t lda, ldb, ldc, sa, sb, sc;
+    nsm_precision precision;
 } product;
 
 #if defined(NSM_EMULATE)
@@ -32,23 +37,36 @@ bool nsmi_cuda_products_open(nsm_device *d, char *why, size_t why_bytes)
 
 void nsmi_cuda_products_close(nsm_device *d) { (void)d; }
 
-static __global__ void product_kernel(int64_t items, product p)
+/* Number i of an operand, as a tensor core takes it. */
+static __device__ float operand(nsm_precision how, const void *x, int64_t i)
 {
-    EACH_ITEM(t, items) {
+    if (how == NSM_PRECISION_BF16)
+        return __int_as_float((int)((unsigned)((const uint16_t *)x)[i] << 16));
+    float v = ((const float *)x)[i];
+    if (how == NSM_PRECISION_FLOAT32 || !isfinite(v)) return v;
+    return __int_as_float((int)(((unsigned)__float_as_int(v) + 0x1000u) & ~0x1fffu));
+}
+
+/* Sum: double where an operand is not rounded, so that float32 has no order of its own. */
+template <typename Sum> static __global__ void product_kernel(int64_t items, product p)
+{
+    EACH_ITEM(t, items)
+    {
         int64_t batch = t / (p.m * p.n), i = t / p.n % p.m, j = t % p.n;
-        const float *a = p.a + batch * p.sa, *b = p.b + batch * p.sb;
-        float *c = p.c + batch * p.sc + i * p.ldc + j;
-        double sum = 0;
+        int64_t a = batch * p.sa, b = batch * p.sb;
+        Sum sum = 0;
         for (int64_t l = 0; l < p.k; l++)
-            sum += (double)a[p.ta ? l * p.lda + i : i * p.lda + l] *
-                   (double)b[p.tb ? j * p.ldb + l : l * p.ldb + j];
-        put(c, p.beta, (float)((double)p.alpha * sum));
+            sum += (Sum)operand(p.precision, p.a, a + (p.ta ? l * p.lda + i : i * p.lda + l)) *
+                   (Sum)operand(p.precision, p.b, b + (p.tb ? j * p.ldb + l : l * p.ldb + j));
+        put(p.c + batch * p.sc + i * p.ldc + j, p.beta, (float)((Sum)p.alpha * sum));
     }
 }
 
 static void multiply(nsm_device *d, const product *p)
 {
-    FOR_ITEMS(d, product_kernel, p->batch * p->m * p->n, *p);
+    int64_t items = p->batch * p->m * p->n;
+    if (p->precision == NSM_PRECISION_FLOAT32) FOR_ITEMS(d, product_kernel<double>, items, *p);
+    else FOR_ITEMS(d, product_kernel<float>, items, *p);
 }
 
 #else /* a GPU */
@@ -63,15 +81,22 @@ enum { PLANS = 4096, WORKSPACE = 32 << 20 };
 
 /* The functions used, by their names in the library without "cublasLt". */
 #define FUNCTIONS(X) \
-    X(Create) X(Destroy) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) \
-    X(MatmulDescSetAttribute) \
-    X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatrixLayoutSetAttribute) \
-    X(MatmulPreferenceCreate) \
-    X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
+    X(Create) \
+    X(Destroy) \
+    X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute) \
+        X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatrixLayoutSetAttribute) \
+            X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) \
+                X(MatmulAlgoGetHeuristic)
 
 /* What decides about the algorithm. */
-typedef struct { int64_t m, n, k, lda, ldb, ldc, batch, sa, sb, sc, flags; } shape;
-typedef struct { shape of; cublasLtMatmulAlgo_t algo; bool known; } plan;
+typedef struct {
+    int64_t m, n, k, lda, ldb, ldc, batch, sa, sb, sc, flags;
+} shape;
+typedef struct {
+    shape of;
+    cublasLtMatmulAlgo_t algo;
+    bool known;
+} plan;
 
 struct nsmi_cuda_products {
     void *library;
@@ -118,14 +143,17 @@ bool nsmi_cuda_products_open(nsm_device *d, char *why, size_t why_bytes)
 }
 
 /* A product as the library sees it: first is our B, second our A. */
-typedef struct { cublasLtMatmulDesc_t op; cublasLtMatrixLayout_t first, second, result; } described;
+typedef struct {
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t first, second, result;
+} described;
 
-static cublasLtMatrixLayout_t layout_of(nsmi_cuda_products *s, int64_t rows, int64_t cols,
-                                        int64_t ld, int64_t batch, int64_t stride)
+static cublasLtMatrixLayout_t layout_of(nsmi_cuda_products *s, cudaDataType type, int64_t rows,
+                                        int64_t cols, int64_t ld, int64_t batch, int64_t stride)
 {
     cublasLtMatrixLayout_t l = NULL;
     int32_t count = (int32_t)batch;
-    if (s->MatrixLayoutCreate(&l, CUDA_R_32F, (uint64_t)cols, (uint64_t)rows, ld) !=
+    if (s->MatrixLayoutCreate(&l, type, (uint64_t)cols, (uint64_t)rows, ld) !=
         CUBLAS_STATUS_SUCCESS)
         return NULL;
     if (batch > 1) {
@@ -140,13 +168,17 @@ static bool describe(nsmi_cuda_products *s, const product *p, described *q)
 {
     cublasOperation_t first = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N,
                       second = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-    if (s->MatmulDescCreate(&q->op, CUBLAS_COMPUTE_32F, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS)
-        return false;
+    cublasComputeType_t sums = p->precision == NSM_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                                  : CUBLAS_COMPUTE_32F;
+    cudaDataType type = p->precision == NSM_PRECISION_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    if (s->MatmulDescCreate(&q->op, sums, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
     s->MatmulDescSetAttribute(q->op, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     s->MatmulDescSetAttribute(q->op, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
-    q->first = layout_of(s, p->tb ? p->n : p->k, p->tb ? p->k : p->n, p->ldb, p->batch, p->sb);
-    q->second = layout_of(s, p->ta ? p->k : p->m, p->ta ? p->m : p->k, p->lda, p->batch, p->sa);
-    q->result = layout_of(s, p->m, p->n, p->ldc, p->batch, p->sc);
+    q->first = layout_of(s, type, p->tb ? p->n : p->k, p->tb ? p->k : p->n, p->ldb, p->batch,
+                         p->sb);
+    q->second = layout_of(s, type, p->ta ? p->k : p->m, p->ta ? p->m : p->k, p->lda, p->batch,
+                          p->sa);
+    q->result = layout_of(s, CUDA_R_32F, p->m, p->n, p->ldc, p->batch, p->sc);
     return q->first && q->second && q->result;
 }
 
@@ -159,16 +191,26 @@ static void forget(nsmi_cuda_products *s, described *q)
 }
 
 /* The alignment of a matrix and of those after it, in bytes: at most 256. */
-static uint32_t alignment(const float *p, int64_t batch, int64_t stride)
+static uint32_t alignment(const void *p, size_t each, int64_t batch, int64_t stride)
 {
-    uintptr_t bits = (uintptr_t)p | 256 | (batch > 1 ? (uintptr_t)stride * sizeof *p : 0);
+    uintptr_t bits = (uintptr_t)p | 256 | (batch > 1 ? (uintptr_t)stride * each : 0);
     return (uint32_t)(bits & -bits);
+}
+
+/* Of our A, B and C. */
+typedef struct {
+    uint32_t a, b, c;
+} alignments;
+static alignments alignments_of(const product *p)
+{
+    size_t each = p->precision == NSM_PRECISION_BF16 ? sizeof(uint16_t) : sizeof(float);
+    return { alignment(p->a, each, p->batch, p->sa), alignment(p->b, each, p->batch, p->sb),
+             alignment(p->c, sizeof *p->c, p->batch, p->sc) };
 }
 
 static shape shape_of(const product *p)
 {
-    uint32_t a = alignment(p->a, p->batch, p->sa), b = alignment(p->b, p->batch, p->sb),
-             c = alignment(p->c, p->batch, p->sc);
+    alignments by = alignments_of(p);
     shape s = { p->m,
                 p->n,
                 p->k,
@@ -179,8 +221,9 @@ static shape shape_of(const product *p)
                 p->batch > 1 ? p->sa : 0,
                 p->batch > 1 ? p->sb : 0,
                 p->batch > 1 ? p->sc : 0,
-                (int64_t)a | (int64_t)b << 12 | (int64_t)c << 24 | (int64_t)p->ta << 36 |
-                    (int64_t)p->tb << 37 | (int64_t)(p->beta != 0) << 38 };
+                (int64_t)by.a | (int64_t)by.b << 12 | (int64_t)by.c << 24 | (int64_t)p->ta << 36 |
+                    (int64_t)p->tb << 37 | (int64_t)(p->beta != 0) << 38 |
+                    (int64_t)p->precision << 39 };
     return s;
 }
 
@@ -191,19 +234,18 @@ static bool ask(nsmi_cuda_products *s, const product *p, const described *q,
     cublasLtMatmulHeuristicResult_t found;
     size_t room = WORKSPACE;
     int count = 0;
-    uint32_t a = alignment(p->b, p->batch, p->sb), b = alignment(p->a, p->batch, p->sa),
-             c = alignment(p->c, p->batch, p->sc);
+    alignments by = alignments_of(p);
     if (s->MatmulPreferenceCreate(&prefer) != CUBLAS_STATUS_SUCCESS) return false;
     s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
                                     sizeof room);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a,
-                                    sizeof a);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b,
-                                    sizeof b);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c,
-                                    sizeof c);
-    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c,
-                                    sizeof c);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &by.b,
+                                    sizeof by.b);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &by.a,
+                                    sizeof by.a);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &by.c,
+                                    sizeof by.c);
+    s->MatmulPreferenceSetAttribute(prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &by.c,
+                                    sizeof by.c);
     cublasStatus_t status = s->MatmulAlgoGetHeuristic(s->handle, q->op, q->first, q->second,
                                                       q->result, q->result, prefer, 1, &found,
                                                       &count);
@@ -249,7 +291,71 @@ static void multiply(nsm_device *d, const product *p)
 static __global__ void scale_kernel(int64_t items, product p)
 {
     EACH_ITEM(t, items)
-        put(p.c + t / (p.m * p.n) * p.sc + t / p.n % p.m * p.ldc + t % p.n, p.beta, 0);
+    put(p.c + t / (p.m * p.n) * p.sc + t / p.n % p.m * p.ldc + t % p.n, p.beta, 0);
+}
+
+/* The nearest bf16, of two as near the even one; a NaN stays one. */
+static __device__ __forceinline__ uint64_t nearest_bf16(float x)
+{
+    unsigned bits = (unsigned)__float_as_int(x);
+    if (x != x) return bits >> 16 | 0x40u;
+    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+/* A batch of matrices of float, and how their copies in bf16 are laid out. */
+typedef struct {
+    const float *x;
+    int64_t batch, rows, cols, ld, stride;
+    int64_t to_ld;
+} operands;
+enum { PACK = 4, ALIGNED_LD = 8 }; /* 16 bytes, which tensor cores like best */
+
+static __global__ void round_kernel(int64_t items, operands o, uint64_t *y)
+{
+    EACH_ITEM(i, items)
+    {
+        int64_t quads = o.to_ld / PACK, row = i / quads, col = i % quads * PACK;
+        const float *x = o.x + row / o.rows * o.stride + row % o.rows * o.ld;
+        uint64_t four = 0;
+        for (int k = 0; k < PACK && col + k < o.cols; k++)
+            four |= nearest_bf16(x[col + k]) << 16 * k;
+        y[i] = four;
+    }
+}
+
+static operands operands_of(const void *x, bool turned, int64_t batch, int64_t rows, int64_t cols,
+                            int64_t ld, int64_t stride)
+{
+    operands o = { (const float *)x,
+                   stride ? batch : 1,
+                   turned ? cols : rows,
+                   turned ? rows : cols,
+                   ld,
+                   stride,
+                   0 };
+    o.to_ld = ceil_of(o.cols, ALIGNED_LD) * ALIGNED_LD;
+    return o;
+}
+static int64_t numbers_of(const operands *o) { return o->batch * o->rows * o->to_ld; }
+
+/* Make p a product of bf16 copies; false: there is no room for them. */
+static bool round_operands(nsm_device *d, product *p)
+{
+    operands a = operands_of(p->a, p->ta, p->batch, p->m, p->k, p->lda, p->sa),
+             b = operands_of(p->b, p->tb, p->batch, p->k, p->n, p->ldb, p->sb);
+    size_t bytes = (size_t)(numbers_of(&a) + numbers_of(&b)) * sizeof(uint16_t);
+    uint16_t *y = (uint16_t *)nsmi_cuda_grow(d, &state_of(d)->rounded, bytes);
+    if (!y) return false;
+    FOR_ITEMS(d, round_kernel, numbers_of(&a) / PACK, a, (uint64_t *)y);
+    p->a = y;
+    p->lda = a.to_ld;
+    p->sa = p->sa ? a.rows * a.to_ld : 0;
+    y += numbers_of(&a);
+    FOR_ITEMS(d, round_kernel, numbers_of(&b) / PACK, b, (uint64_t *)y);
+    p->b = y;
+    p->ldb = b.to_ld;
+    p->sb = p->sb ? b.rows * b.to_ld : 0;
+    return true;
 }
 
 static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m, int64_t n,
@@ -257,10 +363,11 @@ static void gemm_batch(nsm_device *d, bool ta, bool tb, int64_t batch, int64_t m
                        const float *b, int64_t ldb, int64_t sb, float beta, float *c, int64_t ldc,
                        int64_t sc)
 {
-    product p = { ta, tb, batch, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc, sa, sb, sc };
+    product p = { ta, tb, batch, m,   n,   k,  alpha, beta, a,
+                  b,  c,  lda,   ldb, ldc, sa, sb,    sc,   d->precision };
     if (batch == 0 || m == 0 || n == 0) return;
     if (k == 0) FOR_ITEMS(d, scale_kernel, batch * m * n, p);
-    else multiply(d, &p);
+    else if (p.precision != NSM_PRECISION_BF16 || round_operands(d, &p)) multiply(d, &p);
 }
 
 static void gemm(nsm_device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,

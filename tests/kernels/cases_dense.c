@@ -1,5 +1,6 @@
 /* tests/kernels/cases_dense.c - Matrix products, passes, sums, permutations and random numbers. */
 #include "config.h"
+#include <float.h>
 #include "kernels/philox.h"
 #include "tests/kernels/cases.h"
 
@@ -20,15 +21,38 @@ static reals laid_out(kernels *k, const float *x, int64_t rows, int64_t cols, bo
     return y;
 }
 
+/* x as a product of this precision takes it: of TF32 11 bits are left, of bf16 8, and of two as
+ * near bf16 has the even one. */
+static double taken(const kernels *k, float x)
+{
+    int e;
+    double m = frexp((double)x, &e);
+    switch (k->d->precision) {
+    case NSM_PRECISION_TF32: return ldexp(round(ldexp(m, 11)), e - 11);
+    case NSM_PRECISION_BF16: return ldexp(rint(ldexp(m, 8)), e - 8);
+    default: return (double)x;
+    }
+}
+
+/* Operands.  How a GPU rounds to TF32 is its own affair: there they need no rounding. */
+static reals factors(kernels *k, int64_t n)
+{
+    reals x = reals_random(k, n, -1, 1);
+    if (k->d->precision == NSM_PRECISION_TF32 && strcmp(k->be->name, "emulated"))
+        for (int64_t i = 0; i < n; i++) x.h[i] = (float)taken(k, x.h[i]);
+    reals_up(k, x);
+    return x;
+}
+
 /* One shape, in all four layouts, with beta 0 and 1. */
 static void product(kernels *k, int64_t m, int64_t n, int64_t depth)
 {
-    reals a = reals_random(k, m * depth, -1, 1), b = reals_random(k, depth * n, -1, 1);
+    reals a = factors(k, m * depth), b = factors(k, depth * n);
     double *want = wanted(k, m * n), *now = wanted(k, m * (n + PAD));
     for (int64_t i = 0; k->check && i < m; i++)
         for (int64_t l = 0; l < depth; l++)
             for (int64_t j = 0; j < n; j++)
-                want[i * n + j] += (double)a.h[i * depth + l] * (double)b.h[l * n + j];
+                want[i * n + j] += taken(k, a.h[i * depth + l]) * taken(k, b.h[l * n + j]);
     for (int layout = 0; layout < 8; layout++) {
         bool ta = layout & 1, tb = layout & 2;
         float alpha = layout & 4 ? -0.5f : 1.0f, beta = layout & 4 ? 1.0f : 0.0f;
@@ -68,8 +92,8 @@ void case_products(kernels *k)
 static void batched(kernels *k, int64_t batch, int64_t m, int64_t n, int64_t depth, bool one_b)
 {
     int64_t sa = m * depth + 2, sb = one_b ? 0 : depth * n, sc = m * n + 1;
-    reals a = reals_random(k, batch * sa, -1, 1);
-    reals b = reals_random(k, one_b ? depth * n : batch * sb, -1, 1);
+    reals a = factors(k, batch * sa);
+    reals b = factors(k, one_b ? depth * n : batch * sb);
     reals c = reals_random(k, batch * sc, -1, 1);
     for (int turned = 0; turned < 4; turned++) {
         bool ta = turned & 1, tb = turned & 2;
@@ -79,8 +103,8 @@ static void batched(kernels *k, int64_t batch, int64_t m, int64_t n, int64_t dep
                 for (int64_t l = 0; l < depth; l++)
                     for (int64_t j = 0; j < n; j++)
                         want[t * sc + i * n + j] +=
-                            2 * (double)a.h[t * sa + (ta ? l * m + i : i * depth + l)] *
-                            (double)b.h[t * sb + (tb ? j * depth + l : l * n + j)];
+                            2 * taken(k, a.h[t * sa + (ta ? l * m + i : i * depth + l)]) *
+                            taken(k, b.h[t * sb + (tb ? j * depth + l : l * n + j)]);
         reals y = reals_copy(k, c);
         k->be->gemm_batch(k->d, ta, tb, batch, m, n, depth, 2, a.d, ta ? m : depth, sa, b.d,
                           tb ? depth : n, sb, 1, y.d, n, sc);
@@ -96,6 +120,31 @@ void case_batched_products(kernels *k)
     batched(k, 13, 33, 20, 65, true);
     batched(k, 5, 17, 16, 0, false);
     batched(k, 3, 130, 100, 129, false);
+}
+
+/* Products of rounded operands are as near to those of the same numbers as float32 is; a NaN and
+ * an infinity are not rounded away. */
+void case_rounded_products(kernels *k)
+{
+    static const int64_t edge[] = { 1, 7, 8, 17 };
+    for (int how = NSM_PRECISION_FLOAT32 + 1; k->be->precisions && how < NSM_PRECISION_KINDS;
+         how++) {
+        k->d->precision = (nsm_precision)how;
+        for (int i = 0; i < 64; i++) product(k, edge[i % 4], edge[i / 4 % 4], edge[i / 16]);
+        product(k, 65, 33, 300);
+        product(k, 17, 16, 0);
+        batched(k, 9, 17, 15, 16, false);
+        batched(k, 13, 33, 20, 65, true);
+        float x[] = { NAN, -NAN, INFINITY, -INFINITY, FLT_MAX, 1e-42f }, one = 1;
+        uint32_t last = 0x7f800001u; /* a NaN whose upper bits alone are an infinity's */
+        memcpy(&x[1], &last, sizeof last);
+        reals a = reals_of(k, 6, x), b = reals_of(k, 1, &one), c = reals_blank(k, 6);
+        k->be->gemm(k->d, false, false, 6, 1, 1, 1, a.d, 1, b.d, 1, 0, c.d, 1);
+        k->be->to_host(k->d, sizeof x, c.d, x);
+        ck_assert(isnan(x[0]) && isnan(x[1]) && x[2] == INFINITY && x[3] == -INFINITY);
+        ck_assert(x[4] >= FLT_MAX / 2 && x[5] >= 0 && x[5] < 2e-42f);
+    }
+    k->d->precision = NSM_PRECISION_FLOAT32;
 }
 
 /* ---- passes ---- */
@@ -348,11 +397,15 @@ static void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
 /* The known answers that Random123 publishes with the cipher. */
 static void known_answers(void)
 {
-    static const struct { uint32_t counter[4], key[2], answer[4]; } known[] = {
+    static const struct {
+        uint32_t counter[4], key[2], answer[4];
+    } known[] = {
         { { 0, 0, 0, 0 }, { 0, 0 }, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
-        { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff }, { 0xffffffff, 0xffffffff },
+        { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+          { 0xffffffff, 0xffffffff },
           { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
-        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 }, { 0xa4093822, 0x299f31d0 },
+        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 },
+          { 0xa4093822, 0x299f31d0 },
           { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
     };
     uint32_t word[4];

@@ -10,6 +10,7 @@
 
 TEST(products)
 TEST(batched_products)
+TEST(rounded_products)
 TEST(passes)
 TEST(sums)
 TEST(extremes)
@@ -54,6 +55,7 @@ int main(void)
 {
     return test_main("backend", (const TTest *const[]){ products,
                                                         batched_products,
+                                                        rounded_products,
                                                         passes,
                                                         sums,
                                                         extremes,

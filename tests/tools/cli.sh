@@ -26,6 +26,8 @@ expect 2 'threads' info x --threads 0
 expect 2 'threads' info x --threads=two
 expect 2 'seed' info x --seed -1
 expect 2 'device' info x --device tpu
+expect 2 'must be float32, tf32 or bf16' info x --precision half
+expect 2 'wants --device=cuda: the CPU computes in float32 alone' info x --precision bf16
 expect 2 'requires an argument' info x --seed
 expect 2 'nearest known one is "plot"' help plto
 
@@ -40,7 +42,7 @@ for c in $commands; do
     done
     "$nsm" help "$c" >"$dir/help" || fail "nsm help $c"
     "$nsm" "$c" --help | cmp -s - "$dir/help" || fail "nsm help $c differs from nsm $c --help"
-    for option in --json --threads --seed --device --quiet --help --version; do
+    for option in --json --threads --seed --device --precision --quiet --help --version; do
         grep -q -e "$option" "$dir/help" || fail "nsm $c --help does not name $option"
     done
     LC_ALL=C grep -q '[^ -~]' "$dir/help" && fail "nsm $c --help: a character that is not ASCII"
