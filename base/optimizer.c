@@ -31,6 +31,7 @@ struct nsm_optimizer {
     int64_t steps;
     int pending;
     double norm;
+    double *verdict; /* on a device that judges: norm and scale of the last step; or NULL */
 };
 
 static const char *const names[] = {
@@ -213,6 +214,7 @@ static void make_items(nsm_optimizer *o, nsm_module *module, const nsm_optimizer
     o->count = nsmi_calloc(o->ctx, (size_t)most, sizeof *o->count);
     o->slot = nsmi_calloc(o->ctx, (size_t)most, sizeof *o->slot);
     o->slot_item = nsmi_calloc(o->ctx, (size_t)most, sizeof *o->slot_item);
+    if (o->ctx->dev.be->judge) o->verdict = nsmi_device_alloc(o->ctx, 2 * sizeof *o->verdict);
     making m = { o, config, nsmi_calloc(o->ctx, (size_t)config->rules, 1) };
     if (!nsmi_failed(o->ctx)) nsm_module_walk(module, add_item, &m);
     for (int i = 0; !nsmi_failed(o->ctx) && i < config->rules; i++)
@@ -242,6 +244,10 @@ nsm_optimizer *nsm_optimizer_new(nsm_module *module, const nsm_optimizer_config 
 void nsm_optimizer_free(nsm_optimizer *o)
 {
     if (!o) return;
+    if (o->verdict) {
+        o->ctx->dev.be->sync(&o->ctx->dev); /* it may yet tell a name */
+        nsmi_device_trouble(o->ctx, "nsm_optimizer_free");
+    }
     for (int64_t i = 0; i < o->items; i++) {
         for (int k = 0; k < STATES; k++) nsm_tensor_free(o->item[i].state[k]);
         free(o->item[i].name);
@@ -250,6 +256,7 @@ void nsm_optimizer_free(nsm_optimizer *o)
     free(o->count);
     free(o->slot);
     free(o->slot_item);
+    nsmi_device_free(o->ctx, o->verdict);
     free(o);
 }
 
@@ -291,7 +298,8 @@ static int64_t fill_slots(nsm_optimizer *o, double lr)
         const item *it = &o->item[i];
         if (!it->weight->grad) continue;
         nsmi_slot *s = &o->slot[n];
-        *s = (nsmi_slot){ .n = nsm_numel(it->weight),
+        *s = (nsmi_slot){ .name = it->name,
+                          .n = nsm_numel(it->weight),
                           .w = it->weight->f32,
                           .g = it->weight->grad,
                           .lr = (float)(lr * it->lr_factor),
@@ -324,6 +332,29 @@ static void update(nsm_optimizer *o, int64_t slots)
     }
 }
 
+/* What the update multiplies gradients with, from their norm where that is wanted: the host's to
+ * know, or left with the device. */
+static int judge(nsm_optimizer *o, int64_t slots)
+{
+    nsm_device *d = &o->ctx->dev;
+    double scale = o->config.accumulate_sum ? 1 : 1.0 / o->config.accumulate,
+           limit = o->config.max_norm;
+    bool check = !o->config.unchecked, judges = o->verdict && (check || limit > 0);
+    o->constants.verdict = judges ? o->verdict : NULL;
+    if (judges) {
+        d->be->judge(d, &(nsmi_judgement){ o->steps + 1, scale, limit, check }, slots, o->slot,
+                     o->verdict);
+        nsmi_device_trouble(o->ctx, "nsm_optimizer_step");
+        scale = 1;
+    } else if (check || limit > 0) {
+        o->norm = norm_of(o) * scale;
+        if (check && !isfinite(o->norm)) return name_the_bad(o);
+        if (limit > 0 && limit / (o->norm + 1e-6) < 1) scale *= limit / (o->norm + 1e-6);
+    }
+    o->constants.grad_scale = (float)scale;
+    return nsm_error(o->ctx);
+}
+
 int nsm_optimizer_step(nsm_optimizer *o, double lr)
 {
     if (!o) return NSM_EINVAL;
@@ -332,14 +363,10 @@ int nsm_optimizer_step(nsm_optimizer *o, double lr)
         return nsm_error_set(o->ctx, NSM_ENUMBER, "nsm_optimizer_step: the rate is %g in step %lld",
                              lr, (long long)o->steps + 1);
     if (++o->pending < o->config.accumulate) return NSM_OK;
-    double scale = o->config.accumulate_sum ? 1 : 1.0 / o->config.accumulate,
-           limit = o->config.max_norm;
     o->pending = 0;
-    if (!o->config.unchecked || limit > 0) o->norm = norm_of(o) * scale;
-    if (!o->config.unchecked && !isfinite(o->norm)) return name_the_bad(o);
-    if (limit > 0 && limit / (o->norm + 1e-6) < 1) scale *= limit / (o->norm + 1e-6);
-    o->constants.grad_scale = (float)scale;
-    update(o, fill_slots(o, lr));
+    int64_t slots = fill_slots(o, lr);
+    if (judge(o, slots)) return nsm_error(o->ctx);
+    update(o, slots);
     for (int64_t i = 0; i < o->items; i++) nsm_tensor_zero_grad(o->item[i].weight);
     o->steps++;
     return nsm_error(o->ctx);
@@ -349,7 +376,13 @@ nsm_optimizer_kind nsm_optimizer_kind_of(const nsm_optimizer *o)
 { return o ? o->config.kind : NSM_SGD; }
 int64_t nsm_optimizer_steps(const nsm_optimizer *o) { return o ? o->steps : 0; }
 int nsm_optimizer_pending(const nsm_optimizer *o) { return o ? o->pending : 0; }
-double nsm_optimizer_norm(const nsm_optimizer *o) { return o ? o->norm : 0; }
+double nsm_optimizer_norm(const nsm_optimizer *o)
+{
+    double norm = o ? o->norm : 0;
+    if (o && o->constants.verdict)
+        o->ctx->dev.be->to_host(&o->ctx->dev, sizeof norm, o->verdict, &norm);
+    return norm;
+}
 
 /* ---- the state ---- */
 

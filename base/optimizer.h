@@ -80,13 +80,15 @@ void nsm_optimizer_free(nsm_optimizer *o); /* NULL is allowed */
 
 /* A backward pass has added to the gradients: when it is the last of `accumulate`, check them,
  * clip them, change the weights with rate lr and clear the gradients.  Returns NSM_OK or the error.
- * Errors: NSM_ENUMBER a gradient is not finite, with tensor and step: no weight was changed. */
+ * Errors: NSM_ENUMBER a gradient is not finite, with tensor and step: no weight was changed.  CUDA
+ * tells it with the next copy to the host, of a loss for one, and until then changes no weight. */
 int nsm_optimizer_step(nsm_optimizer *o, double lr);
 
 nsm_optimizer_kind nsm_optimizer_kind_of(const nsm_optimizer *o);
 int64_t nsm_optimizer_steps(const nsm_optimizer *o); /* taken so far */
 int nsm_optimizer_pending(const nsm_optimizer *o);   /* passes accumulated towards the next */
-/* Of the last step's gradients before clipping; 0 with unchecked and without max_norm. */
+/* Of the last step's gradients before clipping; 0 with unchecked and without max_norm.  Waits for
+ * the device. */
 double nsm_optimizer_norm(const nsm_optimizer *o);
 
 /* The state, for a checkpoint: its tensors ("conv1.weight.exp_avg"), and how many steps each

@@ -49,6 +49,7 @@ typedef struct {
 
 /* One tensor of an optimizer step: all of a step's go in one call. */
 typedef struct {
+    const char *name; /* there until the device has been waited for */
     int64_t n;
     float *w;
     const float *g;
@@ -71,7 +72,17 @@ typedef struct {
     double mu_product;  /* NADAM: product of mu_1..mu_step */
     bool nesterov, amsgrad, centered, maximize;
     float grad_scale;   /* gradients are multiplied by it first: clipping, accumulation */
+    const double *verdict; /* judge()'s, whose scale it is then; NULL: grad_scale is */
 } nsmi_step;
+
+/* What to look for in a step's gradients before the update. */
+typedef struct {
+    int64_t step; /* counted from 1 */
+    double scale; /* they are multiplied by it, */
+    double limit; /* and all together scaled to at most this norm; 0: to none */
+    bool check;   /* where one is not finite, this step and all that are checked after it change
+                     * nothing, until the host has heard */
+} nsmi_judgement;
 
 /* Scaled dot product attention: H query heads over G heads of keys and values, H a multiple of G;
  * head h reads head h / (H / G).  Query i of row b stands at the place p = i + offset and sees key
@@ -316,6 +327,7 @@ struct nsm_device {
     /* what a kernel could not do, a sentence; NULL: nothing.  base makes the context's error of
      * it */
     const char *trouble;
+    int64_t waits;      /* how often the host has waited for it */
     int threads;        /* CPU: size of the team */
     int isa;            /* CPU: which variant was picked */
     const char *isa_name;
@@ -445,6 +457,10 @@ struct nsm_backend {
      * backward. */
     void (*gather_back)(nsm_device *d, const nsm_csr_part *by_row, int64_t cols, const float *dy,
                         float *dx);
+    /* The same from the indices themselves: dx[r] += dy[k] where index[k] is r, in the order of k,
+     * but where it is `skip` (-1: nowhere).  NULL: the host has them at hand. */
+    void (*gather_add)(nsm_device *d, int64_t n, int64_t cols, int64_t rows, int64_t skip,
+                       const int32_t *index, const float *dy, float *dx);
 
     /* ---- losses ---- */
     /* logits [outer, C, inner], target [outer*inner] index, or prob [outer, C, inner]: loss per row
@@ -459,6 +475,11 @@ struct nsm_backend {
                                float *dlogits); /* dloss [outer*inner] */
 
     /* ---- optimizers: all tensors of a step in one call ---- */
+    /* verdict [2], the device's: the norm of all gradients together, times scale, and what update()
+     * is to multiply them with, NaN: it must not.  What is not finite is trouble, told by the
+     * slot's name with the next copy to the host.  NULL: memory is the host's, look at it there. */
+    void (*judge)(nsm_device *d, const nsmi_judgement *how, int64_t count, const nsmi_slot *slot,
+                  double *verdict);
     void (*update)(nsm_device *d, const nsmi_step *s, int64_t count, const nsmi_slot *slot);
     /* y += t (x - y): EMA */
     void (*lerp)(nsm_device *d, int64_t n, float t, const float *x, float *y);

@@ -41,11 +41,12 @@ endif
 if HAVE_CHECK
 if HAVE_HDF5
 check_PROGRAMS += %D%/seq/test_mixers %D%/seq/test_forecaster %D%/seq/test_reader \
-	%D%/seq/test_precision
+	%D%/seq/test_precision %D%/seq/test_steps
 %C%_seq_test_mixers_LDADD = $(NSM_TEST_LIBS)
 %C%_seq_test_forecaster_LDADD = $(NSM_TEST_LIBS)
 %C%_seq_test_reader_LDADD = $(NSM_TEST_LIBS)
 %C%_seq_test_precision_LDADD = $(NSM_TEST_LIBS)
+%C%_seq_test_steps_LDADD = $(NSM_TEST_LIBS)
 endif
 endif
 

@@ -45,12 +45,7 @@ static const float *data_of(const nsm_node *n, int i) { return n->in[i] ? n->in[
 static void rnn_forward(nsm_node *n)
 {
     nsmi_rnn a = rnn_of(n);
-    int32_t *length = n->in[LENGTH] ? nsmi_host_ints(n, n->in[LENGTH]) : NULL;
-    for (int64_t b = 0; length && b < a.batch; b++)
-        if (length[b] < 0 || length[b] > a.n)
-            nsm_error_set(n->ctx, NSM_EINVAL, "%s: length of row %lld is %d, want 0..%lld",
-                          n->op->name, (long long)b, length[b], (long long)a.n);
-    free(length);
+    if (n->in[LENGTH]) nsmi_check_index(n, "length of row", n->in[LENGTH], a.n + 1, NSMI_NO_OTHER);
     float *scratch = nsmi_floats(n, nsmi_rnn_scratch(&a));
     if (!scratch || nsmi_failed(n->ctx)) return;
     BE(n)->rnn(DEV(n), &a, X(GX), X(WEIGHT), data_of(n, BIAS), data_of(n, H0), data_of(n, C0),

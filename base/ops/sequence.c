@@ -106,12 +106,8 @@ static void attention_forward(nsm_node *n)
     nsmi_attention a;
     const float *data[3];
     attention_fill(n, &a, data);
-    int32_t *length = n->in[LENGTH] ? nsmi_host_ints(n, n->in[LENGTH]) : NULL;
-    for (int64_t b = 0; length && b < a.batch; b++)
-        if (length[b] < 0 || length[b] > a.m)
-            nsm_error_set(n->ctx, NSM_EINVAL, "%s: key_length of row %lld is %d, want 0..%lld",
-                          n->op->name, (long long)b, length[b], (long long)a.m);
-    free(length);
+    if (n->in[LENGTH])
+        nsmi_check_index(n, "key_length of row", n->in[LENGTH], a.m + 1, NSMI_NO_OTHER);
     float *scratch = nsmi_floats(n, nsmi_attention_scratch(&a, false));
     if (scratch && !nsmi_failed(n->ctx))
         BE(n)->attention(DEV(n), &a, data[0], data[1], data[2], scratch, Y(0), n->saved[0]->f32);

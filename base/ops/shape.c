@@ -271,6 +271,12 @@ static void gather_backward(nsm_node *n)
 {
     int64_t count = nsm_numel(n->in[1]), kept = 0;
     float *dx = DX(0);
+    if (BE(n)->gather_add) {
+        if (dx)
+            BE(n)->gather_add(DEV(n), count, row_size(n->in[0]), n->in[0]->dim[0], n->i[0],
+                              n->in[1]->i32, DY(0), dx);
+        return;
+    }
     int32_t *row = nsmi_host_ints(n, n->in[1]),
             *from = nsmi_malloc(n->ctx, (size_t)count * sizeof *from);
     for (int64_t k = 0; dx && row && from && k < count; k++)

@@ -27,7 +27,7 @@ static __device__ __forceinline__ query query_of(const nsmi_attention &a, const 
                 i,
                 h / (a.heads / a.groups),
                 0,
-                a.keys ? a.keys[b] : a.m,
+                nsmi_length(a.keys, b, a.m),
                 ((b * a.n + i) * a.heads + h) * a.dv,
                 q + b * a.q[0] + i * a.q[1] + h * a.q[2] };
     int64_t at = i + offset_of(a, b);
@@ -149,7 +149,7 @@ static __global__ void attention_key_kernel(int64_t keys, nsmi_attention a, give
             off = offset_of(a, b), lo = 0, hi = a.n;
     if (a.causal && j - off > 0) lo = j - off;
     if (a.window && j + a.window - off < hi) hi = j + a.window - off;
-    if (j >= (a.keys ? a.keys[b] : a.m)) hi = 0;
+    if (j >= nsmi_length(a.keys, b, a.m)) hi = 0;
     int64_t size = a.dk > a.dv ? a.dk : a.dv;
     for (int64_t first = 0; first < size; first += WIDE) {
         float held_k[HELD], held_v[HELD];

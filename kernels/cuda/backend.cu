@@ -3,8 +3,8 @@
  * Memory comes from the driver's stream-ordered pool, which keeps what is given back, so neither
  * asking for it nor giving it back waits.  Kernels cannot report: a launch that fails, scratch
  * memory that is out, an entry that is not written yet leave trouble with the device, and base
- * turns that into the context's error.  An index out of range is found on the device and read with
- * the next copy to the host.
+ * turns that into the context's error.  An index out of range, or a gradient that is not finite, is
+ * found on the device and read with the next copy to the host.
  *
  * The runtime library is linked in and looks for the driver itself, libcublasLt is loaded in
  * open(): the same program runs where there is neither. */
@@ -75,9 +75,8 @@ static void cuda_to_device(nsm_device *d, size_t bytes, const void *host, void *
         nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(d)));
 }
 
-/* ---- indices ----
- * `wrong` is position << 32 | index of the lowest position that is out of range, or all ones. */
-static const unsigned long long none_wrong = ~0ull;
+/* ---- what kernels find ---- */
+static const nsmi_cuda_found nothing = { ~0ull, 0, NULL };
 
 static __global__ void check_indices(int64_t n, const int32_t *index, int64_t limit, int64_t also,
                                      unsigned long long *wrong)
@@ -90,21 +89,31 @@ static __global__ void check_indices(int64_t n, const int32_t *index, int64_t li
 static void cuda_check_index(nsm_device *d, int64_t n, const int32_t *index, int64_t limit,
                              int64_t also)
 {
-    FOR_ITEMS(d, check_indices, n, index, limit, also, state_of(d)->wrong);
+    FOR_ITEMS(d, check_indices, n, index, limit, also, &state_of(d)->found->wrong);
     state_of(d)->looks = true;
 }
 
-/* After the stream has been waited for, with `wrong` copied along. */
-static void tell_wrong_index(nsm_device *d)
+/* After the stream has been waited for, with what was found copied along. */
+static void tell(nsm_device *d)
 {
     nsmi_cuda_state *s = state_of(d);
-    char text[96];
+    const nsmi_cuda_found *f = s->found_host;
+    char text[200];
     s->looks = false;
-    if (*s->wrong_host == none_wrong) return;
-    snprintf(text, sizeof text, "%llu is %d, which is out of range", *s->wrong_host >> 32,
-             (int)(unsigned)*s->wrong_host);
-    nsmi_cuda_trouble(d, NSM_EINVAL, "an op since the last copy to the host: index %s", text);
-    nsmi_cuda_ok(d, cudaMemsetAsync(s->wrong, 0xff, sizeof *s->wrong, s->stream));
+    if (f->wrong == nothing.wrong && !f->step) return;
+    if (f->wrong != nothing.wrong) {
+        snprintf(text, sizeof text, "%llu is %d, which is out of range", f->wrong >> 32,
+                 (int)(unsigned)f->wrong);
+        nsmi_cuda_trouble(d, NSM_EINVAL, "an op since the last copy to the host: index %s", text);
+    }
+    if (f->step) {
+        snprintf(text, sizeof text, "the gradient of %.120s is not finite in step %lld",
+                 f->name ? f->name : "all tensors", (long long)f->step);
+        nsmi_cuda_trouble(d, NSM_ENUMBER, "an optimizer since the last copy to the host: %s", text);
+    }
+    *s->found_host = nothing;
+    nsmi_cuda_ok(d, cudaMemcpyAsync(s->found, s->found_host, sizeof nothing, cudaMemcpyHostToDevice,
+                                    s->stream));
 }
 
 static void cuda_sync(nsm_device *d)
@@ -112,10 +121,11 @@ static void cuda_sync(nsm_device *d)
     nsmi_cuda_state *s = state_of(d);
     bool looks = s->looks;
     if (looks)
-        nsmi_cuda_ok(d, cudaMemcpyAsync(s->wrong_host, s->wrong, sizeof *s->wrong,
+        nsmi_cuda_ok(d, cudaMemcpyAsync(s->found_host, s->found, sizeof *s->found,
                                         cudaMemcpyDeviceToHost, s->stream));
     nsmi_cuda_ok(d, cudaStreamSynchronize(s->stream));
-    if (looks) tell_wrong_index(d);
+    d->waits++;
+    if (looks) tell(d);
 }
 
 static void cuda_to_host(nsm_device *d, size_t bytes, const void *device, void *host)
@@ -161,6 +171,7 @@ static void fill_table(void)
     nsmi_cuda_loss(&table);
     nsmi_cuda_optimizer(&table);
     nsmi_cuda_sparse(&table);
+    nsmi_cuda_gather(&table);
     nsmi_cuda_attention(&table);
     nsmi_cuda_attend(&table);
     nsmi_cuda_conv1d(&table);
@@ -198,9 +209,13 @@ static bool open_device(nsm_device *d, char *why, size_t why_bytes)
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaDeviceGetDefaultMemPool(&pool, device);
     if (e == cudaSuccess) e = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep);
-    if (e == cudaSuccess) e = cudaMallocAsync((void **)&s->wrong, sizeof *s->wrong, s->stream);
-    if (e == cudaSuccess) e = cudaMemsetAsync(s->wrong, 0xff, sizeof *s->wrong, s->stream);
-    if (e == cudaSuccess) e = cudaMallocHost((void **)&s->wrong_host, sizeof *s->wrong_host);
+    if (e == cudaSuccess) e = cudaMallocAsync((void **)&s->found, sizeof *s->found, s->stream);
+    if (e == cudaSuccess) e = cudaMallocHost((void **)&s->found_host, sizeof *s->found_host);
+    if (e == cudaSuccess) {
+        *s->found_host = nothing;
+        e = cudaMemcpyAsync(s->found, s->found_host, sizeof nothing, cudaMemcpyHostToDevice,
+                            s->stream);
+    }
     if (e != cudaSuccess) {
         snprintf(why, why_bytes, "no GPU can be used: %s", cudaGetErrorString(e));
         cudaGetLastError();
@@ -218,9 +233,9 @@ static void cuda_close(nsm_device *d)
     nsmi_cuda_products_close(d);
     if (s->scratch.p) cudaFreeAsync(s->scratch.p, s->stream);
     if (s->rounded.p) cudaFreeAsync(s->rounded.p, s->stream);
-    if (s->wrong) cudaFreeAsync(s->wrong, s->stream);
-    if (s->wrong_host) cudaFreeHost(s->wrong_host);
+    if (s->found) cudaFreeAsync(s->found, s->stream);
     if (s->stream) cudaStreamSynchronize(s->stream);
+    if (s->found_host) cudaFreeHost(s->found_host);
     if (s->stream) cudaStreamDestroy(s->stream);
     free(s);
     d->impl = NULL;

@@ -2,7 +2,8 @@
  *
  * Written in what CUDA C and C++17 have in common, so that the same files compile with nvcc and,
  * with emulate.h, with a C++ compiler.  One stream a device: kernels, copies and memory are ordered
- * by it, and nothing but to_host(), sum_squares() and all_finite() makes the host wait.
+ * by it, and nothing but to_host(), sum_squares() and all_finite() makes the host wait; a training
+ * step needs of these only the copy of its loss.
  *
  * Sums are cut by the shape alone and joined in a fixed order: no float atomics, the same bits
  * run after run, whatever the number of multiprocessors. */
@@ -31,16 +32,22 @@ typedef struct {
     size_t bytes;
 } nsmi_cuda_room;
 
+/* What kernels have found that the host has to hear of. */
+typedef struct {
+    unsigned long long wrong; /* place << 32 | index, the lowest out of range; all ones: none */
+    int64_t step;             /* the optimizer's first whose gradients are not finite; 0: none */
+    const char *name;         /* of whose gradient; NULL: of all together */
+} nsmi_cuda_found;
+
 typedef struct {
     cudaStream_t stream;
     int multiprocessors;
     char isa[16];            /* "sm_90" */
     /* one kernel's partial results; a product's operands in bf16 */
     nsmi_cuda_room scratch, rounded;
-    /* the first index out of range, on the device and where it is read */
-    unsigned long long *wrong, *wrong_host;
-    bool looks;              /* an index has been checked since `wrong` was read */
-    char sentence[160];      /* what d->trouble points to */
+    nsmi_cuda_found *found, *found_host; /* on the device, and where it is read */
+    bool looks;                          /* something may have been found since it was read */
+    char sentence[256];                  /* what d->trouble points to */
     nsmi_cuda_products *products;
 } nsmi_cuda_state;
 
@@ -73,6 +80,7 @@ NSMI_SHARED void nsmi_cuda_norm(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_loss(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_optimizer(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_sparse(nsm_backend *be);
+NSMI_SHARED void nsmi_cuda_gather(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_attention(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_attend(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_conv1d(nsm_backend *be);
@@ -211,6 +219,20 @@ template <int G> static __device__ __forceinline__ int64_t group_number(void)
 template <int G> static __device__ __forceinline__ int group_place(void)
 {
     return (int)(threadIdx.x % G);
+}
+
+/* The block's sum, for each of its threads. */
+static __device__ __forceinline__ double block_sum(double v)
+{
+    __shared__ double part[BLOCK];
+    __syncthreads();
+    part[threadIdx.x] = v;
+    __syncthreads();
+    for (int o = BLOCK / 2; o; o /= 2) {
+        if ((int)threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
+        __syncthreads();
+    }
+    return part[0];
 }
 
 /* Call launch<G>() with the group that suits rows of n numbers: strided rows are a thread's. */

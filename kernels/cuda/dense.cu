@@ -218,18 +218,6 @@ static void column_sum(nsm_device *d, int64_t rows, int64_t cols, const float *x
 }
 
 /* A block adds squares in double; then one block adds the blocks' sums, in order. */
-static __device__ __forceinline__ double block_sum(double v)
-{
-    __shared__ double part[BLOCK];
-    part[threadIdx.x] = v;
-    __syncthreads();
-    for (int o = BLOCK / 2; o; o /= 2) {
-        if ((int)threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
-        __syncthreads();
-    }
-    return part[0];
-}
-
 static __global__ void squares_kernel(int64_t n, int64_t part, const float *x, double *partial)
 {
     int64_t lo = blockIdx.x * part, hi = lo + part < n ? lo + part : n;

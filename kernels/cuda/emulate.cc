@@ -480,6 +480,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 #include "kernels/cuda/loss.cu"
 #include "kernels/cuda/optimizer.cu"
 #include "kernels/cuda/sparse.cu"
+#include "kernels/cuda/gather.cu"
 #include "kernels/cuda/attention.cu"
 #include "kernels/cuda/attend.cu"
 #include "kernels/cuda/conv1d.cu"

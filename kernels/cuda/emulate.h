@@ -97,6 +97,7 @@ static inline unsigned nsm_emulated_ballot(unsigned mask, bool yes, const char *
 
 /* ---- small things ---- */
 template <class T> static inline T __ldg(const T *p) { return *p; }
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline void sincosf_pair(float x, float *s, float *c) { *s = sinf(x), *c = cosf(x); }
 static inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, sizeof x); return x; }

@@ -34,7 +34,7 @@ static __device__ __forceinline__ rnn_spot rnn_place(const rnn_job &j)
 
 static __device__ __forceinline__ int64_t rnn_length(const rnn_job &j, int64_t b)
 {
-    return j.a.length ? j.a.length[b] : j.a.n;
+    return nsmi_length(j.a.length, b, j.a.n);
 }
 static __device__ __forceinline__ int64_t rnn_first(const rnn_job &j, int64_t b)
 {

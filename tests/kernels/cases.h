@@ -69,6 +69,7 @@ void case_batch_norm(kernels *k);
 void case_cross_entropy(kernels *k);
 void case_updates(kernels *k);
 void case_gather(kernels *k);
+void case_gather_add(kernels *k);
 void case_scatter_rows(kernels *k);
 void case_spmm(kernels *k);
 void case_sddmm(kernels *k);

@@ -78,6 +78,38 @@ void case_gather(kernels *k)
     }
 }
 
+/* The gather's backward from the indices: a row to be passed over, indices that are no row, runs of
+ * one index that are long. */
+void case_gather_add(kernels *k)
+{
+    static const struct {
+        int64_t n, cols, rows, skip;
+        bool alike;
+    } shape[] = {
+        { 0, 3, 5, -1, false },       { 9, 1, 1, -1, false },    { 33, 17, 10, 3, false },
+        { 1024, 4, 16, -1, false },   { 1025, 5, 15, 0, false }, { 3001, 40, 300, 7, false },
+        { 5000, 8, 70000, 9, false }, { 2600, 12, 40, 1, true },
+    };
+    for (size_t s = 0; k->be->gather_add && s < sizeof shape / sizeof *shape; s++) {
+        int64_t n = shape[s].n, cols = shape[s].cols, rows = shape[s].rows;
+        ints index = ints_random(k, n, 0, rows);
+        for (int64_t i = 0; i < n; i++) {
+            if (shape[s].alike && i % 7) index.h[i] = i % 2 ? 17 : 39;
+            if (i % 97 == 96) index.h[i] = i % 2 ? -5 : (int32_t)rows; /* told elsewhere */
+        }
+        k->be->to_device(k->d, (size_t)n * sizeof *index.h, index.h, index.d);
+        reals dy = reals_random(k, n * cols, -1, 1), dx = reals_random(k, rows * cols, -1, 1);
+        double *back = wanted_from(k, dx, 1);
+        for (int64_t i = 0; i < n * cols; i++) {
+            int64_t r = index.h[i / cols];
+            if (r >= 0 && r < rows && r != shape[s].skip)
+                back[r * cols + i % cols] += (double)dy.h[i];
+        }
+        k->be->gather_add(k->d, n, cols, rows, shape[s].skip, index.d, dy.d, dx.d);
+        result(k, "gather_add", dx, back, 2e-6);
+    }
+}
+
 void case_scatter_rows(kernels *k)
 {
     static const int64_t shape[][3] = {

@@ -25,6 +25,7 @@ TEST(batch_norm)
 TEST(cross_entropy)
 TEST(updates)
 TEST(gather)
+TEST(gather_add)
 TEST(scatter_rows)
 TEST(spmm)
 TEST(sddmm)
@@ -70,6 +71,7 @@ int main(void)
                                                         cross_entropy,
                                                         updates,
                                                         gather,
+                                                        gather_add,
                                                         scatter_rows,
                                                         spmm,
                                                         sddmm,
