@@ -49,6 +49,13 @@ static bool grow(void **array, int64_t *room, int64_t want, size_t bytes)
 }
 #define GROW(array, room, want) grow((void **)&(array), &(room), want, sizeof *(array))
 
+static void free_features(nsmi_draft *d)
+{
+    if (d->device) d->device->be->host_free(d->device, d->x);
+    else free(d->x);
+    d->x = NULL;
+}
+
 void nsmi_draft_clear(nsmi_draft *d, int layers)
 {
     for (int k = 0; d->hop && k < layers; k++) {
@@ -58,7 +65,7 @@ void nsmi_draft_clear(nsmi_draft *d, int layers)
     }
     free(d->hop);
     free(d->node);
-    free(d->x);
+    free_features(d);
     *d = (nsmi_draft){ 0 };
 }
 
@@ -209,9 +216,10 @@ static int gather(const nsm_sampler_config *c, nsmi_draft *d)
 {
     int64_t f = c->features, want = d->nodes * f;
     if (want > d->x_room) {
-        free(d->x);
+        free_features(d);
         d->x_room = want + want / 4;
-        d->x = aligned_alloc(64, ((size_t)d->x_room * sizeof *d->x + 63) & ~(size_t)63);
+        size_t bytes = ((size_t)d->x_room * sizeof *d->x + 63) & ~(size_t)63;
+        d->x = d->device ? d->device->be->host_alloc(d->device, bytes) : aligned_alloc(64, bytes);
         if (!d->x) {
             d->x_room = 0;
             return NSM_ENOMEM;

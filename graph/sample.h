@@ -3,6 +3,7 @@
 #ifndef NSM_SAMPLE_H
 #define NSM_SAMPLE_H
 #include "graph/sampler.h"
+#include "kernels/backend.h"
 
 /* A hop's edges: what enters destination i is idx[ptr[i]..ptr[i+1]), numbers within the batch. */
 typedef struct {
@@ -17,8 +18,9 @@ typedef struct {
     int64_t seeds, nodes, edges, node_room;
     int32_t *node;
     nsmi_hop *hop;            /* [layers], the seeds' own first */
-    float *x;                 /* [nodes, F], 64-byte aligned */
+    float *x;                 /* [nodes, F], 64-byte aligned; pinned with a device that wants it */
     int64_t x_room;
+    nsm_device *device;       /* what allocates x, NULL: plain memory */
 } nsmi_draft;
 
 /* What a thread needs to draw: numbers of nodes within the batch, in an open hash. */

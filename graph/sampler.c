@@ -3,7 +3,11 @@
  * A ring of drafts: batch b stands in slot b % ahead.  A thread takes the next batch whose slot is
  * empty; the caller waits for its slot to be ready and empties it when it asks for the next.  One
  * mutex and one condition guard it all: a batch is milliseconds of work.  The threads use no
- * context (it belongs to the caller's thread), so tensors and graphs are made in next(). */
+ * context (it belongs to the caller's thread), so tensors and graphs are made in next().
+ *
+ * A device with memory of its own gets the features of the next batch, where it is ready, while the
+ * caller works on this one: the draft's features are in pinned memory, and its slot is not emptied
+ * before they are on the device. */
 #include "config.h"
 #include <pthread.h>
 #include <signal.h>
@@ -24,6 +28,7 @@ struct nsm_sampler {
     slot *held;              /* the slot of the batch that the caller has */
     nsm_batch batch;
     nsm_tensor view;         /* batch.x where the device is this machine's memory */
+    nsm_tensor *coming;      /* the features of batch next_given, on their way; or NULL */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     pthread_t *thread;
@@ -162,6 +167,8 @@ static bool make_parts(nsm_sampler *s)
     s->thread = nsmi_malloc(s->ctx, (size_t)c->workers * sizeof *s->thread);
     s->batch.block = nsmi_calloc(s->ctx, (size_t)c->layers, sizeof *s->batch.block);
     if (nsmi_failed(s->ctx)) return false;
+    for (int i = 0; i < c->ahead && s->ctx->dev.be->send; i++)
+        s->ring[i].draft.device = &s->ctx->dev;
     memcpy(s->fan_out, c->fan_out, (size_t)c->layers * sizeof *s->fan_out);
     s->config.fan_out = s->fan_out;
     s->locks = pthread_mutex_init(&s->mutex, NULL) == 0;
@@ -191,9 +198,46 @@ nsm_sampler *nsm_sampler_new(nsm_ctx *ctx, const nsm_sampler_config *config)
     return NULL;
 }
 
+/* ---- features, to the device ---- */
+/* Of two batches in turn: the one that the caller has, the one that comes. */
+static int sending(int64_t number) { return (int)(number % NSMI_SENDS); }
+
+static nsm_tensor *send_features(nsm_sampler *s, const nsmi_draft *d, int64_t number)
+{
+    nsm_tensor *x = nsm_tensor_new(s->ctx, NSM_F32, 2, (int64_t[]){ d->nodes, s->config.features });
+    if (x)
+        s->ctx->dev.be->send(&s->ctx->dev, sending(number), (size_t)nsm_numel(x) * sizeof(float),
+                             d->x, x->data);
+    return x;
+}
+
+/* The next batch's, if it is drawn: beside what the caller is going to ask of the device. */
+static void send_next(nsm_sampler *s)
+{
+    int64_t number = s->next_given;
+    if (!s->ctx->dev.be->send || !s->config.features || number >= s->batches) return;
+    slot *next = &s->ring[number % s->config.ahead];
+    pthread_mutex_lock(&s->mutex);
+    bool ready = next != s->held && next->state == READY && !next->code;
+    pthread_mutex_unlock(&s->mutex);
+    if (ready) s->coming = send_features(s, &next->draft, number);
+}
+
+/* What was sent and is not wanted: its memory is free for others, and the draft for the threads. */
+static void forget_coming(nsm_sampler *s)
+{
+    if (!s->coming) return;
+    s->ctx->dev.be->arrive(&s->ctx->dev, sending(s->next_given));
+    s->ctx->dev.be->sent(&s->ctx->dev, sending(s->next_given));
+    nsm_tensor_free(s->coming);
+    s->coming = NULL;
+}
+
 /* The caller is done with the batch it has. */
 static void give_up_batch(nsm_sampler *s)
 {
+    bool sent = s->batch.x && s->batch.x != &s->view;
+    if (sent) s->ctx->dev.be->sent(&s->ctx->dev, sending(s->batch.number));
     for (int k = 0; s->batch.block && k < s->config.layers; k++) {
         nsm_graph_free(s->batch.block[k]);
         s->batch.block[k] = NULL;
@@ -217,6 +261,7 @@ void nsm_sampler_free(nsm_sampler *s)
     }
     for (int i = 0; i < s->threads; i++) pthread_join(s->thread[i], NULL);
     give_up_batch(s);
+    forget_coming(s);
     give_cores(s);
     for (int i = 0; s->ring && i < s->config.ahead; i++)
         nsmi_draft_clear(&s->ring[i].draft, s->config.layers);
@@ -252,6 +297,7 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
             "nsm_sampler_start: epoch %lld, batch %lld; want epoch >= 0, batch 0..%lld",
             (long long)epoch, (long long)first, (long long)s->batches);
     give_up_batch(s);
+    forget_coming(s);
     s->held = NULL;
     pthread_mutex_lock(&s->mutex);
     s->running = false;
@@ -270,15 +316,19 @@ int nsm_sampler_start(nsm_sampler *s, int64_t epoch, int64_t first)
 }
 
 /* On the CPU backend device memory is ours, and the draft's features need no copy. */
-static nsm_tensor *features_of(nsm_sampler *s, nsmi_draft *d)
+static nsm_tensor *features_of(nsm_sampler *s, nsmi_draft *d, int64_t number)
 {
-    int64_t dim[2] = { d->nodes, s->config.features };
-    if (strcmp(nsm_ctx_backend(s->ctx), "cpu"))
-        return nsm_tensor_from(s->ctx, NSM_F32, 2, dim, d->x);
-    s->view = (nsm_tensor){
-        .ctx = s->ctx, .rank = 2, .type = NSM_F32, .dim = { dim[0], dim[1], 1, 1, 1 }, .data = d->x
-    };
-    return &s->view;
+    nsm_tensor *x = s->coming;
+    s->view = (nsm_tensor){ .ctx = s->ctx,
+                            .rank = 2,
+                            .type = NSM_F32,
+                            .dim = { d->nodes, s->config.features, 1, 1, 1 },
+                            .data = d->x };
+    if (!s->ctx->dev.be->send) return &s->view;
+    if (!x) x = send_features(s, d, number);
+    s->coming = NULL;
+    if (x) s->ctx->dev.be->arrive(&s->ctx->dev, sending(number));
+    return x;
 }
 
 static const nsm_batch *hand_out(nsm_sampler *s, nsmi_draft *d, int64_t number)
@@ -299,7 +349,8 @@ static const nsm_batch *hand_out(nsm_sampler *s, nsmi_draft *d, int64_t number)
         if (s->config.types)
             nsm_graph_set_types(b->block[layers - 1 - k], s->config.types, h->type);
     }
-    if (s->config.features) b->x = features_of(s, d);
+    if (s->config.features) b->x = features_of(s, d, number);
+    send_next(s);
     return nsmi_failed(s->ctx) ? NULL : b;
 }
 

@@ -320,6 +320,7 @@ typedef struct {
 } nsmi_pool;
 
 typedef struct nsm_backend nsm_backend;
+enum { NSMI_SENDS = 2 }; /* copies that are under way beside each other */
 
 struct nsm_device {
     const nsm_backend *be;
@@ -353,6 +354,14 @@ struct nsm_backend {
      * host's, look at it there. */
     void (*check_index)(nsm_device *d, int64_t n, const int32_t *index, int64_t limit,
                         int64_t also);
+    /* Host memory to send() from, asked for by any thread; NULL: out of it.  The five entries are
+     * NULL where memory is the host's. */
+    void *(*host_alloc)(nsm_device *d, size_t bytes);
+    void (*host_free)(nsm_device *d, void *p);
+    /* A copy to the device beside what is asked of it after this; which: 0..NSMI_SENDS-1. */
+    void (*send)(nsm_device *d, int which, size_t bytes, const void *host, void *device);
+    void (*arrive)(nsm_device *d, int which); /* what is asked from now on comes after the copy */
+    void (*sent)(nsm_device *d, int which);   /* waits: the host may change what it has sent */
     bool precisions; /* products obey the device's precision; false: they have float32 alone */
 
     /* ---- dense ---- */

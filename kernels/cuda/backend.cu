@@ -69,12 +69,6 @@ static void cuda_release(nsm_device *d, void *p, size_t bytes)
     nsmi_cuda_ok(d, cudaFreeAsync(p, stream_of(d)));
 }
 
-static void cuda_to_device(nsm_device *d, size_t bytes, const void *host, void *device)
-{
-    if (bytes)
-        nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(d)));
-}
-
 /* ---- what kernels find ---- */
 static const nsmi_cuda_found nothing = { ~0ull, 0, NULL };
 
@@ -164,6 +158,7 @@ static void fill_table(void)
     table = TABLE;
     table.check_index = cuda_check_index;
     table.precisions = true;
+    nsmi_cuda_copy(&table);
     nsmi_cuda_gemm(&table);
     nsmi_cuda_elementwise(&table);
     nsmi_cuda_dense(&table);
@@ -235,6 +230,7 @@ static void cuda_close(nsm_device *d)
     if (s->rounded.p) cudaFreeAsync(s->rounded.p, s->stream);
     if (s->found) cudaFreeAsync(s->found, s->stream);
     if (s->stream) cudaStreamSynchronize(s->stream);
+    nsmi_cuda_copies_close(d);
     if (s->found_host) cudaFreeHost(s->found_host);
     if (s->stream) cudaStreamDestroy(s->stream);
     free(s);
@@ -249,7 +245,8 @@ static int cuda_open(nsm_device *d, char *why, size_t why_bytes)
         snprintf(why, why_bytes, "out of memory");
         return -1;
     }
-    if (!open_device(d, why, why_bytes) || !nsmi_cuda_products_open(d, why, why_bytes)) {
+    if (!open_device(d, why, why_bytes) || !nsmi_cuda_copies_open(d, why, why_bytes) ||
+        !nsmi_cuda_products_open(d, why, why_bytes)) {
         cuda_close(d);
         return -1;
     }
@@ -260,6 +257,6 @@ static int cuda_open(nsm_device *d, char *why, size_t why_bytes)
 
 /* What open() needs; the rest is filled in then. */
 extern "C" const nsm_backend TABLE = {
-    NAME,           cuda_open,    cuda_close, cuda_alloc, cuda_release,
-    cuda_to_device, cuda_to_host, cuda_copy,  cuda_zero,  cuda_sync,
+    NAME, cuda_open,    cuda_close, cuda_alloc, cuda_release,
+    NULL, cuda_to_host, cuda_copy,  cuda_zero,  cuda_sync,
 };

@@ -2,8 +2,9 @@
  *
  * Written in what CUDA C and C++17 have in common, so that the same files compile with nvcc and,
  * with emulate.h, with a C++ compiler.  One stream a device: kernels, copies and memory are ordered
- * by it, and nothing but to_host(), sum_squares() and all_finite() makes the host wait; a training
- * step needs of these only the copy of its loss.
+ * by it (batches that come beside have a second: copy.cu), and nothing but to_host(),
+ * sum_squares() and all_finite() makes the host wait; a training step needs of these only the copy
+ * of its loss.
  *
  * Sums are cut by the shape alone and joined in a fixed order: no float atomics, the same bits
  * run after run, whatever the number of multiprocessors. */
@@ -39,12 +40,25 @@ typedef struct {
     const char *name;         /* of whose gradient; NULL: of all together */
 } nsmi_cuda_found;
 
+/* kernels/cuda/copy.cu */
+enum { NSMI_STAGES = 4, NSMI_STAGE_BYTES = 1 << 20 };
+typedef struct {
+    cudaStream_t stream;
+    cudaEvent_t asked, sent[NSMI_SENDS]; /* what was asked before a copy; the copies */
+    char *ring;                          /* [NSMI_STAGES, NSMI_STAGE_BYTES], pinned */
+    int stage;                           /* the one that is being filled, */
+    size_t filled;                       /* this far */
+    cudaEvent_t staged[NSMI_STAGES];     /* copies from it; once it has been full: */
+    bool busy[NSMI_STAGES];
+} nsmi_cuda_copies;
+
 typedef struct {
     cudaStream_t stream;
     int multiprocessors;
     char isa[16];            /* "sm_90" */
     /* one kernel's partial results; a product's operands in bf16 */
     nsmi_cuda_room scratch, rounded;
+    nsmi_cuda_copies copies;
     nsmi_cuda_found *found, *found_host; /* on the device, and where it is read */
     bool looks;                          /* something may have been found since it was read */
     char sentence[256];                  /* what d->trouble points to */
@@ -72,6 +86,7 @@ static inline float *scratch_floats(nsm_device *d, int64_t n)
 }
 
 /* Each fills its part of the table. */
+NSMI_SHARED void nsmi_cuda_copy(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_gemm(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_elementwise(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_dense(nsm_backend *be);
@@ -99,6 +114,8 @@ NSMI_SHARED void nsmi_cuda_sum_rows(nsm_device *d, const nsm_csr_part *m, const 
                                     int64_t f, const float *w, bool mean, const float *x,
                                     float beta, float *y);
 
+NSMI_SHARED bool nsmi_cuda_copies_open(nsm_device *d, char *why, size_t why_bytes);
+NSMI_SHARED void nsmi_cuda_copies_close(nsm_device *d);
 NSMI_SHARED bool nsmi_cuda_products_open(nsm_device *d, char *why, size_t why_bytes);
 NSMI_SHARED void nsmi_cuda_products_close(nsm_device *d);
 

@@ -272,6 +272,67 @@ int class_of(size_t bytes, size_t *rounded)
     return top * 4 + (int)quarter;
 }
 
+/* ---- copies that are made late ----
+ * One from pinned memory is made as late as its stream allows: when something else is asked of the
+ * stream, when another waits for its event, when the host waits.  So what does not wait reads old
+ * numbers, and a host that changes what it has sent sends the change. */
+struct late {
+    void *to;
+    const void *from;
+    size_t bytes;
+    uint64_t number;
+    late *next;
+};
+enum : uint64_t { ALL = ~(uint64_t)0 };
+struct pinned {
+    char *p;
+    size_t bytes;
+    pinned *next;
+};
+pinned *pins;
+
+bool is_pinned(const void *p)
+{
+    for (pinned *i = pins; i; i = i->next)
+        if ((const char *)p >= i->p && (const char *)p < i->p + i->bytes) return true;
+    return false;
+}
+
+} /* namespace */
+
+struct nsm_emulated_stream {
+    late *first, *last;
+    uint64_t asked;
+};
+struct nsm_emulated_event {
+    cudaStream_t of;
+    uint64_t number;
+};
+
+namespace
+{
+
+/* Make what was asked of this stream up to that number. */
+void catch_up(cudaStream_t s, uint64_t number)
+{
+    while (s && s->first && s->first->number <= number) {
+        late *l = s->first;
+        memmove(l->to, l->from, l->bytes);
+        s->first = l->next;
+        free(l);
+    }
+}
+
+void make_late(cudaStream_t s, void *to, const void *from, size_t bytes)
+{
+    late *l = (late *)malloc(sizeof *l);
+    if (!l) fail("out of memory", __FILE__, __LINE__);
+    *l = late{ to, from, bytes, ++s->asked, nullptr };
+    if (s->first) s->last->next = l;
+    else s->first = l;
+    s->last = l;
+}
+
 void run_block(void)
 {
     count = (int)(shape.x * shape.y * shape.z);
@@ -359,9 +420,11 @@ void nsm_emulated_argument(const void *p, const char *kernel)
     abort();
 }
 
-void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *), const void *job)
+void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)(const void *),
+                      const void *job)
 {
     turn_of now;
+    catch_up(stream, ALL);
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     if (!blocks || block.x * block.y * block.z == 0 || block.x * block.y * block.z > MOST_THREADS ||
         grid.y > 65535 || grid.z > 65535)
@@ -393,11 +456,12 @@ void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *), const
 
 /* ---- the runtime's calls ---- */
 
-cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t)
+cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t stream)
 {
     size_t rounded;
     if (bytes > ROOM / 4) return cudaErrorMemoryAllocation;
     turn_of now;
+    catch_up(stream, ALL);
     if (!device) {
         void *all = mmap(nullptr, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
                          0);
@@ -423,11 +487,12 @@ cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t)
     return cudaSuccess;
 }
 
-cudaError_t cudaFreeAsync(void *p, cudaStream_t)
+cudaError_t cudaFreeAsync(void *p, cudaStream_t stream)
 {
     size_t rounded;
     if (!p) return cudaSuccess;
     turn_of now;
+    catch_up(stream, ALL);
     piece *at = (piece *)((char *)p - REDZONE);
     int k = class_of(at->bytes + 2 * REDZONE, &rounded);
     at->next = freed[k];
@@ -437,33 +502,106 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t)
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t)
+                            cudaStream_t stream)
 {
     turn_of now;
     bool wants_from = kind != cudaMemcpyHostToDevice, wants_to = kind != cudaMemcpyDeviceToHost;
     if (bytes && (on_device(from) != wants_from || on_device(to) != wants_to))
         fail("a copy between the wrong sides", __FILE__, __LINE__);
+    if (bytes && kind == cudaMemcpyHostToDevice && is_pinned(from)) {
+        make_late(stream, to, from, bytes);
+        return cudaSuccess;
+    }
+    catch_up(stream, ALL);
     if (bytes) memmove(to, from, bytes);
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream)
 {
     turn_of now;
+    catch_up(stream, ALL);
     if (bytes) memset(p, value, bytes);
     return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
-    *p = malloc(bytes);
-    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+    pinned *one = (pinned *)malloc(sizeof *one);
+    *p = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    if (!*p || !one) {
+        free(*p);
+        free(one);
+        return cudaErrorMemoryAllocation;
+    }
+    turn_of now;
+    *one = pinned{ (char *)*p, bytes, pins };
+    pins = one;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    turn_of now;
+    pinned **at = &pins;
+    while (*at && (*at)->p != p) at = &(*at)->next;
+    if (!*at) fail("memory is freed that is not pinned", __FILE__, __LINE__);
+    pinned *one = *at;
+    *at = one->next;
+    free(one);
     free(p);
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = (cudaStream_t)calloc(1, sizeof **s);
+    return *s ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    turn_of now;
+    catch_up(s, ALL);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    cudaStreamSynchronize(s);
+    free(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    *e = (cudaEvent_t)calloc(1, sizeof **e);
+    return *e ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    free(e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    *e = nsm_emulated_event{ s, s->asked };
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    turn_of now;
+    catch_up(e->of, e->number);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+    (void)s;
+    return cudaEventSynchronize(e);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
@@ -473,6 +611,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 }
 
 #include "kernels/cuda/backend.cu"
+#include "kernels/cuda/copy.cu"
 #include "kernels/cuda/gemm.cu"
 #include "kernels/cuda/elementwise.cu"
 #include "kernels/cuda/dense.cu"

@@ -6,8 +6,9 @@
  * until it waits for others.  Threads that wait for different things - two barriers, a barrier and
  * a shuffle, a shuffle that some lane never reaches - end the program with a message.
  *
- * Device memory is a range of addresses that only kernels and copies may touch: the host that reads
- * it faults, as with a GPU, and a kernel given a host pointer ends the program. */
+ * A copy from pinned memory is made late: when its stream is asked for something else, or its event
+ * is waited for.  Device memory is a range of addresses that only kernels and copies may touch: the
+ * host that reads it faults, as with a GPU, and a kernel given a host pointer ends the program. */
 #ifndef NSM_CUDA_EMULATE_H
 #define NSM_CUDA_EMULATE_H
 #include <math.h>
@@ -118,7 +119,9 @@ static inline unsigned long long atomicMin(unsigned long long *p, unsigned long 
 }
 
 /* ---- launching ---- */
-void nsm_emulated_run(dim3 grid, dim3 block, void (*thread)(const void *what), const void *what);
+typedef struct nsm_emulated_stream *cudaStream_t;
+void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)(const void *what),
+                      const void *what);
 void nsm_emulated_argument(const void *p, const char *kernel);
 
 template <class T> static inline void nsm_emulated_check(const char *kernel, const T &v)
@@ -135,17 +138,16 @@ template <class... A> static inline void nsm_emulated_check_all(const char *kern
 
 #define NSM_LAUNCH(kernel, grid, block, stream, ...) \
     do { \
-        (void)(stream); \
         nsm_emulated_check_all(#kernel, __VA_ARGS__); \
         auto nsm_thread = [&] { kernel(__VA_ARGS__); }; \
         nsm_emulated_run( \
-            grid, block, [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, \
-            &nsm_thread); \
+            stream, grid, block, \
+            [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, &nsm_thread); \
     } while (0)
 
 /* ---- the runtime's calls ---- */
 typedef int cudaError_t;
-typedef struct nsm_emulated_stream *cudaStream_t;
+typedef struct nsm_emulated_event *cudaEvent_t;
 typedef struct nsm_emulated_pool *cudaMemPool_t;
 enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
 enum cudaMemcpyKind {
@@ -153,7 +155,7 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToHost,
     cudaMemcpyDeviceToDevice
 };
-enum { cudaStreamNonBlocking = 1, cudaMemPoolAttrReleaseThreshold = 4 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaDeviceProp {
     char name[64];
     int major, minor, multiProcessorCount, memoryPoolsSupported;
@@ -166,6 +168,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }
@@ -178,13 +188,6 @@ static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *)
 {
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = nullptr;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t e)
 {

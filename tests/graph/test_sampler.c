@@ -195,6 +195,57 @@ START_TEST(reproducible) /* by any number of threads, and when an epoch is enter
 }
 END_TEST
 
+static void deaf(nsm_device *d, int which)
+{
+    (void)d;
+    (void)which;
+}
+
+/* Batches whose features are not the nodes'.  deaf_to: nobody waits for them to arrive. */
+static int64_t wrong_batches(nsm_ctx *ctx, const data *d, bool deaf_to)
+{
+    static const int fan_out[] = { 5, 3 };
+    const nsm_backend *be = ctx->dev.be;
+    nsm_backend altered = *be;
+    if (deaf_to) altered.arrive = deaf;
+    ctx->dev.be = &altered;
+    nsm_sampler_config c = config(d, fan_out);
+    nsm_sampler *s = nsm_sampler_new(ctx, &c);
+    int64_t wrong = 0, waits = ctx->dev.waits;
+    const nsm_batch *b;
+    for (int epoch = 0; epoch < 2; epoch++) {
+        nsm_sampler_start(s, epoch, 0);
+        while ((b = nsm_sampler_next(s))) {
+            float *x = malloc((size_t)b->nodes * F * sizeof *x);
+            ck_assert_int_eq(ctx->dev.waits, waits); /* none for a batch */
+            nsm_tensor_get(b->x, x);
+            waits = ctx->dev.waits;
+            bool good = true;
+            for (int64_t i = 0; good && i < b->nodes; i++)
+                good = !memcmp(x + i * F, d->x + b->node[i] * F, F * sizeof *x);
+            wrong += !good;
+            free(x);
+            if (epoch == 0 && b->number == 9) break; /* with the next one under way */
+        }
+    }
+    ck_ok(ctx);
+    nsm_sampler_free(s);
+    ctx->dev.be = be;
+    return wrong;
+}
+
+START_TEST(beside) /* features come beside the work before them, and are waited for */
+{
+    nsm_ctx *ctx = nsm_ctx_new(NULL);
+    data d = make_data(ctx);
+    ck_assert_int_eq(wrong_batches(ctx, &d, false), 0);
+    if (!strcmp(nsm_ctx_backend(ctx), "emulated")) /* where they are as late as can be */
+        ck_assert_int_gt(wrong_batches(ctx, &d, true), 0);
+    free_data(&d);
+    nsm_ctx_free(ctx);
+}
+END_TEST
+
 START_TEST(whole) /* all neighbours: the same logits as on the whole graph */
 {
     static const int fan_out[] = { -1, -1 };
@@ -301,6 +352,6 @@ END_TEST
 
 int main(void)
 {
-    return test_main("sampler", (const TTest *const[]){ subset, types, reproducible, whole, errors,
-                                                        memory, NULL });
+    return test_main("sampler", (const TTest *const[]){ subset, types, reproducible, beside, whole,
+                                                        errors, memory, NULL });
 }

@@ -55,6 +55,7 @@ void on_every_device(void (*run)(kernels *k));
 void case_products(kernels *k);
 void case_batched_products(kernels *k);
 void case_rounded_products(kernels *k);
+void case_copies(kernels *k);
 void case_passes(kernels *k);
 void case_sums(kernels *k);
 void case_extremes(kernels *k);

@@ -181,6 +181,25 @@ static void pass(kernels *k, int64_t n)
     result(k, "zero", out, wanted(k, n), 0);
 }
 
+/* What the host writes after a copy to the device does not reach it: short copies one behind the
+ * other, and one that is longer than what a device may keep of them. */
+void case_copies(kernels *k)
+{
+    enum { SHORT = 40, LONG = 3000001 };
+    reals many = reals_blank(k, SHORT * SHORT), one = reals_blank(k, LONG);
+    double *want = wanted(k, SHORT * SHORT), *long_want = wanted(k, LONG);
+    float *host = host_array(k, LONG, sizeof *host);
+    for (int i = 0; i < SHORT; i++) {
+        for (int j = 0; j < SHORT; j++) want[i * SHORT + j] = host[j] = (float)(i * 100 + j);
+        k->be->to_device(k->d, SHORT * sizeof *host, host, many.d + i * SHORT);
+    }
+    for (int64_t i = 0; i < LONG; i++) long_want[i] = host[i] = (float)(i % 9973);
+    k->be->to_device(k->d, LONG * sizeof *host, host, one.d);
+    for (int64_t i = 0; i < LONG; i++) host[i] = NAN;
+    result(k, "short copies", many, want, 0);
+    result(k, "a long copy", one, long_want, 0);
+}
+
 static void block(kernels *k, int64_t rows, int64_t cols, float beta)
 {
     int64_t ldx = cols + 2, ldy = cols + 5;

@@ -11,6 +11,7 @@
 TEST(products)
 TEST(batched_products)
 TEST(rounded_products)
+TEST(copies)
 TEST(passes)
 TEST(sums)
 TEST(extremes)
@@ -57,6 +58,7 @@ int main(void)
     return test_main("backend", (const TTest *const[]){ products,
                                                         batched_products,
                                                         rounded_products,
+                                                        copies,
                                                         passes,
                                                         sums,
                                                         extremes,
