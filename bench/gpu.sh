@@ -4,7 +4,7 @@
 # EMULATE=1: by the C++ compiler, with the kernels emulated on the host (no nvcc), to see that the walk works.
 set -eu
 src=$(cd "$(dirname "$0")/.." && pwd)
-sources=$(cd "$src" && echo base/context.c base/memory.c base/random.c base/tensor.c base/sparse.c base/tape.c base/module.c \
+sources=$(cd "$src" && echo base/context.c base/memory.c base/random.c base/tensor.c base/sparse.c base/typed.c base/tape.c base/module.c \
     base/init.c base/optimizer.c base/schedule.c base/metrics.c base/state.c base/ops/*.c kernels/cpu/*.c \
     tests/test.c tests/kernels/cases*.c bench/gpu_kernels.c bench/gpu.c)
 flags="-I$src/bench/bare -I$src -D_GNU_SOURCE -DNSMI_ISA=generic"
