@@ -87,16 +87,15 @@ nsm_tensor *nsmi_linear_attention(nsm_tape *tape, nsm_tensor *q, nsm_tensor *k, 
     return divide(tape, y, eps);
 }
 
-/* 1 for keys that are there, 0 behind a row's end: [B,n,1,1].  A query behind it reads those that
- * are. */
-static nsm_tensor *keys_there(nsm_tape *tape, const nsm_tensor *length, int64_t n)
+/* 1 for keys that are there, 0 behind a row's end: [B,n,1,1], of the running count of tokens, which
+ * is 0 behind it.  A query behind it reads those that are. */
+static nsm_tensor *keys_there(nsm_tape *tape, nsm_tensor *length, int64_t n)
 {
-    int64_t batch = length->dim[0];
-    int32_t *many = nsmi_tape_room(tape, (size_t)batch * sizeof *many);
-    float *there = nsmi_tape_room(tape, (size_t)(batch * n) * sizeof *there);
-    if (!many || !there || nsm_tensor_get(length, many)) return NULL;
-    for (int64_t i = 0; i < batch * n; i++) there[i] = i % n < many[i / n];
-    return nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ batch, n, 1, 1 }, there);
+    nsm_tensor *one = nsm_tape_tensor(tape, NSM_F32, 4, (int64_t[]){ length->dim[0], n, 1, 1 },
+                                      NULL);
+    if (one) nsm_tensor_fill(one, 1);
+    nsm_recurrence_config c = { .scale = 1, .length = length };
+    return nsm_clamp(tape, nsm_linear_recurrence(tape, one, one, one, &c, NULL), 0, 1);
 }
 
 nsm_tensor *nsmi_linear_transformer(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, nsm_tensor *length,
