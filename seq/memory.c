@@ -42,7 +42,7 @@ typedef struct {
     int windows;   /* L, the first heads */
     int gate_kind; /* SHARE, SILU */
     bool decay, dense_window;
-    float gate_bias, tau_new, beta_min, rho, tau_prune, tau_recycle;
+    float gate_bias, decay_bias, tau_new, beta_min, rho, tau_prune, tau_recycle;
     nsm_tensor *w[3], *taps[3]; /* of q, k, v */
     nsm_tensor *w_beta, *b_beta, *w_alpha, *b_alpha, *w_clock, *b_clock;
     nsm_tensor *log_gamma_w, *null_w, *log_gamma_r, *null_r, *log_gamma_a, *rel_bias;
@@ -70,6 +70,8 @@ static const nsm_mixer_key keys[] = {
     KEY_REAL(memory, gate_bias, 1, -20, 20,
              "of gate=silu over pools at the start: 1 for recall, 0 for text"),
     KEY_BOOL(memory, decay, false, "contents fade by what the tokens say"),
+    KEY_REAL(memory, decay_bias, 6, -20, 20,
+             "... sigmoid of this is kept at every token at the start: 6 for recall, -1 for text"),
     KEY_INT(memory, clock, -1, -1, 256,
             "pairs of a key that a clock turns (0: no clocks, -1: dk / 8)"),
     KEY_INT(memory, clock_heads, 0, 0, 65536,
@@ -114,7 +116,7 @@ static void make_routing(memory *m)
     m->b_beta = by_head(m, "b_beta", h, 1);
     if (m->decay)
         m->w_alpha = nsmi_mixer_fill(&m->base, "w_alpha", 2, (int64_t[]){ p, m->base.width }, 0);
-    if (m->decay) m->b_alpha = by_head(m, "b_alpha", p, 6);
+    if (m->decay) m->b_alpha = by_head(m, "b_alpha", p, m->decay_bias);
     if (m->clock)
         m->w_clock = nsmi_mixer_fill(&m->base, "w_clock", 2, (int64_t[]){ 2 * h, m->base.width },
                                      0);

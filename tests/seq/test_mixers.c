@@ -53,6 +53,7 @@ static const struct { const char *type, *options;
       "heads=2 s=5 s0=2 dk=6 dv=10 window=1 conv=1 clock=0 comm_every=5 rho=0.9 tau_prune=0.3" },
     { "nsm", "heads=2 s=40 s0=3 topk=30 window=70 tau_new=2 beta_min=0" },
     { "nsm", "heads=4 s=6 s0=6 topk=6 window=9 clock=2 comm_every=7 decay=true" },
+    { "nsm", "heads=3 s=8 topk=3 window=4 decay=true decay_bias=-5" },
     { "nsm", "heads=3 s=9 topk=4 clock=3 clock_heads=2" },
     { "nsm",
       "heads=3 dense_heads=1 s=7 topk=3 dv=10 rho=0.8 tau_prune=0.2 decay=true clock_heads=1" },
@@ -618,6 +619,28 @@ START_TEST(gate)
 }
 END_TEST
 
+/* What a pool keeps at every token at the start is told by decay_bias; the biases of dense heads are
+ * their own. */
+START_TEST(decay_bias)
+{
+    static const struct {
+        const char *options;
+        float bias;
+    } start[] = {
+        { "heads=3 dense_heads=1 decay=true", 6 },
+        { "heads=3 dense_heads=1 decay=true decay_bias=-0.5", -0.5f },
+    };
+    for (int i = 0; i < 2; i++) {
+        float b[2], fade;
+        subject s = subject_new(1, "nsm", start[i].options, false);
+        nsm_tensor_get(nsm_module_find(&s.m->module, "b_alpha"), b);
+        nsm_tensor_get(nsm_module_find(&s.m->module, "b_fade"), &fade);
+        ck_assert(b[0] == start[i].bias && b[1] == start[i].bias && fade == -4);
+        subject_free(&s);
+    }
+}
+END_TEST
+
 START_TEST(errors)
 {
     nsm_ctx *ctx = nsm_ctx_new(NULL);
@@ -680,5 +703,6 @@ int main(void)
     return test_main("mixers",
                      (const TTest *const[]){ test_forms, test_causality, test_padding,
                                              test_gradients, test_threads, test_memory, test_steady,
-                                             test_flow, attention, dense, gate, errors, NULL });
+                                             test_flow, attention, dense, gate, decay_bias, errors,
+                                             NULL });
 }
