@@ -45,6 +45,15 @@ static void put_means(json_t *row, const char *const *name, spread *s, int count
     for (int i = 0; i < count; i++) json_object_set_new(row, name[i], report_real(mean_of(&s[i])));
 }
 
+/* Where the data has no test part that of validation stands for it, and the metric says so. */
+static void stand_in(json_t *row, spread *test, const spread *valid)
+{
+    const char *metric = json_string_value(json_object_get(row, "metric"));
+    if (test->n || !valid->n || !metric) return;
+    *test = *valid;
+    json_object_set_new(row, "metric", json_sprintf("%s (validation)", metric));
+}
+
 /* What the runs say: scores, memory, time. */
 static void add_runs(comparison *c, const contender *m, json_t *row)
 {
@@ -65,6 +74,7 @@ static void add_runs(comparison *c, const contender *m, json_t *row)
         json_decref(r);
         json_decref(job);
     }
+    stand_in(row, &s[0], &s[1]);
     put_means(row, name, s, COUNT);
     json_object_set_new(row, "test_sd", report_real(deviation_of(&s[0])));
     json_object_set_new(row, "seeds", json_integer(s[0].n));

@@ -73,7 +73,10 @@ while test $i -lt 200; do
 done >text
 ok -q import text text text.h5 test=0.2
 ok -q compare --task lm --data text.h5 --models gru,nsm:heads=2 width=16 layers=1 context=24 batch_size=4 lrs=0.01 lengths=[] explain=4 --seeds 1 --steps 40 --out lm
-has '^model *bits per token'
+has '^model *bits per token  '
+ok -q import text text untested.h5 valid=0.2
+ok -q compare --task lm --data untested.h5 --models gru width=16 layers=1 context=24 batch_size=4 lrs=0.01 lengths=[] explain=0 --seeds 1 --steps 8 --out u
+has '^model *bits per token (validation)' && has '^gru *[0-9]'
 ok -q compare --data text.h5 --models gru width=16 layers=1 context=24 batch_size=4 clip=0 lrs=0.01,1e30 lengths=[] explain=0 --seeds 1 --steps 40 --out bad
 grep -q '"failed"' bad/runs/gru/lr-1e+30/result.json || fail "a learning rate of 1e30 is well"
 test "$(value lr gru bad)" = 0.01 || test "$(value lr gru bad)" = 0.009999999776482582 || fail "the learning rate chosen is $(value lr gru bad)"
