@@ -353,18 +353,21 @@ static nsm_tensor *convolve(nsm_tape *tape, memory *m, int i, nsm_tensor *x, nsm
     return nsmi_split_heads(tape, y, m->heads);
 }
 
-/* Of [B, n, H, ..] the heads with a pool, or the dense ones behind them. */
-static nsm_tensor *with_pool(nsm_tape *tape, memory *m, nsm_tensor *x)
+/* Of [B, n, H, ..] the heads with a pool, and the dense ones behind them, or NULL. */
+static void part_heads(nsm_tape *tape, memory *m, nsm_tensor *x, nsm_tensor *part[2])
 {
-    return m->dense_heads ? nsm_slice(tape, x, 2, 0, m->pools) : x;
-}
-static nsm_tensor *without(nsm_tape *tape, memory *m, nsm_tensor *x)
-{
-    return nsm_slice(tape, x, 2, m->pools, m->dense_heads);
+    part[0] = x;
+    part[1] = NULL;
+    if (m->dense_heads)
+        nsm_split(tape, x, 2, 2, (int64_t[]){ m->pools, m->dense_heads }, part);
 }
 
+/* q, k, v and beta so parted. */
+typedef nsm_tensor *parted[4][2];
+enum { Q, K, V, BETA };
+
 /* o and mass [B, n, P, ..] of the pools, and the states they leave. */
-static void read_pools(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], const gates *g,
+static void read_pools(nsm_tape *tape, memory *m, const parted x, const gates *g,
                        const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *slots[4])
 {
     nsm_slots_config c = { in->key ? (int)in->key->dim[2] : m->s,
@@ -382,29 +385,27 @@ static void read_pools(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], cons
                            in->seen,
                            length,
                            NULL };
-    if (m->watch && qkv[0]) {
-        make_view(m, qkv[0]->dim[0], qkv[0]->dim[1], c.slots);
+    if (m->watch && x[Q][0]) {
+        make_view(m, x[Q][0]->dim[0], x[Q][0]->dim[1], c.slots);
         view_start(m, in);
         c.trace = &m->view.slots;
     }
-    nsm_slots(tape, &c, with_pool(tape, m, qkv[0]), with_pool(tape, m, qkv[1]),
-              with_pool(tape, m, qkv[2]), with_pool(tape, m, g->beta), g->alpha,
-              scalars_of(tape, m), in->key, in->value, slots);
+    nsm_slots(tape, &c, x[Q][0], x[K][0], x[V][0], x[BETA][0], g->alpha, scalars_of(tape, m),
+              in->key, in->value, slots);
 }
 
 /* The dense heads' o behind that of the pools, their mass 1. */
-static void read_dense(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], const gates *g,
+static void read_dense(nsm_tape *tape, const parted x, const gates *g,
                        const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *slots[4],
                        nsm_tensor **next)
 {
     nsm_recurrence_config c = { .scale = 1,
                                 .g = g->fade,
-                                .beta = without(tape, m, g->beta),
+                                .beta = x[BETA][1],
                                 .state = in->dense,
                                 .length = length };
     if (!c.g || !c.beta) return;
-    nsm_tensor *o = nsm_linear_recurrence(tape, without(tape, m, qkv[0]), without(tape, m, qkv[1]),
-                                          without(tape, m, qkv[2]), &c, next);
+    nsm_tensor *o = nsm_linear_recurrence(tape, x[Q][1], x[K][1], x[V][1], &c, next);
     nsm_tensor *mass = nsm_tape_tensor(tape, NSM_F32, 3, c.beta->dim, NULL);
     if (mass) nsm_tensor_fill(mass, 1);
     slots[0] = nsm_concat(tape, (nsm_tensor *[]){ slots[0], o }, 2, 2);
@@ -412,12 +413,12 @@ static void read_dense(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], cons
 }
 
 /* The window of the first heads [B, n, H, dv], nothing of the others. */
-static nsm_tensor *look_back(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3],
+static nsm_tensor *look_back(nsm_tape *tape, memory *m, nsm_tensor *const qkv[3], const parted x,
                              const nsmi_memory_parts *in, nsm_tensor *length, nsm_tensor *past[2])
 {
     nsm_tensor *first[3] = { qkv[0], qkv[1], qkv[2] };
     bool all = m->windows == m->heads;
-    for (int i = 0; !all && i < 3; i++) first[i] = with_pool(tape, m, qkv[i]);
+    for (int i = 0; !all && i < 3; i++) first[i] = x[i][0];
     nsm_tensor *near = nsm_window_attention(tape, first[0], first[1], first[2],
                                             nsm_exp(tape, m->log_gamma_a), m->rel_bias, in->past_k,
                                             in->past_v, in->seen, length, past);
@@ -440,9 +441,9 @@ static nsm_tensor *mix(nsm_tape *tape, memory *m, nsm_tensor *o, nsm_tensor *mas
 }
 
 /* What is seen of the heads with a pool; where the gate scales both, each has half a share. */
-static void view_gates(nsm_tape *tape, memory *m, const gates *g, nsm_tensor *gate)
+static void view_gates(nsm_tape *tape, memory *m, const parted x, const gates *g, nsm_tensor *gate)
 {
-    m->view.beta = copy_of(with_pool(tape, m, g->beta));
+    m->view.beta = copy_of(x[BETA][0]);
     m->view.gate = copy_of(m->dense_heads ? nsm_slice(tape, gate, 2, 0, (int64_t)m->pools * m->dv)
                                           : gate);
     if (m->view.gate && m->gate_kind == SILU) nsm_tensor_zero(m->view.gate);
@@ -465,10 +466,12 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
     for (int i = 0; i < 3; i++) qkv[i] = convolve(tape, m, i, x, length, &in, given != NULL, out);
     qkv[0] = nsm_clock(tape, qkv[0], g.rate[1], m->clock, in.phase, 1, length);
     qkv[1] = nsm_clock(tape, qkv[1], g.rate[0], m->clock, in.phase, 0, length);
-    read_pools(tape, m, qkv, &g, &in, length, slots);
+    parted heads;
+    for (int i = 0; i < 4; i++) part_heads(tape, m, i < BETA ? qkv[i] : g.beta, heads[i]);
+    read_pools(tape, m, heads, &g, &in, length, slots);
     if (m->dense_heads)
-        read_dense(tape, m, qkv, &g, &in, length, slots, given ? &out->dense : NULL);
-    nsm_tensor *near = look_back(tape, m, qkv, &in, length, given ? out->past : NULL);
+        read_dense(tape, heads, &g, &in, length, slots, given ? &out->dense : NULL);
+    nsm_tensor *near = look_back(tape, m, qkv, heads, &in, length, given ? out->past : NULL);
     gate = nsm_linear(tape, x, m->w_gate, m->b_gate);
     out->y = nsm_linear(tape, mix(tape, m, slots[0], slots[1], near, gate), m->w_out, NULL);
     out->k = qkv[1];
@@ -477,7 +480,7 @@ int nsmi_memory_run(nsm_tape *tape, nsm_mixer *mixer, nsm_tensor *x, nsm_tensor 
     out->rate[1] = g.rate[1];
     out->key = slots[2];
     out->value = slots[3];
-    if (m->watch) view_gates(tape, m, &g, gate);
+    if (m->watch) view_gates(tape, m, heads, &g, gate);
     return nsm_error(mixer->module.ctx);
 }
 
