@@ -100,7 +100,8 @@ static nsm_tensor *forward(nsm_tape *tape, nsm_mixer *m, nsm_tensor *input, nsm_
                                             s, "s");
     y = nsm_add(tape, y,
                 nsm_mul(tape, x, nsm_reshape(tape, a->skip, 2, (int64_t[]){ a->heads, 1 })));
-    return nsm_linear(tape, gated_norm(tape, a, nsmi_join_last(tape, y), in[0]), a->out, a->out_bias);
+    return nsm_linear(tape, gated_norm(tape, a, nsmi_join_last(tape, y), in[0]), a->out,
+                      a->out_bias);
 }
 
 static int state(nsm_mixer *m, nsm_state *s)

@@ -619,8 +619,8 @@ START_TEST(gate)
 }
 END_TEST
 
-/* What a pool keeps at every token at the start is told by decay_bias; the biases of dense heads are
- * their own. */
+/* What a pool keeps at every token at the start is told by decay_bias; the biases of dense heads
+ * are their own. */
 START_TEST(decay_bias)
 {
     static const struct {
