@@ -11,6 +11,7 @@
 #include "base/options.h"
 #include "base/ops.h"
 #include "base/optimizer.h"
+#include "base/replay.h"
 #include "base/schedule.h"
 #include "base/metrics.h"
 #include "base/checkpoint.h"

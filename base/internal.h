@@ -15,6 +15,7 @@
 #include "kernels/backend.h"
 
 typedef struct nsmi_cache nsmi_cache; /* base/memory.c */
+typedef struct nsmi_blocks nsmi_blocks;
 
 struct nsm_ctx {
     nsm_device dev;
@@ -48,6 +49,18 @@ void *nsmi_device_alloc(nsm_ctx *ctx, size_t bytes);
 void nsmi_device_free(nsm_ctx *ctx, void *p);
 nsmi_cache *nsmi_cache_new(nsm_device *d);
 void nsmi_cache_free(nsmi_cache *c);
+
+/* Blocks that nobody takes but who uses the pool; they go back to it, by whomever they are freed.
+ * Freeing the pool gives all of them to the cache. */
+nsmi_blocks *nsmi_blocks_new(nsm_ctx *ctx);
+void nsmi_blocks_free(nsm_ctx *ctx, nsmi_blocks *pool);
+void nsmi_blocks_use(nsm_ctx *ctx, nsmi_blocks *pool); /* from now on; NULL: the cache's own */
+int64_t nsmi_blocks_fresh(const nsmi_blocks *pool);    /* blocks that it had not, so far */
+/* Take the block at p, of `bytes` when it was asked for, out again; false: it is not there. */
+bool nsmi_blocks_take(nsm_ctx *ctx, nsmi_blocks *pool, void *p, size_t bytes);
+
+/* A copy to the device of numbers that follow from shapes and settings alone. */
+void nsmi_constant(nsm_ctx *ctx, size_t bytes, const void *host, void *to);
 
 /* A device copy of a host array. */
 void *nsmi_device_put(nsm_ctx *ctx, const void *host, size_t bytes);

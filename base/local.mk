@@ -9,8 +9,8 @@ if HAVE_HDF5
 libnsmall_la_SOURCES += %D%/hdf5.h %D%/hdf5.c %D%/seal.h %D%/seal.c
 endif
 
-nobase_pkginclude_HEADERS += %D%/optimizer.h %D%/schedule.h %D%/metrics.h %D%/state.h
-libnsmall_la_SOURCES += %D%/optimizer.c %D%/schedule.c %D%/metrics.c %D%/state.c
+nobase_pkginclude_HEADERS += %D%/optimizer.h %D%/replay.h %D%/schedule.h %D%/metrics.h %D%/state.h
+libnsmall_la_SOURCES += %D%/optimizer.c %D%/replay.c %D%/schedule.c %D%/metrics.c %D%/state.c
 nobase_pkginclude_HEADERS += %D%/checkpoint.h %D%/safetensors.h
 if HAVE_HDF5
 libnsmall_la_SOURCES += %D%/checkpoint.c %D%/safetensors.c %D%/state_file.c

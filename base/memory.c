@@ -5,17 +5,30 @@
  * batches of varying size (sampling) still find each other's blocks.  When the system has no more,
  * what is kept is given back and the request tried again.
  *
- * A block carries no header (device memory cannot): a hash table maps its address to its class. */
+ * A block carries no header (device memory cannot): a hash table maps its address to its class.
+ *
+ * What is replayed (base/replay.c) writes to the places it had when it was recorded, so these come
+ * from a pool of their own, which blocks go back to and nobody else takes from. */
 #include "config.h"
 #include "base/internal.h"
 
 enum { CLASSES = 64 * 8 };
 
-typedef struct block { void *p; size_t bytes; struct block *next; } block;
+typedef struct block {
+    void *p;
+    size_t bytes;
+    nsmi_blocks *of;
+    struct block *next;
+} block;
+
+struct nsmi_blocks {
+    block *kept[CLASSES];   /* free blocks by class */
+    int64_t fresh;          /* blocks that the system was asked for */
+};
 
 struct nsmi_cache {
     nsm_device *dev;
-    block *kept[CLASSES];   /* free blocks by class */
+    nsmi_blocks own, *now;    /* now: the pool that is taken from */
     block **used;           /* open hash of blocks in use */
     size_t buckets, count;
     block *spare;           /* block records without a block */
@@ -43,6 +56,7 @@ nsmi_cache *nsmi_cache_new(nsm_device *d)
     nsmi_cache *c = calloc(1, sizeof *c);
     if (!c) return NULL;
     c->dev = d;
+    c->now = &c->own;
     c->buckets = 1024;
     c->used = calloc(c->buckets, sizeof *c->used);
     if (!c->used) { free(c); return NULL; }
@@ -52,9 +66,9 @@ nsmi_cache *nsmi_cache_new(nsm_device *d)
 static void trim(nsmi_cache *c)
 {
     for (int k = 0; k < CLASSES; k++)
-        while (c->kept[k]) {
-            block *b = c->kept[k];
-            c->kept[k] = b->next;
+        while (c->own.kept[k]) {
+            block *b = c->own.kept[k];
+            c->own.kept[k] = b->next;
             c->dev->be->release(c->dev, b->p, b->bytes);
             c->sum.cached_bytes -= (int64_t)b->bytes;
             b->next = c->spare;
@@ -94,9 +108,9 @@ static void grow_table(nsmi_cache *c)
 static block *take_kept(nsmi_cache *c, int class)
 {
     for (int k = class; k <= class + 2 && k < CLASSES; k++)
-        if (c->kept[k]) {
-            block *b = c->kept[k];
-            c->kept[k] = b->next;
+        if (c->now->kept[k]) {
+            block *b = c->now->kept[k];
+            c->now->kept[k] = b->next;
             c->sum.cached_bytes -= (int64_t)b->bytes;
             return b;
         }
@@ -109,6 +123,8 @@ static block *take_new(nsmi_cache *c, size_t rounded)
     if (b) c->spare = b->next;
     else if (!(b = malloc(sizeof *b))) return NULL;
     b->bytes = rounded;
+    b->of = c->now;
+    c->now->fresh++;
     b->p = c->dev->be->alloc(c->dev, rounded);
     if (!b->p) {
         trim(c);
@@ -117,6 +133,16 @@ static block *take_new(nsmi_cache *c, size_t rounded)
     if (b->p) return b;
     free(b);
     return NULL;
+}
+
+static void use(nsmi_cache *c, block *b)
+{
+    if (++c->count > c->buckets * 2) grow_table(c);
+    size_t k = bucket_of(c, b->p);
+    b->next = c->used[k];
+    c->used[k] = b;
+    c->sum.used_bytes += (int64_t)b->bytes;
+    if (c->sum.used_bytes > c->sum.peak_bytes) c->sum.peak_bytes = c->sum.used_bytes;
 }
 
 void *nsmi_device_alloc(nsm_ctx *ctx, size_t bytes)
@@ -137,12 +163,7 @@ void *nsmi_device_alloc(nsm_ctx *ctx, size_t bytes)
                       bytes, (long long)c->sum.used_bytes);
         return NULL;
     }
-    if (++c->count > c->buckets * 2) grow_table(c);
-    size_t k = bucket_of(c, b->p);
-    b->next = c->used[k];
-    c->used[k] = b;
-    c->sum.used_bytes += (int64_t)b->bytes;
-    if (c->sum.used_bytes > c->sum.peak_bytes) c->sum.peak_bytes = c->sum.used_bytes;
+    use(c, b);
     return b->p;
 }
 
@@ -158,10 +179,54 @@ void nsmi_device_free(nsm_ctx *ctx, void *p)
     c->count--;
     size_t rounded;
     int class = class_of(b->bytes, &rounded);
-    b->next = c->kept[class];
-    c->kept[class] = b;
+    b->next = b->of->kept[class];
+    b->of->kept[class] = b;
     c->sum.used_bytes -= (int64_t)b->bytes;
     c->sum.cached_bytes += (int64_t)b->bytes;
+}
+
+/* ---- pools ---- */
+nsmi_blocks *nsmi_blocks_new(nsm_ctx *ctx) { return nsmi_calloc(ctx, 1, sizeof(nsmi_blocks)); }
+
+void nsmi_blocks_free(nsm_ctx *ctx, nsmi_blocks *pool)
+{
+    if (!pool) return;
+    nsmi_cache *c = ctx->cache;
+    for (int k = 0; k < CLASSES; k++)
+        while (pool->kept[k]) {
+            block *b = pool->kept[k];
+            pool->kept[k] = b->next;
+            b->of = &c->own;
+            b->next = c->own.kept[k];
+            c->own.kept[k] = b;
+        }
+    for (size_t i = 0; i < c->buckets; i++)
+        for (block *b = c->used[i]; b; b = b->next)
+            if (b->of == pool) b->of = &c->own;
+    free(pool);
+}
+
+void nsmi_blocks_use(nsm_ctx *ctx, nsmi_blocks *pool)
+{
+    ctx->cache->now = pool ? pool : &ctx->cache->own;
+}
+
+int64_t nsmi_blocks_fresh(const nsmi_blocks *pool) { return pool->fresh; }
+
+bool nsmi_blocks_take(nsm_ctx *ctx, nsmi_blocks *pool, void *p, size_t bytes)
+{
+    size_t rounded;
+    int class = class_of(bytes, &rounded);
+    for (int k = class; k <= class + 2 && k < CLASSES; k++)
+        for (block **at = &pool->kept[k]; *at; at = &(*at)->next) {
+            block *b = *at;
+            if (b->p != p) continue;
+            *at = b->next;
+            ctx->cache->sum.cached_bytes -= (int64_t)b->bytes;
+            use(ctx->cache, b);
+            return true;
+        }
+    return false;
 }
 
 nsm_memory nsm_ctx_memory(const nsm_ctx *ctx)

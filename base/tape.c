@@ -148,17 +148,36 @@ static bool count_bytes(nsm_ctx *ctx, const char *who, nsm_type type, int rank, 
     return true;
 }
 
+static nsm_tensor *bare(nsm_tape *t, const char *who, nsm_type type, int rank, const int64_t *dim,
+                        size_t *bytes)
+{
+    if (!t || nsmi_failed(t->ctx) || !count_bytes(t->ctx, who, type, rank, dim, bytes)) return NULL;
+    nsm_tensor *x = make(t, type, rank, dim);
+    if (x) x->data = nsmi_device_alloc(t->ctx, *bytes);
+    return x && x->data ? x : NULL;
+}
+
 nsm_tensor *nsm_tape_tensor(nsm_tape *t, nsm_type type, int rank, const int64_t *dim,
                             const void *host)
 {
     size_t bytes;
-    if (!t || nsmi_failed(t->ctx) ||
-        !count_bytes(t->ctx, "nsm_tape_tensor", type, rank, dim, &bytes))
-        return NULL;
-    nsm_tensor *x = make(t, type, rank, dim);
-    if (x) x->data = nsmi_device_alloc(t->ctx, bytes);
-    if (!x || !x->data) return NULL;
-    if (host) t->ctx->dev.be->to_device(&t->ctx->dev, bytes, host, x->data);
+    nsm_tensor *x = bare(t, "nsm_tape_tensor", type, rank, dim, &bytes);
+    if (x && host) t->ctx->dev.be->to_device(&t->ctx->dev, bytes, host, x->data);
+    return x;
+}
+
+void nsmi_constant(nsm_ctx *ctx, size_t bytes, const void *host, void *to)
+{
+    const nsm_backend *be = ctx->dev.be;
+    (be->constant ? be->constant : be->to_device)(&ctx->dev, bytes, host, to);
+}
+
+nsm_tensor *nsm_tape_constant(nsm_tape *t, nsm_type type, int rank, const int64_t *dim,
+                              const void *host)
+{
+    size_t bytes;
+    nsm_tensor *x = bare(t, "nsm_tape_constant", type, rank, dim, &bytes);
+    if (x) nsmi_constant(t->ctx, bytes, host, x->data);
     return x;
 }
 
@@ -407,9 +426,19 @@ static void step_back(nsm_tape *t, nsm_node *n, const nsm_tensor *loss)
     }
 }
 
+/* d loss / d loss, which needs no copy from the host. */
+static void seed_one(nsm_tape *t, nsm_tensor *loss)
+{
+    bool fresh;
+    if (nsmi_failed(t->ctx) || !loss->needs_grad) return;
+    float *g = nsmi_grad(loss, &fresh);
+    nsm_device *d = &t->ctx->dev;
+    if (g && fresh) d->be->fill(d, 1, 1.0f, g);
+    else if (g) d->be->unary(d, NSMI_SCALE, 1, 1, 1, g, g);
+}
+
 int nsm_tape_backward(nsm_tape *t, nsm_tensor *loss)
 {
-    const float one = 1.0f;
     if (!t) return NSM_EINVAL;
     if (!nsmi_failed(t->ctx) && loss && (nsm_numel(loss) != 1 || loss->type != NSM_F32)) {
         char a[96];
@@ -418,7 +447,7 @@ int nsm_tape_backward(nsm_tape *t, nsm_tensor *loss)
     }
     if (!nsmi_failed(t->ctx) && t->inference)
         nsm_error_set(t->ctx, NSM_EINVAL, "nsm_tape_backward: the tape is in inference mode");
-    if (loss) nsm_tape_seed(t, loss, &one);
+    if (loss) seed_one(t, loss);
     const nsm_tensor *root = loss ? nsmi_root(loss) : NULL;
     while (t->nodes > 0) step_back(t, t->node[--t->nodes], root);
     return nsm_error(t->ctx);

@@ -111,6 +111,10 @@ void nsm_tape_reset(nsm_tape *tape);
  * results do. */
 nsm_tensor *nsm_tape_tensor(nsm_tape *tape, nsm_type type, int rank, const int64_t *dim,
                             const void *host);
+/* The same of numbers that follow from shapes and settings alone: where the pass is replayed
+ * (base/replay.h) they are what they were when it was recorded. */
+nsm_tensor *nsm_tape_constant(nsm_tape *tape, nsm_type type, int rank, const int64_t *dim,
+                              const void *host);
 /* A view of the same values in another shape (one dim may be -1). */
 nsm_tensor *nsm_reshape(nsm_tape *tape, nsm_tensor *x, int rank, const int64_t *dim);
 

@@ -328,7 +328,10 @@ struct nsm_device {
     /* what a kernel could not do, a sentence; NULL: nothing.  base makes the context's error of
      * it */
     const char *trouble;
-    int64_t waits;      /* how often the host has waited for it */
+    int64_t waits;      /* how often the host has waited for it, */
+    int64_t uploads;    /* copied to it, */
+    int64_t moves;      /* and how often memory that kernels share has moved */
+    int64_t constants;  /* bytes that constant() has copied */
     int threads;        /* CPU: size of the team */
     int isa;            /* CPU: which variant was picked */
     const char *isa_name;
@@ -362,6 +365,16 @@ struct nsm_backend {
     void (*send)(nsm_device *d, int which, size_t bytes, const void *host, void *device);
     void (*arrive)(nsm_device *d, int which); /* what is asked from now on comes after the copy */
     void (*sent)(nsm_device *d, int which);   /* waits: the host may change what it has sent */
+    /* What is asked for between record() and recorded() is not done but kept, and done as often as
+     * replay() says.  It may neither wait nor copy from or to the host, but for `bytes` that
+     * constant() copies: to_device() of numbers that are the same each time.  What it allocates it
+     * releases.  `draws` is added to the offsets of its random numbers.  recorded() returns NULL
+     * where there is trouble.  The five are NULL where a call costs nothing that this would save. */
+    bool (*record)(nsm_device *d, int64_t bytes);
+    void (*constant)(nsm_device *d, size_t bytes, const void *host, void *device);
+    void *(*recorded)(nsm_device *d);
+    void (*replay)(nsm_device *d, void *recorded, uint64_t draws);
+    void (*forget)(nsm_device *d, void *recorded);
     bool precisions; /* products obey the device's precision; false: they have float32 alone */
 
     /* ---- dense ---- */

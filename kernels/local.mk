@@ -24,7 +24,7 @@ libnsmcpu_avx512_la_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512dq -mavx512bw -mavx5
 endif
 
 # The CUDA kernels: by nvcc into the library; and as C++ on the host, for tests.
-NSM_CUDA_SOURCES = %D%/cuda/backend.cu %D%/cuda/copy.cu %D%/cuda/gemm.cu %D%/cuda/elementwise.cu %D%/cuda/dense.cu %D%/cuda/norm.cu %D%/cuda/loss.cu \
+NSM_CUDA_SOURCES = %D%/cuda/backend.cu %D%/cuda/copy.cu %D%/cuda/replay.cu %D%/cuda/gemm.cu %D%/cuda/elementwise.cu %D%/cuda/dense.cu %D%/cuda/norm.cu %D%/cuda/loss.cu \
 	%D%/cuda/optimizer.cu %D%/cuda/sparse.cu %D%/cuda/gather.cu %D%/cuda/attention.cu %D%/cuda/attend.cu %D%/cuda/conv1d.cu \
 	%D%/cuda/recurrence.cu %D%/cuda/scan.cu %D%/cuda/rnn.cu \
 	%D%/cuda/memory.cu %D%/cuda/slots.cu %D%/cuda/pool.cu %D%/cuda/conv2d.cu %D%/cuda/image.cu

@@ -180,40 +180,43 @@ nsm_mixer *nsm_backbone_mixer(nsm_backbone *b, int at)
 
 /* ---- positions ---- */
 /* The places of n tokens: [n] where all rows are alike, else [B, n]. */
-static nsm_tensor *places_of(nsm_tape *tape, int64_t n, const nsm_state *s)
+typedef struct { int32_t *at; int64_t dim[3]; int rank; bool fixed; } places;
+
+static bool places_of(nsm_tape *tape, int64_t n, const nsm_state *s, places *p)
 {
     int64_t rows = s ? s->batch : 1, *seen = nsmi_tape_room(tape, (size_t)rows * sizeof *seen);
-    int32_t *place = nsmi_tape_room(tape, (size_t)(rows * n) * sizeof *place);
     bool alike = true;
-    nsm_tensor *t = NULL;
-    if (seen && place && (!s || !nsm_tensor_get(s->seen, seen))) {
-        for (int64_t r = 0; r < rows; r++) {
-            alike = alike && seen[r] == seen[0];
-            for (int64_t i = 0; i < n; i++) place[r * n + i] = (int32_t)(seen[r] + i);
-        }
-        t = nsm_tape_tensor(tape, NSM_I32, alike ? 1 : 2, alike ? &n : (const int64_t[]){ rows, n },
-                            place);
+    p->at = nsmi_tape_room(tape, (size_t)(rows * n) * sizeof *p->at);
+    p->fixed = !s;
+    if (!seen || !p->at || (s && nsm_tensor_get(s->seen, seen))) return false;
+    for (int64_t r = 0; r < rows; r++) {
+        alike = alike && seen[r] == seen[0];
+        for (int64_t i = 0; i < n; i++) p->at[r * n + i] = (int32_t)(seen[r] + i);
     }
-    return t;
+    p->rank = alike ? 1 : 2;
+    p->dim[0] = alike ? n : rows;
+    p->dim[1] = n;
+    return true;
+}
+
+/* Numbers that the places say. */
+static nsm_tensor *by_places(nsm_tape *tape, const places *p, nsm_type type, int rank,
+                             const int64_t *dim, const void *x)
+{
+    return (p->fixed ? nsm_tape_constant : nsm_tape_tensor)(tape, type, rank, dim, x);
 }
 
 /* sin and cos of place / 10000^(2i/d), side by side (Vaswani et al., 3.5). */
-static nsm_tensor *waves_at(nsm_tape *tape, nsm_tensor *place, int64_t d)
+static nsm_tensor *waves_at(nsm_tape *tape, places *p, int64_t d)
 {
-    int64_t count = nsm_numel(place), dim[NSM_MAX_RANK];
+    int64_t count = p->rank == 1 ? p->dim[0] : p->dim[0] * p->dim[1];
     float *x = nsmi_tape_room(tape, (size_t)(count * d) * sizeof *x);
-    int32_t *at = nsmi_tape_room(tape, (size_t)count * sizeof *at);
-    nsm_tensor *t = NULL;
-    memcpy(dim, place->dim, sizeof dim);
-    dim[place->rank] = d;
-    if (x && at && !nsm_tensor_get(place, at)) {
-        for (int64_t k = 0; k < count * d; k++) {
-            double angle = (double)at[k / d] * pow(10000, -(double)(k % d / 2 * 2) / (double)d);
-            x[k] = (float)(k % 2 ? cos(angle) : sin(angle));
-        }
-        t = nsm_tape_tensor(tape, NSM_F32, place->rank + 1, dim, x);
+    for (int64_t k = 0; x && k < count * d; k++) {
+        double angle = (double)p->at[k / d] * pow(10000, -(double)(k % d / 2 * 2) / (double)d);
+        x[k] = (float)(k % 2 ? cos(angle) : sin(angle));
     }
-    return t;
+    p->dim[p->rank] = d;
+    return x ? by_places(tape, p, NSM_F32, p->rank + 1, p->dim, x) : NULL;
 }
 
 /* ---- the parts ---- */
@@ -300,11 +303,13 @@ static nsm_tensor *embedded(nsm_tape *tape, nsm_backbone *b, nsm_tensor *input, 
         return NULL;
     }
     if (x && c->position != NSM_POSITION_NONE) {
-        nsm_tensor *place = places_of(tape, input->dim[1], s);
-        nsm_tensor *p = !place        ? NULL
-                        : b->position ? nsm_embedding(tape, b->position, place, -1)
-                                      : waves_at(tape, place, c->width);
-        x = plus(tape, x, p, NULL);
+        places p;
+        nsm_tensor *y = NULL;
+        if (!places_of(tape, input->dim[1], s, &p)) return NULL;
+        if (!b->position) y = waves_at(tape, &p, c->width);
+        else y = nsm_embedding(tape, b->position, by_places(tape, &p, NSM_I32, p.rank, p.dim, p.at),
+                               -1);
+        x = plus(tape, x, y, NULL);
     }
     if (type && b->type) x = plus(tape, x, nsm_embedding(tape, b->type, type, -1), NULL);
     if (c->embed_norm) x = normed(tape, b, b->embed_norm, x);
@@ -405,7 +410,8 @@ static nsm_tensor *pooled(nsm_tape *tape, const nsm_backbone *b, nsm_tensor *h, 
             for (int64_t i = 0; b->config.pool == NSM_POOL_MEAN && i < m; i++)
                 weight[r * n + i] = 1 / (float)m;
         }
-        nsm_tensor *w = nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ rows, 1, n }, weight);
+        nsm_tensor *w = (length ? nsm_tape_tensor : nsm_tape_constant)(
+            tape, NSM_F32, 3, (int64_t[]){ rows, 1, n }, weight);
         y = nsm_reshape(tape, nsm_bmm(tape, w, h, false, false), 2,
                         (int64_t[]){ rows, b->config.width });
     }

@@ -91,8 +91,8 @@ static nsm_tensor *patches_of(nsm_tape *tape, const nsm_forecaster *f, nsm_tenso
         at[i] = (int32_t)(i / size * c->lookback + (place < c->lookback ? place : c->lookback - 1));
     }
     if (at) {
-        nsm_tensor *index = nsm_tape_tensor(tape, NSM_I32, 3,
-                                            (int64_t[]){ rows, f->tokens, c->patch }, at);
+        nsm_tensor *index = nsm_tape_constant(tape, NSM_I32, 3,
+                                              (int64_t[]){ rows, f->tokens, c->patch }, at);
         y = nsm_gather(tape, nsm_reshape(tape, z, 2, (int64_t[]){ rows * c->lookback, 1 }), index);
     }
     free(at);

@@ -205,7 +205,7 @@ static nsm_tensor *some_stand(nsm_tape *tape, memory *m, nsm_tensor *rate)
     if (!goes) return NULL;
     for (int h = 0; h < m->heads; h++) goes[h] = h < turning;
     return nsm_mul(tape, rate,
-                   nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, 1, m->heads }, goes));
+                   nsm_tape_constant(tape, NSM_F32, 3, (int64_t[]){ 1, 1, m->heads }, goes));
 }
 
 /* What gates by head a token has, through one product: beta, then alpha, then the clocks' rates,

@@ -53,7 +53,7 @@ nsm_tensor *nsmi_s4_identity(nsm_tape *tape, int64_t n)
 {
     float *host = nsmi_tape_room(tape, (size_t)(n * n) * sizeof *host);
     for (int64_t i = 0; host && i < n; i++) host[i * (n + 1)] = 1;
-    return host ? nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 1, n, n }, host) : NULL;
+    return host ? nsm_tape_constant(tape, NSM_F32, 3, (int64_t[]){ 1, n, n }, host) : NULL;
 }
 
 static nsmi_s4_power product(nsm_tape *tape, const nsmi_s4_power *a, const nsmi_s4_power *b)
@@ -114,7 +114,7 @@ static nsm_tensor *readings(nsm_tape *tape, nsm_tensor *c)
     if (!c) return NULL;
     int64_t outputs = c->dim[0], channels = c->dim[1], modes = c->dim[2];
     nsm_tensor *sign =
-        nsm_tape_tensor(tape, NSM_F32, 3, (int64_t[]){ 2, 1, 1 }, (const float[]){ 2, -2 });
+        nsm_tape_constant(tape, NSM_F32, 3, (int64_t[]){ 2, 1, 1 }, (const float[]){ 2, -2 });
     c = nsm_mul(tape, nsm_permute(tape, c, order), sign); /* [H,2,M,C] */
     return c ? nsm_reshape(tape, c, 3, (int64_t[]){ channels, 2 * modes, outputs }) : NULL;
 }
@@ -169,7 +169,7 @@ static void hold(nsm_tape *tape, const steps *z, nsm_tensor *b, nsmi_s4_system *
 static void bilinear(nsm_tape *tape, const steps *z, const nsmi_s4_weights *w, nsm_tensor *b,
                      nsmi_s4_system *out)
 {
-    nsm_tensor *one = nsm_tape_tensor(tape, NSM_F32, 1, (int64_t[]){ 1 }, (const float[]){ 1 }),
+    nsm_tensor *one = nsm_tape_constant(tape, NSM_F32, 1, (int64_t[]){ 1 }, (const float[]){ 1 }),
                *none = nsm_scale(tape, one, 0, 0);
     nsmi_s4_power m = quotient(tape, one, none, nsm_scale(tape, z->re, -0.5f, 1),
                                nsm_scale(tape, z->im, -0.5f, 0));

@@ -25,7 +25,8 @@ check_PROGRAMS += %D%/base/test_tape
 check_PROGRAMS += %D%/base/test_ops
 %C%_base_test_ops_LDADD = $(NSM_TEST_LIBS)
 
-check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_schedule %D%/base/test_metrics
+check_PROGRAMS += %D%/base/test_optimizer %D%/base/test_replay %D%/base/test_schedule %D%/base/test_metrics
+%C%_base_test_replay_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_optimizer_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_schedule_LDADD = $(NSM_TEST_LIBS)
 %C%_base_test_metrics_LDADD = $(NSM_TEST_LIBS)

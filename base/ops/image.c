@@ -425,8 +425,8 @@ static void save_matrices(nsm_node *n, matrix m[2])
             fill_matrix(&m[a], n, a);
             transpose(&m[a], &t);
         }
-        BE(n)->to_device(DEV(n), (size_t)ints * sizeof *host, host, index->data);
-        BE(n)->to_device(DEV(n), (size_t)floats * sizeof *numbers, numbers, value->data);
+        nsmi_constant(n->ctx, (size_t)ints * sizeof *host, host, index->data);
+        nsmi_constant(n->ctx, (size_t)floats * sizeof *numbers, numbers, value->data);
     }
     free(numbers);
     free(host);

@@ -278,7 +278,7 @@ static void iota_forward(nsm_node *n)
 {
     int32_t *host = nsmi_malloc(n->ctx, (size_t)n->i[0] * sizeof *host);
     for (int64_t k = 0; host && k < n->i[0]; k++) host[k] = (int32_t)k;
-    if (host) BE(n)->to_device(DEV(n), (size_t)n->i[0] * sizeof *host, host, n->out[0]->i32);
+    if (host) nsmi_constant(n->ctx, (size_t)n->i[0] * sizeof *host, host, n->out[0]->i32);
     free(host);
 }
 const nsm_op nsmi_op_iota = { "nsm_iota", iota_shape,        iota_forward, NULL,

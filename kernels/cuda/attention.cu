@@ -12,6 +12,7 @@
  *
  * Letters: R rows (destinations), E entries, H heads, D per head; j source, r row, e entry; p
  * probability, z what goes into the leaky relu. */
+#include "kernels/cuda/functions.h"
 #include "kernels/cuda/rows.h"
 
 /* What all passes need. */
@@ -19,7 +20,7 @@ typedef struct {
     int64_t heads, dim;
     nsm_csr_part m;
     float slope, p_drop, keep; /* keep: 1/(1 - p_drop) */
-    nsm_random random;
+    draws random;
     const float *x;            /* what is summed: GAT's x, GATv2's l */
     const float *src, *dst;    /* GATv2: dst is q */
     const float *edge, *att;
@@ -52,11 +53,7 @@ static __device__ __forceinline__ float edge_score(const graph &g, int64_t j, in
 /* 1/(1-p) where entry e's head h is kept, 0 where it is dropped; 1 without dropout */
 static __device__ __forceinline__ float drop_of(const graph &g, int64_t e, int64_t h)
 {
-    return g.p_drop > 0 ? nsmi_philox_uniform(g.random.seed, g.random.offset,
-                                              (uint64_t)(e * g.heads + h)) >= g.p_drop
-                              ? g.keep
-                              : 0
-                        : 1;
+    return g.p_drop > 0 ? kept_by(g.random, e * g.heads + h, g.p_drop, g.keep) : 1;
 }
 
 /* p by what forward left in stat [R, 2 H] */
@@ -163,11 +160,13 @@ static void attend(nsm_device *d, const graph &g, float *y, float *stat, float *
     if (prob) each(d, &g.m, p);
 }
 
-static graph graph_of(const nsm_csr_part *m, int64_t heads, int64_t dim, float slope, float p_drop,
-                      nsm_random r, const float *x, const float *src, const float *dst,
-                      const float *edge, const float *att)
+static graph graph_of(const nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim,
+                      float slope, float p_drop, nsm_random r, const float *x, const float *src,
+                      const float *dst, const float *edge, const float *att)
 {
-    graph g = { heads, dim, *m, slope, p_drop, 1 / (1 - p_drop), r, x, src, dst, edge, att, NULL };
+    float keep = 1 / (1 - p_drop);
+    graph g = { heads, dim, *m,  slope, p_drop, keep, draws_of(d, r),
+                x,     src, dst, edge,  att,    NULL };
     return g;
 }
 
@@ -175,7 +174,7 @@ static void gat(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t dim
                 float p_drop, nsm_random r, const float *x, const float *src, const float *dst,
                 const float *edge, float *y, float *stat, float *prob)
 {
-    attend(d, graph_of(m, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), y, stat, prob);
+    attend(d, graph_of(d, m, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), y, stat, prob);
 }
 
 /* GATv2's scores: att . leaky(l[j] + q[r] + edge[e]) */
@@ -225,7 +224,7 @@ static void gatv2(nsm_device *d, const nsm_csr_part *m, int64_t heads, int64_t d
                   float p_drop, nsm_random r, const float *l, const float *q, const float *edge,
                   const float *att, float *y, float *stat, float *prob)
 {
-    graph g = graph_of(m, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
+    graph g = graph_of(d, m, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
     float *score = prob ? prob : own_floats(d, m->nnz * heads);
     if (!score) return;
     scores(d, g, score);
@@ -329,7 +328,7 @@ static void gat_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t dim
                      const float *edge, const float *y, const float *stat, const float *dy,
                      float *scratch, float *dx, float *dsrc, float *ddst, float *dedge)
 {
-    graph g = graph_of(&m->fwd, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), back = g;
+    graph g = graph_of(d, &m->fwd, heads, dim, slope, p_drop, r, x, src, dst, edge, NULL), back = g;
     back.m = m->bwd;
     if (!dx && !dsrc && !ddst && !dedge) return;
     prob_job p = { heads, g, stat, scratch, true };
@@ -460,7 +459,7 @@ static void gatv2_back(nsm_device *d, const nsm_csr *m, int64_t heads, int64_t d
                        const float *dy, float *scratch, float *dl, float *dq, float *dedge,
                        float *datt)
 {
-    graph g = graph_of(&m->fwd, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
+    graph g = graph_of(d, &m->fwd, heads, dim, slope, p_drop, r, l, NULL, q, edge, att);
     int64_t width = heads * dim, n = m->nnz * heads;
     float *prob = own_floats(d, n), *delta = prob ? own_floats(d, m->rows * heads) : NULL;
     /* every row's part of datt */

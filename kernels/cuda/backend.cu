@@ -37,10 +37,19 @@ bool nsmi_cuda_ok(nsm_device *d, cudaError_t e)
     return false;
 }
 
+bool nsmi_cuda_at_once(nsm_device *d, const char *what)
+{
+    if (state_of(d)->recording)
+        nsmi_cuda_trouble(d, NSM_EDEVICE, "%s cannot be part of what is replayed", what);
+    return state_of(d)->recording == NULL;
+}
+
 void *nsmi_cuda_grow(nsm_device *d, nsmi_cuda_room *room, size_t bytes)
 {
     cudaStream_t stream = stream_of(d);
     if (bytes <= room->bytes) return room->p;
+    if (!nsmi_cuda_at_once(d, "more room for partial results")) return NULL;
+    d->moves++;
     if (room->p) nsmi_cuda_ok(d, cudaFreeAsync(room->p, stream));
     *room = { NULL, 0 };
     if (cudaMallocAsync(&room->p, bytes, stream) != cudaSuccess) {
@@ -114,6 +123,7 @@ static void cuda_sync(nsm_device *d)
 {
     nsmi_cuda_state *s = state_of(d);
     bool looks = s->looks;
+    if (!nsmi_cuda_at_once(d, "waiting for the device")) return;
     if (looks)
         nsmi_cuda_ok(d, cudaMemcpyAsync(s->found_host, s->found, sizeof *s->found,
                                         cudaMemcpyDeviceToHost, s->stream));
@@ -124,6 +134,7 @@ static void cuda_sync(nsm_device *d)
 
 static void cuda_to_host(nsm_device *d, size_t bytes, const void *device, void *host)
 {
+    if (!nsmi_cuda_at_once(d, "a copy to the host")) return;
     if (bytes)
         nsmi_cuda_ok(d, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_of(d)));
     cuda_sync(d);
@@ -159,6 +170,7 @@ static void fill_table(void)
     table.check_index = cuda_check_index;
     table.precisions = true;
     nsmi_cuda_copy(&table);
+    nsmi_cuda_replay(&table);
     nsmi_cuda_gemm(&table);
     nsmi_cuda_elementwise(&table);
     nsmi_cuda_dense(&table);
@@ -206,7 +218,9 @@ static bool open_device(nsm_device *d, char *why, size_t why_bytes)
     if (e == cudaSuccess) e = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep);
     if (e == cudaSuccess) e = cudaMallocAsync((void **)&s->found, sizeof *s->found, s->stream);
     if (e == cudaSuccess) e = cudaMallocHost((void **)&s->found_host, sizeof *s->found_host);
+    if (e == cudaSuccess) e = cudaMallocAsync((void **)&s->draws, sizeof *s->draws, s->stream);
     if (e == cudaSuccess) {
+        s->drawn = UINT64_MAX;
         *s->found_host = nothing;
         e = cudaMemcpyAsync(s->found, s->found_host, sizeof nothing, cudaMemcpyHostToDevice,
                             s->stream);
@@ -229,6 +243,7 @@ static void cuda_close(nsm_device *d)
     if (s->scratch.p) cudaFreeAsync(s->scratch.p, s->stream);
     if (s->rounded.p) cudaFreeAsync(s->rounded.p, s->stream);
     if (s->found) cudaFreeAsync(s->found, s->stream);
+    if (s->draws) cudaFreeAsync(s->draws, s->stream);
     if (s->stream) cudaStreamSynchronize(s->stream);
     nsmi_cuda_copies_close(d);
     if (s->found_host) cudaFreeHost(s->found_host);

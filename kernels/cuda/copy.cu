@@ -23,6 +23,8 @@ static void next_stage(nsm_device *d)
 static void to_device(nsm_device *d, size_t bytes, const void *host, void *device)
 {
     nsmi_cuda_copies *c = &state_of(d)->copies;
+    if (!nsmi_cuda_at_once(d, "a copy from the host")) return;
+    d->uploads++;
     for (size_t done = 0, part; done < bytes; done += part) {
         if (c->filled >= NSMI_STAGE_BYTES) next_stage(d);
         part = bytes - done < NSMI_STAGE_BYTES - c->filled ? bytes - done
@@ -53,6 +55,8 @@ static void host_free(nsm_device *d, void *p)
 static void send(nsm_device *d, int which, size_t bytes, const void *host, void *device)
 {
     nsmi_cuda_copies *c = &state_of(d)->copies;
+    if (!nsmi_cuda_at_once(d, "a batch that is sent")) return;
+    d->uploads++;
     nsmi_cuda_ok(d, cudaEventRecord(c->asked, stream_of(d)));
     nsmi_cuda_ok(d, cudaStreamWaitEvent(c->stream, c->asked, 0));
     nsmi_cuda_ok(d, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->stream));

@@ -4,7 +4,7 @@
  * with emulate.h, with a C++ compiler.  One stream a device: kernels, copies and memory are ordered
  * by it (batches that come beside have a second: copy.cu), and nothing but to_host(),
  * sum_squares() and all_finite() makes the host wait; a training step needs of these only the copy
- * of its loss.
+ * of its loss.  What is asked of the stream can be kept and asked again at once: replay.cu.
  *
  * Sums are cut by the shape alone and joined in a fixed order: no float atomics, the same bits
  * run after run, whatever the number of multiprocessors. */
@@ -59,6 +59,8 @@ typedef struct {
     /* one kernel's partial results; a product's operands in bf16 */
     nsmi_cuda_room scratch, rounded;
     nsmi_cuda_copies copies;
+    void *recording;                     /* what is recorded now, or NULL: kernels/cuda/replay.cu */
+    uint64_t *draws, drawn;              /* on the device, and what was written there last */
     nsmi_cuda_found *found, *found_host; /* on the device, and where it is read */
     bool looks;                          /* something may have been found since it was read */
     char sentence[256];                  /* what d->trouble points to */
@@ -73,6 +75,8 @@ NSMI_SHARED void nsmi_cuda_trouble(nsm_device *d, int code, const char *format, 
 /* Look at a call's result, and at whether launches so far were accepted. */
 NSMI_SHARED bool nsmi_cuda_ok(nsm_device *d, cudaError_t e);
 static inline void launched(nsm_device *d) { nsmi_cuda_ok(d, cudaGetLastError()); }
+/* May the host copy or wait now?  Not while it records: trouble. */
+NSMI_SHARED bool nsmi_cuda_at_once(nsm_device *d, const char *what);
 
 /* Device memory until the next call for the same room; NULL, and trouble, when memory is out. */
 NSMI_SHARED void *nsmi_cuda_grow(nsm_device *d, nsmi_cuda_room *room, size_t bytes);
@@ -87,6 +91,7 @@ static inline float *scratch_floats(nsm_device *d, int64_t n)
 
 /* Each fills its part of the table. */
 NSMI_SHARED void nsmi_cuda_copy(nsm_backend *be);
+NSMI_SHARED void nsmi_cuda_replay(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_gemm(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_elementwise(nsm_backend *be);
 NSMI_SHARED void nsmi_cuda_dense(nsm_backend *be);

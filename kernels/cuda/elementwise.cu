@@ -215,15 +215,16 @@ static void binary_back(nsm_device *d, nsmi_binary f, const int64_t dim[DIMS], c
 typedef struct {
     nsmi_unary f;
     float a, b, p, scale;
-    nsm_random r;
+    draws r;
     int64_t n, cols;
     bool whole;
 } fused;
 
-static fused fused_of(nsmi_unary f, float a, float b, float p, nsm_random r, int64_t rows,
-                      int64_t cols, bool whole)
+static fused fused_of(const nsm_device *d, nsmi_unary f, float a, float b, float p, nsm_random r,
+                      int64_t rows, int64_t cols, bool whole)
 {
-    fused u = { f, a, b, p, p < 1 ? 1 / (1 - p) : 0, r, rows * cols, cols, whole };
+    float scale = p < 1 ? 1 / (1 - p) : 0;
+    fused u = { f, a, b, p, scale, draws_of(d, r), rows * cols, cols, whole };
     return u;
 }
 
@@ -261,7 +262,7 @@ static void bias_act_dropout(nsm_device *d, nsmi_unary f, float a, float b, floa
                              int64_t rows, int64_t cols, const float *x, const float *bias,
                              float *y)
 {
-    fused u = fused_of(f, a, b, p, r, rows, cols, aligned(x) && aligned(y));
+    fused u = fused_of(d, f, a, b, p, r, rows, cols, aligned(x) && aligned(y));
     FOR_ITEMS(d, fused_kernel, fours(u.n), u, x, bias, y);
 }
 
@@ -297,7 +298,7 @@ static void bias_act_dropout_back(nsm_device *d, nsmi_unary f, float a, float b,
                                   float *dx, float *dbias)
 {
     bool whole = aligned(dy) && aligned(dx) && (!x || aligned(x)) && (x || aligned(y));
-    fused u = fused_of(f, a, b, p, r, rows, cols, whole);
+    fused u = fused_of(d, f, a, b, p, r, rows, cols, whole);
     float *g = NULL;
     if (u.n == 0) return;
     if (dbias && beta != 0) {
@@ -330,11 +331,11 @@ static __global__ void dropout_kernel(int64_t items, fused u, const float *x, fl
 static void dropout(nsm_device *d, float p, nsm_random r, int64_t n, const float *x, float beta,
                     float *y)
 {
-    fused u = fused_of(NSMI_IDENTITY, 0, 0, p, r, 1, n, aligned(x) && aligned(y));
+    fused u = fused_of(d, NSMI_IDENTITY, 0, 0, p, r, 1, n, aligned(x) && aligned(y));
     FOR_ITEMS(d, dropout_kernel, fours(n), u, x, beta, y);
 }
 
-static __global__ void uniform_kernel(int64_t items, nsm_random r, float low, float high, int64_t n,
+static __global__ void uniform_kernel(int64_t items, draws r, float low, float high, int64_t n,
                                       bool whole, float *y)
 {
     EACH_ITEM(i, items) {
@@ -347,11 +348,11 @@ static __global__ void uniform_kernel(int64_t items, nsm_random r, float low, fl
 
 static void uniform(nsm_device *d, nsm_random r, float low, float high, int64_t n, float *y)
 {
-    FOR_ITEMS(d, uniform_kernel, fours(n), r, low, high, n, aligned(y), y);
+    FOR_ITEMS(d, uniform_kernel, fours(n), draws_of(d, r), low, high, n, aligned(y), y);
 }
 
 /* Box-Muller: draws u, v (2 i, 2 i + 1) -> sqrt(-2 log(1 - u)) cos(2 pi v), and with sin. */
-static __global__ void normal_kernel(int64_t items, nsm_random r, float mean, float std, int64_t n,
+static __global__ void normal_kernel(int64_t items, draws r, float mean, float std, int64_t n,
                                      bool whole, float *y)
 {
     EACH_ITEM(i, items) {
@@ -368,7 +369,7 @@ static __global__ void normal_kernel(int64_t items, nsm_random r, float mean, fl
 
 static void normal(nsm_device *d, nsm_random r, float mean, float std, int64_t n, float *y)
 {
-    FOR_ITEMS(d, normal_kernel, fours(n), r, mean, std, n, aligned(y), y);
+    FOR_ITEMS(d, normal_kernel, fours(n), draws_of(d, r), mean, std, n, aligned(y), y);
 }
 
 void nsmi_cuda_elementwise(nsm_backend *be)

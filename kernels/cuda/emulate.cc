@@ -300,9 +300,14 @@ bool is_pinned(const void *p)
 
 } /* namespace */
 
+struct nsm_emulated_graph {
+    nsm_emulated_work *first, *last;
+    struct own { void *p; own *next; } *memory; /* asked for while captured: there as long as it is */
+};
 struct nsm_emulated_stream {
     late *first, *last;
     uint64_t asked;
+    nsm_emulated_graph *captured; /* NULL: what is asked is done */
 };
 struct nsm_emulated_event {
     cudaStream_t of;
@@ -420,6 +425,32 @@ void nsm_emulated_argument(const void *p, const char *kernel)
     abort();
 }
 
+bool nsm_emulated_capturing(cudaStream_t s) { return s && s->captured; }
+
+void nsm_emulated_add(cudaStream_t s, nsm_emulated_work *w)
+{
+    nsm_emulated_graph *g = s->captured;
+    if (!w) fail("out of memory", __FILE__, __LINE__);
+    if (g->first) g->last->next = w;
+    else g->first = w;
+    g->last = w;
+}
+
+/* Copies and fills: between their launches others may have shut the device. */
+template <class Touch> static void keep_touch(cudaStream_t s, const Touch &touch)
+{
+    nsm_emulated_keep(s, [=] {
+        turn_of now;
+        touch();
+    });
+}
+
+/* What a stream that is captured does not do. */
+static void not_captured(cudaStream_t s, const char *what)
+{
+    if (nsm_emulated_capturing(s)) fail(what, __FILE__, __LINE__);
+}
+
 void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)(const void *),
                       const void *job)
 {
@@ -456,9 +487,27 @@ void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)
 
 /* ---- the runtime's calls ---- */
 
+/* Memory of a captured stream is its graph's, and whoever asks finds rubbish in it at every launch. */
+static cudaError_t malloc_captured(void **p, size_t bytes, cudaStream_t stream)
+{
+    nsm_emulated_graph *graph = stream->captured;
+    stream->captured = nullptr;
+    cudaError_t e = cudaMallocAsync(p, bytes, stream);
+    stream->captured = graph;
+    if (e != cudaSuccess) return e;
+    void *at = *p;
+    nsm_emulated_graph::own *o = (nsm_emulated_graph::own *)malloc(sizeof *o);
+    if (!o) fail("out of memory", __FILE__, __LINE__);
+    *o = { at, graph->memory };
+    graph->memory = o;
+    keep_touch(stream, [=] { memset(at, 0xff, bytes); });
+    return e;
+}
+
 cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t stream)
 {
     size_t rounded;
+    if (nsm_emulated_capturing(stream)) return malloc_captured(p, bytes, stream);
     if (bytes > ROOM / 4) return cudaErrorMemoryAllocation;
     turn_of now;
     catch_up(stream, ALL);
@@ -491,6 +540,11 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t stream)
 {
     size_t rounded;
     if (!p) return cudaSuccess;
+    if (nsm_emulated_capturing(stream)) {
+        for (nsm_emulated_graph::own *o = stream->captured->memory; o; o = o->next)
+            if (o->p == p) return cudaSuccess;
+        fail("a capture frees what it has not asked for", __FILE__, __LINE__);
+    }
     turn_of now;
     catch_up(stream, ALL);
     piece *at = (piece *)((char *)p - REDZONE);
@@ -508,6 +562,13 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     bool wants_from = kind != cudaMemcpyHostToDevice, wants_to = kind != cudaMemcpyDeviceToHost;
     if (bytes && (on_device(from) != wants_from || on_device(to) != wants_to))
         fail("a copy between the wrong sides", __FILE__, __LINE__);
+    if (nsm_emulated_capturing(stream)) {
+        if (kind == cudaMemcpyDeviceToHost) not_captured(stream, "a capture copies to the host");
+        if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
+            not_captured(stream, "a capture copies from memory that is not pinned");
+        keep_touch(stream, [=] { memmove(to, from, bytes); });
+        return cudaSuccess;
+    }
     if (bytes && kind == cudaMemcpyHostToDevice && is_pinned(from)) {
         make_late(stream, to, from, bytes);
         return cudaSuccess;
@@ -519,6 +580,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream)
 {
+    if (nsm_emulated_capturing(stream)) {
+        keep_touch(stream, [=] { memset(p, value, bytes); });
+        return cudaSuccess;
+    }
     turn_of now;
     catch_up(stream, ALL);
     if (bytes) memset(p, value, bytes);
@@ -561,6 +626,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    not_captured(s, "the host waits for a capture");
     turn_of now;
     catch_up(s, ALL);
     return cudaSuccess;
@@ -587,6 +653,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    not_captured(s, "an event in a capture");
     *e = nsm_emulated_event{ s, s->asked };
     return cudaSuccess;
 }
@@ -600,8 +667,56 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
-    (void)s;
+    not_captured(s, "a capture waits for an event");
     return cudaEventSynchronize(e);
+}
+
+/* ---- graphs: one that was captured is made executable by handing it on ---- */
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, int)
+{
+    not_captured(s, "a capture within a capture");
+    s->captured = (nsm_emulated_graph *)calloc(1, sizeof *s->captured);
+    return s->captured ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    *graph = s->captured;
+    s->captured = nullptr;
+    return *graph ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *all, cudaGraph_t graph, unsigned long long)
+{
+    *all = (cudaGraphExec_t)malloc(sizeof **all);
+    if (!*all) return cudaErrorMemoryAllocation;
+    **all = *graph;
+    *graph = nsm_emulated_graph{};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    while (nsm_emulated_graph::own *o = graph->memory) {
+        cudaFreeAsync(o->p, nullptr);
+        graph->memory = o->next;
+        free(o);
+    }
+    while (nsm_emulated_work *w = graph->first) {
+        graph->first = w->next;
+        free(w);
+    }
+    free(graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t all) { return cudaGraphDestroy(all); }
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t all, cudaStream_t s)
+{
+    not_captured(s, "a graph within a capture");
+    for (const nsm_emulated_work *w = all->first; w; w = w->next) w->run(w);
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
@@ -612,6 +727,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 
 #include "kernels/cuda/backend.cu"
 #include "kernels/cuda/copy.cu"
+#include "kernels/cuda/replay.cu"
 #include "kernels/cuda/gemm.cu"
 #include "kernels/cuda/elementwise.cu"
 #include "kernels/cuda/dense.cu"

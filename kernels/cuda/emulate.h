@@ -8,13 +8,19 @@
  *
  * A copy from pinned memory is made late: when its stream is asked for something else, or its event
  * is waited for.  Device memory is a range of addresses that only kernels and copies may touch: the
- * host that reads it faults, as with a GPU, and a kernel given a host pointer ends the program. */
+ * host that reads it faults, as with a GPU, and a kernel given a host pointer ends the program.
+ *
+ * While a stream is captured nothing runs; launches, fills and copies within the device become a
+ * graph with the arguments they had, and what else is asked of the stream ends the program. */
 #ifndef NSM_CUDA_EMULATE_H
 #define NSM_CUDA_EMULATE_H
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <new>
+#include <tuple>
 #include <type_traits>
 
 #define NSM_EMULATED 1
@@ -131,6 +137,38 @@ template <class T> static inline void nsm_emulated_check(const char *kernel, con
     (void)v;
 }
 
+/* Has the stream's work to go into a graph? */
+bool nsm_emulated_capturing(cudaStream_t stream);
+
+/* Work that was captured, by malloc(); what it needs lies behind it. */
+struct nsm_emulated_work {
+    void (*run)(const nsm_emulated_work *w);
+    nsm_emulated_work *next;
+};
+void nsm_emulated_add(cudaStream_t stream, nsm_emulated_work *w);
+
+template <class Run> static inline void nsm_emulated_keep(cudaStream_t stream, const Run &run)
+{
+    static_assert(std::is_trivially_destructible<Run>::value, "free() is all that is called");
+    struct work { nsm_emulated_work base; Run run; };
+    void *room = aligned_alloc(64, (sizeof(work) + 63) / 64 * 64);
+    if (room)
+        nsm_emulated_add(stream, &(new (room) work{
+            { [](const nsm_emulated_work *w) { ((const work *)w)->run(); }, nullptr }, run })->base);
+    else nsm_emulated_add(stream, nullptr);
+}
+
+template <class Thread>
+static inline void nsm_emulated_launch(cudaStream_t stream, dim3 grid, dim3 block,
+                                       const Thread &thread)
+{
+    auto call = [](const void *job) { (*(const Thread *)job)(); };
+    if (nsm_emulated_capturing(stream))
+        nsm_emulated_keep(stream,
+                          [=] { nsm_emulated_run(stream, grid, block, call, &thread); });
+    else nsm_emulated_run(stream, grid, block, call, &thread);
+}
+
 template <class... A> static inline void nsm_emulated_check_all(const char *kernel, const A &...v)
 {
     (nsm_emulated_check(kernel, v), ...);
@@ -139,16 +177,17 @@ template <class... A> static inline void nsm_emulated_check_all(const char *kern
 #define NSM_LAUNCH(kernel, grid, block, stream, ...) \
     do { \
         nsm_emulated_check_all(#kernel, __VA_ARGS__); \
-        auto nsm_thread = [&] { kernel(__VA_ARGS__); }; \
-        nsm_emulated_run( \
-            stream, grid, block, \
-            [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, &nsm_thread); \
+        auto nsm_given = std::make_tuple(__VA_ARGS__); \
+        nsm_emulated_launch(stream, grid, block, [=] { \
+            std::apply([&](const auto &...nsm_each) { kernel(nsm_each...); }, nsm_given); \
+        }); \
     } while (0)
 
 /* ---- the runtime's calls ---- */
 typedef int cudaError_t;
 typedef struct nsm_emulated_event *cudaEvent_t;
 typedef struct nsm_emulated_pool *cudaMemPool_t;
+typedef struct nsm_emulated_graph *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
 enum cudaMemcpyKind {
     cudaMemcpyHostToDevice = 1,
@@ -176,6 +215,13 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, int mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *all, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t all, cudaStream_t s);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t all);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }

@@ -168,18 +168,35 @@ static __device__ __forceinline__ float unit_of(uint32_t word)
     return (float)(word >> 8) * 0x1p-24f;
 }
 
+/* A block of random numbers as kernels take it. */
+typedef struct {
+    uint64_t seed, offset;
+    const uint64_t *further; /* what is replayed: by so much; NULL: 0 */
+} draws;
+
+static inline draws draws_of(const nsm_device *d, nsm_random r)
+{
+    const nsmi_cuda_state *s = state_of(d);
+    return { r.seed, r.offset, s->recording ? s->draws : NULL };
+}
+
+static __device__ __forceinline__ uint64_t first_of(const draws &r)
+{
+    return r.further ? r.offset + *r.further : r.offset;
+}
+
 /* Draws 4 k .. 4 k + 3 of r, in [0, 1). */
-static __device__ __forceinline__ void four_units(nsm_random r, int64_t k, float u[4])
+static __device__ __forceinline__ void four_units(const draws &r, int64_t k, float u[4])
 {
     uint32_t word[4];
-    nsmi_philox(r.seed, r.offset + (uint64_t)k, word);
+    nsmi_philox(r.seed, first_of(r) + (uint64_t)k, word);
     for (int j = 0; j < 4; j++) u[j] = unit_of(word[j]);
 }
 
 /* 1/(1-p) where draw i keeps a number, 0 where it drops it */
-static __device__ __forceinline__ float kept_by(nsm_random r, int64_t i, float p, float scale)
+static __device__ __forceinline__ float kept_by(const draws &r, int64_t i, float p, float scale)
 {
-    return nsmi_philox_uniform(r.seed, r.offset, (uint64_t)i) >= p ? scale : 0;
+    return nsmi_philox_uniform(r.seed, first_of(r), (uint64_t)i) >= p ? scale : 0;
 }
 
 #endif

@@ -4,7 +4,7 @@
 set -eu
 NSM_BACKEND=emulated
 export NSM_BACKEND
-for program in kernels/test_backend base/test_ops base/test_optimizer base/test_state graph/test_graph \
+for program in kernels/test_backend base/test_ops base/test_optimizer base/test_replay base/test_state graph/test_graph \
     graph/test_gcn graph/test_gat graph/test_sage graph/test_gnn graph/test_sampler seq/test_precision seq/test_steps fusion/test_set fusion/test_fused; do
     "$top_builddir/tests/$program"
 done
