@@ -8,7 +8,7 @@
 #include "base/internal.h"
 #include "base/replay.h"
 
-enum { SHAPES = 8, WATCHED = 4 }; /* recordings kept; runs in which a pass may still ask for memory */
+enum { SHAPES = 8, WATCHED = 4 }; /* recordings kept; runs that may still ask for memory */
 
 typedef struct {
     int64_t shape;
@@ -176,7 +176,8 @@ static int again(nsm_replay *r, recording *a)
     for (int64_t i = 0; i < r->tensors; i++) {
         nsm_tensor *t = r->tensor[i];
         size_t bytes = (size_t)nsm_numel(t) * sizeof(float);
-        if (a->grad[i] && nsmi_blocks_take(r->ctx, r->pool, a->grad[i], bytes)) t->grad = a->grad[i];
+        if (a->grad[i] && nsmi_blocks_take(r->ctx, r->pool, a->grad[i], bytes))
+            t->grad = a->grad[i];
     }
     r->ctx->random.offset += a->drawn;
     r->count++;

@@ -36,8 +36,8 @@ nsm_replay *nsm_replay_new(nsm_module *module);
 void nsm_replay_free(nsm_replay *r);
 
 /* Run a pass, by recording or calling it.  shape: a number of the caller's that is another one
- * where a shape, or a setting of the module, is; recordings of the last few are kept.  Returns NSM_OK or what
- * the pass or the device reported. */
+ * where a shape, or a setting of the module, is; recordings of eight are kept.  Returns NSM_OK or
+ * what the pass or the device reported. */
 int nsm_replay_run(nsm_replay *r, int64_t shape, int (*pass)(void *user), void *user);
 
 int64_t nsm_replay_count(const nsm_replay *r);  /* runs that did not call the pass */

@@ -2,7 +2,7 @@
  * GPU can build and run (doc/cuda.md has the command; bench/bare stands in for configure, libcheck
  * and OpenBLAS).
  *
- *   gpu [kernels] [ops] [walk] [time]     all of them without a word
+ *   gpu [kernels] [ops] [walk] [replay] [time]     all of them without a word
  *
  *   kernels  every entry of the kernel table against plain loops in double (tests/kernels), twice
  *   with the same bits
@@ -10,6 +10,8 @@
  *   (tests/base/test_ops.c)
  *   walk     every op's result and gradients on the device against the CPU's, and a hash of two
  *   runs
+ *   replay   passes that are recorded and replayed (tests/base/test_replay.c), and what a step
+ *   costs so and otherwise
  *   time     the main kernels beside the limits: products beside the fastest product, the others'
  *            bytes that must move beside the bandwidth of a copy, both measured here
  *
@@ -22,6 +24,7 @@
 #include <time.h>
 
 int kernels_main(void);
+int replay_main(void);
 
 static const char *device_name(void)
 {
@@ -265,7 +268,8 @@ static int time_all(void)
 
 /* ---- the program ---- */
 static const struct { const char *name; int (*run)(void); } parts[] = {
-    { "kernels", kernels_main }, { "ops", ops_main }, { "walk", walk }, { "time", time_all },
+    { "kernels", kernels_main }, { "ops", ops_main }, { "walk", walk },
+    { "replay", replay_main },   { "time", time_all },
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
@@ -282,7 +286,7 @@ int main(int count, char **words)
         bool known = false;
         for (int k = 0; k < PARTS; k++) known |= !strcmp(words[i], parts[k].name);
         if (known) continue;
-        fprintf(stderr, "gpu: %s: want any of kernels, ops, walk, time\n", words[i]);
+        fprintf(stderr, "gpu: %s: want any of kernels, ops, walk, replay, time\n", words[i]);
         return 2;
     }
 #if defined(NSM_EMULATION)

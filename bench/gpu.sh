@@ -5,8 +5,8 @@
 set -eu
 src=$(cd "$(dirname "$0")/.." && pwd)
 sources=$(cd "$src" && echo base/context.c base/memory.c base/random.c base/tensor.c base/sparse.c base/typed.c base/tape.c base/module.c \
-    base/init.c base/optimizer.c base/schedule.c base/metrics.c base/state.c base/ops/*.c kernels/cpu/*.c \
-    tests/test.c tests/kernels/cases*.c bench/gpu_kernels.c bench/gpu.c)
+    base/init.c base/optimizer.c base/replay.c base/schedule.c base/metrics.c base/state.c base/ops/*.c kernels/cpu/*.c \
+    tests/test.c tests/kernels/cases*.c bench/gpu_kernels.c bench/gpu_replay.c bench/gpu.c)
 flags="-I$src/bench/bare -I$src -D_GNU_SOURCE -DNSMI_ISA=generic"
 files=
 for f in $sources; do files="$files $src/$f"; done

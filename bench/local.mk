@@ -9,7 +9,7 @@ noinst_PROGRAMS += %D%/bench_fusers
 %C%_bench_fusers_LDADD = libnsmbench.la libnsmall.la $(NSM_ALL_LIBS)
 
 # A GPU against the CPU, by one command of nvcc and nothing else of this build (doc/cuda.md).
-EXTRA_DIST += %D%/gpu.c %D%/gpu_kernels.c %D%/gpu.sh %D%/bare/check.h %D%/bare/cblas.h %D%/bare/config.h
+EXTRA_DIST += %D%/gpu.c %D%/gpu_kernels.c %D%/gpu_replay.c %D%/gpu.sh %D%/bare/check.h %D%/bare/cblas.h %D%/bare/config.h
 CLEANFILES += gpu
 .PHONY: gpu
 gpu:

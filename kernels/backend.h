@@ -369,7 +369,7 @@ struct nsm_backend {
      * replay() says.  It may neither wait nor copy from or to the host, but for `bytes` that
      * constant() copies: to_device() of numbers that are the same each time.  What it allocates it
      * releases.  `draws` is added to the offsets of its random numbers.  recorded() returns NULL
-     * where there is trouble.  The five are NULL where a call costs nothing that this would save. */
+     * where there is trouble.  The five are NULL where a call costs nothing that it would save. */
     bool (*record)(nsm_device *d, int64_t bytes);
     void (*constant)(nsm_device *d, size_t bytes, const void *host, void *device);
     void *(*recorded)(nsm_device *d);

@@ -92,16 +92,20 @@ if HAVE_HDF5
 check_PROGRAMS += %D%/tools/check_trace %D%/tools/make_pairs
 %C%_tools_make_pairs_LDADD = libnsmall.la $(NSM_ALL_LIBS)
 %C%_tools_check_trace_LDADD = libnsmall.la $(NSM_ALL_LIBS)
+if NSM_EMULATION
+check_PROGRAMS += %D%/tools/nsm_emulated
+%C%_tools_nsm_emulated_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_EMULATED_LIBS) libnsmall.la $(NSM_ALL_LIBS)
+endif
 if HAVE_CHECK
 check_PROGRAMS += %D%/tools/test_tools %D%/tools/test_link
 %C%_tools_test_link_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 %C%_tools_test_tools_LDADD = libnsmtools.la libnsmbench.la $(PLPLOT_LIBS) $(NSM_TEST_LIBS)
 endif
 TESTS += %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/heads.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/labels.sh %D%/tools/links.sh \
-	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
+	%D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh %D%/tools/emulated.sh
 endif
 EXTRA_DIST += %D%/tools/common.sh %D%/tools/cli.sh %D%/tools/manual.sh %D%/tools/models.sh %D%/tools/sampled.sh %D%/tools/relations.sh %D%/tools/fused.sh %D%/tools/heads.sh %D%/tools/retrieve.sh %D%/tools/report.sh %D%/tools/links.sh \
-	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh
+	%D%/tools/labels.sh %D%/tools/resume.sh %D%/tools/sequences.sh %D%/tools/tasks.sh %D%/tools/compare.sh %D%/tools/trace.sh %D%/tools/pictures.sh %D%/tools/emulated.sh
 
 # ---- the examples, against the installed library ----
 if HAVE_HDF5

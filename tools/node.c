@@ -103,6 +103,8 @@ void node_task_free(node_task *n)
     nsm_sampler_free(n->sampler);
     batches_clear(&n->batches);
     nsm_tape_free(n->tape);
+    nsm_replay_free(n->replay);
+    nsm_tensor_free(n->loss);
     nsm_gnn_free(n->gnn);
     nsm_graph_free(n->graph);
     nsm_tensor_free(n->x);

@@ -7,6 +7,7 @@
  *   node_trial.c  bytes and seconds of an epoch */
 #ifndef TOOLS_NODE_PARTS_H
 #define TOOLS_NODE_PARTS_H
+#include "base/replay.h"
 #include "tools/batches.h"
 #include "tools/node.h"
 
@@ -24,6 +25,8 @@ struct node_task {
     nsm_tensor *part[NSM_SPLIT_PARTS];   /* [n]: 1 where a node is in the part */
     nsm_gnn *gnn;
     nsm_tape *tape;
+    nsm_replay *replay;                  /* of passes over the whole graph, which */
+    nsm_tensor *loss;                    /* leave their loss here */
     int32_t *guess;                      /* host [n] */
     float *scores;                       /* host [n, C] */
     int64_t outputs;

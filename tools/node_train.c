@@ -57,6 +57,8 @@ int node_make_model(node_task *n)
     }
     n->gnn = nsm_gnn_new(n->ctx, &c);
     n->tape = nsm_tape_new(n->ctx);
+    n->replay = n->gnn ? nsm_replay_new(nsm_gnn_module(n->gnn)) : NULL;
+    n->loss = nsm_tensor_new(n->ctx, NSM_F32, 0, NULL);
     return nsm_error(n->ctx);
 }
 
@@ -94,15 +96,23 @@ nsm_tensor *node_batch_loss(node_task *n, nsm_tensor *logits, nsm_tensor *label,
     }
 }
 
+static int pass(void *user)
+{
+    node_task *n = user;
+    nsm_tensor *l = node_loss(n, nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, NULL), NSM_TRAIN);
+    nsm_tape_backward(n->tape, l);
+    nsm_tensor_copy(n->loss, l);
+    nsm_tape_reset(n->tape);
+    return nsm_error(n->ctx);
+}
+
 int node_epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *user), void *user)
 {
     node_task *n = (node_task *)base;
     (void)number;
     nsm_tape_inference(n->tape, false);
-    nsm_tensor *l = node_loss(n, nsm_gnn_apply(n->tape, n->gnn, n->graph, n->x, NULL), NSM_TRAIN);
-    if (!nsm_tape_backward(n->tape, l))
-        *at = (epoch_place){ .steps = 1, .rows = 1, .loss = (double)nsm_tensor_item(l) };
-    nsm_tape_reset(n->tape);
+    if (!nsm_replay_run(n->replay, 0, pass, n))
+        *at = (epoch_place){ .steps = 1, .rows = 1, .loss = (double)nsm_tensor_item(n->loss) };
     return nsm_error(n->ctx) ? nsm_error(n->ctx) : step(user);
 }
 

@@ -46,6 +46,51 @@ static sequence_batch upload(sequence_task *s, int64_t rows)
     return b;
 }
 
+static bool alike(const sequence_batch *a, const sequence_batch *b)
+{
+    for (int k = 0; k < SEQUENCE_PARTS; k++)
+        if (!a->part[k] != !b->part[k] ||
+            (a->part[k] && memcmp(a->part[k]->dim, b->part[k]->dim, sizeof a->part[k]->dim)))
+            return false;
+    return true;
+}
+
+/* The place of batches of this shape, with this one in it; NULL: too many shapes have one. */
+static sequence_batch *keep(sequence_task *s, const sequence_batch *b)
+{
+    sequence_batch *to = s->kept, *end = s->kept + SEQUENCE_SHAPES;
+    while (to < end && to->rows && !alike(to, b)) to++;
+    if (to == end) return NULL;
+    for (int k = 0; k < SEQUENCE_PARTS; k++) {
+        const nsm_tensor *x = b->part[k];
+        if (x && !to->rows) to->part[k] = nsm_tensor_new(s->ctx, x->type, x->rank, x->dim);
+        if (x && to->part[k]) nsm_tensor_copy(to->part[k], x);
+    }
+    to->rows = b->rows;
+    to->asked = b->asked;
+    return to;
+}
+
+static int pass(void *user)
+{
+    sequence_task *s = user;
+    nsm_tensor *l = s->kind->loss(s, s->now, s->kind->output(s, s->now),
+                                  (float)s->options->label_smoothing);
+    nsm_tape_backward(s->tape, l);
+    return l ? nsm_tensor_copy(s->loss, l) : nsm_tensor_zero(s->loss);
+}
+
+/* Forward and backward; returns the loss.  What a state is carried into stands elsewhere each
+ * time: it is not replayed. */
+static double learn(sequence_task *s, sequence_batch *b)
+{
+    sequence_batch *kept = s->carried || *nsm_replay_why(s->replay) ? NULL : keep(s, b);
+    s->now = kept ? kept : b;
+    if (kept) nsm_replay_run(s->replay, kept - s->kept, pass, s);
+    else pass(s);
+    return (double)nsm_tensor_item(s->loss);
+}
+
 typedef struct { int64_t place, tokens, order; } drawn;
 static int by_length(const void *a, const void *b)
 {
@@ -118,11 +163,8 @@ static int epoch(task *base, int64_t number, epoch_place *at, int (*step)(void *
         nsm_tape_inference(s->tape, false);
         draw_batch(s, global);
         sequence_batch b = upload(s, s->batch);
-        nsm_tensor *l = s->kind->loss(s, &b, s->kind->output(s, &b),
-                                      (float)s->options->label_smoothing);
-        double loss = l ? (double)nsm_tensor_item(l) : 0;
-        if (l && !isfinite(loss)) not_finite(s, &b, global + 1);
-        if (!nsm_error(s->ctx)) nsm_tape_backward(s->tape, l);
+        double loss = nsm_error(s->ctx) ? 0 : learn(s, &b);
+        if (!nsm_error(s->ctx) && !isfinite(loss)) not_finite(s, &b, global + 1);
         nsm_tape_reset(s->tape);
         s->seconds += progress_now() - began;
         if ((code = nsm_error(s->ctx))) break;
@@ -361,7 +403,10 @@ static int set_up(sequence_task *s, const trainer_meta *trained)
     s->base.symbols = s->symbols;
     if (ds && ds->groups && sequence_room(s, &s->by_group, ds->groups, sizeof *s->by_group))
         sequence_room(s, &s->group, s->batch, sizeof *s->group);
-    return nsm_error(s->ctx) || s->kind->make(s) ? nsm_error(s->ctx) : carry_on(s);
+    if (nsm_error(s->ctx) || s->kind->make(s)) return nsm_error(s->ctx);
+    s->loss = nsm_tensor_new(s->ctx, NSM_F32, 0, NULL);
+    s->replay = nsm_replay_new(s->base.module);
+    return carry_on(s);
 }
 
 sequence_task *sequence_task_new(nsm_ctx *ctx, const train_options *options,
@@ -390,6 +435,10 @@ void sequence_task_free(sequence_task *s)
 {
     if (!s) return;
     nsm_tape_free(s->tape);
+    nsm_replay_free(s->replay);
+    nsm_tensor_free(s->loss);
+    for (int i = 0; i < SEQUENCE_SHAPES * SEQUENCE_PARTS; i++)
+        nsm_tensor_free(s->kept[i / SEQUENCE_PARTS].part[i % SEQUENCE_PARTS]);
     nsm_state_free(s->carried);
     if (s->kind && s->kind->clear) s->kind->clear(s);
     nsm_backbone_free(s->model);

@@ -2,9 +2,20 @@
  * of its own. */
 #ifndef TOOLS_SEQUENCE_PARTS_H
 #define TOOLS_SEQUENCE_PARTS_H
+#include "base/replay.h"
 #include "tools/sequence.h"
 
 typedef struct sequence_kind sequence_kind;
+
+/* One batch on the device. */
+enum { SEQUENCE_PARTS = 4, SEQUENCE_SHAPES = 8 };
+typedef struct {
+    union {
+        struct { nsm_tensor *input, *tokens, *target, *more; };
+        nsm_tensor *part[SEQUENCE_PARTS];
+    };
+    int64_t rows, asked;
+} sequence_batch;
 
 struct sequence_task {
     task base;
@@ -16,6 +27,10 @@ struct sequence_task {
     void *own;                     /* of the others: their kind's */
     nsm_state *carried;            /* what the next window takes up; NULL: it begins anew */
     nsm_tape *tape;
+    nsm_replay *replay;            /* of training's passes, which read */
+    sequence_batch *now;           /* this batch, */
+    nsm_tensor *loss;              /* and leave their loss here */
+    sequence_batch kept[SEQUENCE_SHAPES]; /* where batches to replay with stand, by shape */
     int64_t batch, length;         /* rows of a step, most tokens of a row */
     bool training;
     nsm_random draws;              /* of this step, for what a kind adds to its rows */
@@ -35,9 +50,6 @@ struct sequence_task {
 
 /* What was looked at so far: sums of loss and score over what was asked. */
 typedef struct { double loss, score, second; int64_t asked; } sequence_sums;
-
-/* One batch on the tape. */
-typedef struct { nsm_tensor *input, *tokens, *target, *more; int64_t rows, asked; } sequence_batch;
 
 struct sequence_kind {
     const char *metric, *second; /* second: a score beside it, by its name in results; NULL: none */

@@ -38,6 +38,7 @@ jmp_buf nsm_bare_check;
     ck_assert_msg((a) - (b) <= (tolerance) && (b) - (a) <= (tolerance), "%s is not %s within %s", \
                   #a, #b, #tolerance)
 #define ck_assert_mem_eq(a, b, bytes) ck_assert_msg(!memcmp(a, b, bytes), "%s is not %s", #a, #b)
+#define ck_assert_str_eq(a, b) ck_assert_msg(!strcmp(a, b), "%s is \"%s\", not \"%s\"", #a, a, b)
 #define ck_assert_ptr_nonnull(p) ck_assert_msg((p) != NULL, "%s is NULL", #p)
 #define ck_assert_ptr_null(p) ck_assert_msg((p) == NULL, "%s is not NULL", #p)
 #define ck_assert_ptr_eq(a, b) ck_assert_msg((a) == (b), "%s is not %s", #a, #b)

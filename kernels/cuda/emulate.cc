@@ -302,7 +302,7 @@ bool is_pinned(const void *p)
 
 struct nsm_emulated_graph {
     nsm_emulated_work *first, *last;
-    struct own { void *p; own *next; } *memory; /* asked for while captured: there as long as it is */
+    struct own { void *p; own *next; } *memory; /* asked for while captured: freed with it */
 };
 struct nsm_emulated_stream {
     late *first, *last;
@@ -487,7 +487,7 @@ void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)
 
 /* ---- the runtime's calls ---- */
 
-/* Memory of a captured stream is its graph's, and whoever asks finds rubbish in it at every launch. */
+/* Memory of a captured stream is its graph's, and at every launch there is rubbish in it. */
 static cudaError_t malloc_captured(void **p, size_t bytes, cudaStream_t stream)
 {
     nsm_emulated_graph *graph = stream->captured;

@@ -152,10 +152,8 @@ template <class Run> static inline void nsm_emulated_keep(cudaStream_t stream, c
     static_assert(std::is_trivially_destructible<Run>::value, "free() is all that is called");
     struct work { nsm_emulated_work base; Run run; };
     void *room = aligned_alloc(64, (sizeof(work) + 63) / 64 * 64);
-    if (room)
-        nsm_emulated_add(stream, &(new (room) work{
-            { [](const nsm_emulated_work *w) { ((const work *)w)->run(); }, nullptr }, run })->base);
-    else nsm_emulated_add(stream, nullptr);
+    auto call = [](const nsm_emulated_work *w) { ((const work *)w)->run(); };
+    nsm_emulated_add(stream, room ? &(new (room) work{ { call, nullptr }, run })->base : nullptr);
 }
 
 template <class Thread>
