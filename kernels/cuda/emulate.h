@@ -55,6 +55,11 @@ const uint64_t *nsm_emulated_exchange(unsigned mask, uint64_t mine, const char *
 unsigned nsm_emulated_lane(void);
 
 #define __syncthreads() nsm_emulated_barrier(__FILE__, __LINE__)
+[[noreturn]] void nsm_emulated_fail(const char *what);
+
+/* A copy of 16 bytes (from NULL: of zeros) that is made when its thread waits for its copies. */
+void nsm_emulated_copy_late(void *to, const void *from);
+void nsm_emulated_copies_wait(void);
 
 template <class T> static inline uint64_t nsm_emulated_pack(T v)
 {
@@ -98,6 +103,8 @@ static inline unsigned nsm_emulated_ballot(unsigned mask, bool yes, const char *
 
 /* ---- small things ---- */
 template <class T> static inline T __ldg(const T *p) { return *p; }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline void sincosf_pair(float x, float *s, float *c) { *s = sinf(x), *c = cosf(x); }
@@ -145,6 +152,16 @@ template <class... A> static inline void nsm_emulated_check_all(const char *kern
             [](const void *nsm_job) { (*(const decltype(nsm_thread) *)nsm_job)(); }, &nsm_thread); \
     } while (0)
 
+/* With shared memory of a size that the launch says: filled with NaN for each block. */
+enum { NSM_EMULATED_SHARED = 99 << 10 };
+extern char nsm_emulated_shared[NSM_EMULATED_SHARED];
+void nsm_emulated_share(size_t bytes);
+#define NSM_LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...) \
+    do { \
+        nsm_emulated_share(bytes); \
+        NSM_LAUNCH(kernel, grid, block, stream, __VA_ARGS__); \
+    } while (0)
+
 /* ---- the runtime's calls ---- */
 typedef int cudaError_t;
 typedef struct nsm_emulated_event *cudaEvent_t;
@@ -155,6 +172,7 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToHost,
     cudaMemcpyDeviceToDevice
 };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaDeviceProp {
     char name[64];
@@ -187,6 +205,10 @@ static inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int)
 static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *)
 {
     return cudaSuccess;
+}
+template <class F> static inline cudaError_t cudaFuncSetAttribute(F, int, size_t bytes)
+{
+    return bytes <= NSM_EMULATED_SHARED ? cudaSuccess : cudaErrorInvalidValue;
 }
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t e)
