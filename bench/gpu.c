@@ -12,8 +12,9 @@
  *   runs
  *   replay   passes that are recorded and replayed (tests/base/test_replay.c), and what a step
  *   costs so and otherwise
- *   time     the main kernels beside the limits: products beside the fastest product, the others'
- *            bytes that must move beside the bandwidth of a copy, both measured here
+ *   time     the main kernels beside the limits: products and attention beside the fastest product
+ *            of their precision, the others' bytes that must move beside the bandwidth of a copy,
+ *            all measured here
  *
  * The device is NSM_BACKEND's (cuda).  Exit status: 0 all held, 1 not, 2 wrong usage, 77 no
  * device. */
@@ -80,6 +81,7 @@ typedef struct {
     float *x[ARRAYS];
     int64_t n;
     bool small;
+    nsmi_attention attention; /* what run_attention() and run_attention_back() take */
 } timing;
 
 static double seconds(void)
@@ -207,6 +209,55 @@ static void run_window(timing *t)
     t->be->window(t->d, &c, &in, t->x[5], t->x[4], NULL);
 }
 
+/* Sequences of 8192 tokens in heads of `size`, as many as half an array holds. */
+static nsmi_attention attention_of(const timing *t, int64_t size, bool causal)
+{
+    int64_t n = t->small ? 64 : 8192, heads = rows_of(t) * COLUMNS_OF / 2 / n / size,
+            row = heads * size;
+    return (nsmi_attention){ .batch = 1,
+                             .n = n,
+                             .m = n,
+                             .heads = heads,
+                             .groups = heads,
+                             .dk = size,
+                             .dv = size,
+                             .q = { n * row, row, size },
+                             .k = { n * row, row, size },
+                             .v = { n * row, row, size },
+                             .scale = 0.1f,
+                             .causal = causal };
+}
+static void run_attention(timing *t)
+{
+    t->be->attention(t->d, &t->attention, t->x[0], t->x[1], t->x[2], t->x[4] + t->n / 2, t->x[4],
+                     t->x[5]);
+}
+static void run_attention_back(timing *t)
+{
+    const int64_t half = t->n / 2;
+    t->be->attention_back(t->d, &t->attention, t->x[0], t->x[1], t->x[2], t->x[4], t->x[5], t->x[3],
+                          t->x[4] + half, (float[3]){ 0, 0, 0 }, t->x[6], t->x[6] + half,
+                          t->x[5] + half, NULL);
+}
+
+/* Forward has 2 products of n x m x size a head, backward 5, of which causal wants half; backward's
+ * scores are computed twice, which is not counted. */
+static void time_attention(timing *t, const char *precision, double product)
+{
+    for (int k = 0; k < 8; k++) {
+        int64_t size = k & 1 ? 128 : 64;
+        bool causal = k & 2, back = k & 4;
+        const nsmi_attention a = t->attention = attention_of(t, size, causal);
+        double work = (back ? 10.0 : 4.0) * (double)(a.heads * a.n * a.m * size) / (causal ? 2 : 1);
+        if (back) run_attention(t);
+        double rate = work / median_of(t, back ? run_attention_back : run_attention);
+        printf("time: attention%-5s of %lld tokens, heads of %3lld, %-6s in %s: %.3g TFLOP/s, "
+               "%.1f %% of the product's\n",
+               back ? " back" : "", (long long)a.n, (long long)size, causal ? "causal" : "full",
+               precision, rate * 1e-12, 100 * rate / product);
+    }
+}
+
 /* words: numbers that must move, for each of the rows' COLUMNS_OF. */
 static const struct { const char *name; void (*run)(timing *t); double words;
 } timed[] = {
@@ -248,10 +299,12 @@ static int time_all(void)
     printf("time: %s, a copy moves %.3g GB/s%s\n", ctx->dev.isa_name, bandwidth * 1e-9,
            t.small ? " (emulated: these figures say nothing)" : "");
     for (int p = 0; p < NSM_PRECISION_KINDS; p++) {
+        const char *name = nsm_precision_name((nsm_precision)p);
         t.d->precision = (nsm_precision)p;
-        printf("time: product of %lld^3 in %s: %.3g TFLOP/s\n", (long long)side(&t),
-               nsm_precision_name(t.d->precision),
-               2e-12 * edge * edge * edge / median_of(&t, run_product));
+        double rate = 2 * edge * edge * edge / median_of(&t, run_product);
+        printf("time: product of %lld^3 in %s: %.3g TFLOP/s\n", (long long)side(&t), name,
+               rate * 1e-12);
+        time_attention(&t, name, rate);
     }
     t.d->precision = NSM_PRECISION_FLOAT32;
     for (size_t i = 0; i < sizeof timed / sizeof *timed; i++) {

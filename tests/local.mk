@@ -150,6 +150,11 @@ check_PROGRAMS += %D%/kernels/test_backend
 	%D%/kernels/cases_recurrence.c %D%/kernels/cases_memory.c %D%/kernels/cases_pool.c %D%/kernels/cases_images.c
 %C%_kernels_test_backend_LDADD = $(NSM_TEST_LIBS)
 if NSM_EMULATION
+check_PROGRAMS += %D%/kernels/test_mma
+%C%_kernels_test_mma_SOURCES = %D%/kernels/test_mma.cc
+%C%_kernels_test_mma_CPPFLAGS = $(AM_CPPFLAGS) -DNSM_EMULATE
+%C%_kernels_test_mma_CXXFLAGS = $(NSM_CXXFLAGS) -Wno-unused-function
+%C%_kernels_test_mma_LDADD = $(NSM_TEST_LIBS)
 TESTS += %D%/kernels/emulated.sh
 endif
 endif

@@ -1,248 +1,159 @@
-/* kernels/cuda/attend.cu - Scaled dot product attention on sequences, in float32, and rotation by
- * position.
+/* kernels/cuda/attend.cu - Scaled dot product attention on sequences by tiles, on tensor cores.
  *
- * A warp takes a query: its lanes score 32 keys at a time, and a softmax that goes on from tile to
- * tile sums their values, so nothing of n x m is written.  Backward takes a query for dq and a key
- * for dk and dv, each computing the scores again: no atomics.  A warp holds TILE columns of a
- * result; where there are more, it goes over the keys again for each.  What is not used here is the
- * tensor cores.
+ * Dao, "FlashAttention-2", arXiv:2307.08691.  A block takes a head's 64 queries (128 in bf16) and
+ * goes over the keys that any of them sees, 64 at a time: keys and values pass through shared
+ * memory, each asked for while the other is computed with; scores stay in registers, where a
+ * softmax that goes on from tile to tile makes them the weights of the values.  So nothing of n x m
+ * is written, keys are read once a block, and tiles that nobody sees are not read at all.
+ *
+ * What products read is rounded as the device's precision says (attend.h): copies, dense and filled
+ * up to 32, 64 or 128 numbers a head, are written first, so that a tile is copied without a look at
+ * strides, alignment and edges.  Softmax, sums and results are float32.
+ *
+ * Few queries, or heads of more than 128 numbers, go by rows (attend_rows.cu).  Not chosen: keys
+ * shared out over blocks where queries are few and keys many; warp groups' products of sm_90, which
+ * are faster but would need a kernel of their own.
  *
  * Letters as in backend.h: B rows of a batch, H heads, G groups, n queries, m keys; i query, j
  * key. */
-#include "kernels/cuda/rows.h"
+#include "kernels/cuda/attend.h"
 
-/* One query of one head, and which keys it sees. */
-typedef struct { int64_t b, h, i, g, lo, hi, y; const float *q; } query;
+enum { KEYS = 64 }; /* of a tile */
 
-static __device__ __forceinline__ int64_t offset_of(const nsmi_attention &a, int64_t b)
+/* The best score so far of a lane's rows, and its part of their sums. */
+template <int M> struct softmax_rows { float top[M][2], sum[M][2]; };
+
+/* Scores to weights; keep: what the sums until now are multiplied with. */
+template <int M, int N>
+static __device__ __forceinline__ void soften(float (&s)[M][N][4], softmax_rows<M> *r,
+                                              float (&keep)[M][2])
 {
-    return a.offsets ? a.offsets[b] : a.offset;
-}
-
-static __device__ __forceinline__ query query_of(const nsmi_attention &a, const float *q, int64_t b,
-                                                 int64_t h, int64_t i)
-{
-    query r = { b,
-                h,
-                i,
-                h / (a.heads / a.groups),
-                0,
-                nsmi_length(a.keys, b, a.m),
-                ((b * a.n + i) * a.heads + h) * a.dv,
-                q + b * a.q[0] + i * a.q[1] + h * a.q[2] };
-    int64_t at = i + offset_of(a, b);
-    if (a.causal && r.hi > at + 1) r.hi = at + 1;
-    if (a.window && at - a.window + 1 > 0) r.lo = at - a.window + 1;
-    return r;
-}
-
-static __device__ __forceinline__ float score_of(const nsmi_attention &a, const query &r,
-                                                 const float *k, int64_t j)
-{
-    float s = a.scale * dot_of(r.q, k + r.b * a.k[0] + j * a.k[1] + r.g * a.k[2], a.dk);
-    if (a.bias)
-        s += a.bias[r.b * a.bias_stride[0] + r.h * a.bias_stride[1] + r.i * a.bias_stride[2] +
-                    j * a.bias_stride[3]];
-    return s;
-}
-
-/* ---- forward ---- */
-
-static __global__ void attention_kernel(int64_t queries, nsmi_attention a, const float *q,
-                                        const float *k, const float *v, float *y, float *lse)
-{
-    int64_t t = group_number<LANES>();
-    if (t >= queries) return;
-    query r = query_of(a, q, t / a.n / a.heads, t / a.n % a.heads, t % a.n);
-    const float *values = v + r.b * a.v[0] + r.g * a.v[2];
-    for (int64_t first = 0; first < a.dv; first += WIDE) {
-        float top = minus_infinity(), sum = 0, held[HELD];
-        clear(held);
-        for (int64_t j0 = r.lo; j0 < r.hi; j0 += LANES) {
-            int64_t j = j0 + lane_of();
-            float s = j < r.hi ? score_of(a, r, k, j) : minus_infinity(), best = warp_max(s);
-            if (best == minus_infinity()) continue;
-            if (best > top) {
-                float scale = expf(top - best);
-                sum *= scale;
-                for (int x = 0; x < HELD; x++) held[x] *= scale;
-                top = best;
-            }
-            float p = s == minus_infinity() ? 0 : expf(s - top);
-            sum += p;
-            for (int64_t e = j0; e < j0 + LANES && e < r.hi; e++)
-                add_row(held, __shfl_sync(0xffffffffu, p, (int)(e - j0)), values + e * a.v[1],
-                        first, a.dv);
+    UNROLL for (int m = 0; m < M; m++)
+    UNROLL for (int h = 0; h < 2; h++) {
+        float best = r->top[m][h], sum = 0;
+        UNROLL for (int n = 0; n < N; n++)
+            best = fmaxf(best, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
+        for (int o = 1; o < 4; o *= 2) best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, o));
+        const float base = best == minus_infinity() ? 0 : best;
+        keep[m][h] = exp2_of(r->top[m][h] - base);
+        r->top[m][h] = best;
+        UNROLL for (int n = 0; n < N; n++)
+        UNROLL for (int e = 2 * h; e < 2 * h + 2; e++) {
+            s[m][n][e] = exp2_of(s[m][n][e] - base);
+            sum += s[m][n][e];
         }
-        sum = warp_sum(sum);
-        put_row(held, sum > 0 ? 1 / sum : 0, 0, y + r.y, first, a.dv);
-        if (first == 0 && lane_of() == 0) lse[t] = sum > 0 ? top + logf(sum) : 0;
+        r->sum[m][h] = r->sum[m][h] * keep[m][h] + sum;
     }
+}
+
+/* What a block computes with: the copies, of its queries and head. */
+template <class P> struct block_head {
+    int64_t b, h;
+    int first; /* query */
+    const typename P::number *q, *k, *v;
+};
+
+template <class P, int D, int ROWS>
+static __device__ __forceinline__ block_head<P> head_of(const nsmi_attention &a,
+                                                        const typename P::number *q,
+                                                        const typename P::number *k,
+                                                        const typename P::number *v)
+{
+    /* the last queries first: with causal they have most to do */
+    const int64_t tiles = ceil_of(a.n, ROWS), t = blockIdx.x / tiles, b = t / a.heads,
+                  h = t % a.heads, g = b * a.groups + h / (a.heads / a.groups);
+    const int first = (int)(tiles - 1 - blockIdx.x % tiles) * ROWS;
+    return { b, h, first, q + (t * a.n + first) * D, k + g * a.m * D, v + g * a.m * D };
+}
+
+/* Results of a block, and log of the sums. */
+template <class P, int D, int M>
+static __device__ __forceinline__ void finish_rows(const nsmi_attention &a, const block_head<P> &at,
+                                                   softmax_rows<M> r, float (&o)[M][D / 8][4],
+                                                   int row, float *y, float *lse)
+{
+    UNROLL for (int m = 0; m < M; m++)
+    UNROLL for (int h = 0; h < 2; h++) {
+        float sum = r.sum[m][h];
+        for (int x = 1; x < 4; x *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, x);
+        const int i = row + m * 16 + h * 8 + (int)lane_of() / 4;
+        if (lane_of() % 4 == 0 && i < a.n)
+            lse[(at.b * a.heads + at.h) * a.n + i] =
+                sum == 0 ? 0 : (r.top[m][h] + log2f(sum)) / LOG2E;
+        const float scale = sum == 0 ? 0 : 1 / sum;
+        UNROLL for (int n = 0; n < D / 8; n++)
+        UNROLL for (int e = 2 * h; e < 2 * h + 2; e++) o[m][n][e] *= scale;
+    }
+    put_rows<P, D, M>(o, row, (int)a.n, a.dv, 1, 0, y + (at.b * a.n * a.heads + at.h) * a.dv,
+                      a.heads * a.dv);
+}
+
+template <class P, int D, int M, bool BIAS>
+static __global__ void __launch_bounds__(THREADS_OF, M > 1 ? 2 : row_of<P, D>::HELD)
+    attention_tiles_kernel(nsmi_attention a, const typename P::number *packed_q,
+                           const typename P::number *packed_k, const typename P::number *packed_v,
+                           float *y, float *lse)
+{
+    enum { ROWS = BLOCK_ROWS * M, LD = row_of<P, D>::LD };
+    typename P::number *q = shared_tiles<P>(), *k = q + ROWS * LD, *v = k + KEYS * LD;
+    const block_head<P> at = head_of<P, D, ROWS>(a, packed_q, packed_k, packed_v);
+    const sight see = sight_of(a, at.b);
+    const float *bias = bias_of(a, at.b, at.h);
+    const int mine = (int)threadIdx.x / LANES * 16 * M, row = at.first + mine;
+    const int last = min(at.first + ROWS, see.n) - 1, to = min(see.keys, last + see.ahead + 1);
+    int j = max(0, at.first + see.behind + 1);
+    softmax_rows<M> r;
+    float o[M][D / 8][4];
+    clear(o);
+    UNROLL for (int m = 0; m < M; m++)
+    UNROLL for (int h = 0; h < 2; h++) r.top[m][h] = minus_infinity(), r.sum[m][h] = 0;
+    if (j < to) {
+        fetch<P, D, ROWS>(q, at.q, see.n - at.first);
+        fetch<P, D, KEYS>(k, at.k + (int64_t)j * D, see.keys - j);
+    }
+    for (; j < to; j += KEYS) {
+        float s[M][KEYS / 8][4], keep[M][2];
+        uint32_t p[KEYS / P::STEP][M][4];
+        arrive();
+        fetch<P, D, KEYS>(v, at.v + (int64_t)j * D, see.keys - j);
+        product_of_rows<P, D>(s, q + mine * LD, k);
+        finish_scores<BIAS, false>(s, a, see, bias, all_see(see, row, 16 * M, j, KEYS), row, j);
+        soften(s, &r, keep);
+        as_operand<P>(p, s);
+        arrive();
+        if (j + KEYS < to)
+            fetch<P, D, KEYS>(k, at.k + (int64_t)(j + KEYS) * D, see.keys - j - KEYS);
+        add_product<P, D>(o, keep, p, v);
+    }
+    finish_rows<P, D, M>(a, at, r, o, row, y, lse);
+}
+
+template <class P, int D, bool BIAS>
+static void attend_tiles(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
+                         const float *v, float *y, float *lse)
+{
+    enum { M = P::CHUNK == 8 && !BIAS ? 2 : 1, ROWS = BLOCK_ROWS * M };
+    const strided from[] = { queries_of(a, q), keys_of(a, k), values_of(a, v) };
+    const typename P::number *packed[3];
+    size_t bytes = (ROWS + 2 * KEYS) * row_of<P, D>::LD * sizeof(typename P::number);
+    if (!pack<P, D>(d, a->batch, 3, from, packed)) return;
+    LAUNCH_TILES(d, (attention_tiles_kernel<P, D, M, BIAS>),
+                 (unsigned)(ceil_of(a->n, ROWS) * a->heads * a->batch), bytes, *a, packed[0],
+                 packed[1], packed[2], y, lse);
 }
 
 static void attention(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
                       const float *v, float *scratch, float *y, float *lse)
 {
-    int64_t queries = a->batch * a->heads * a->n;
     (void)scratch;
-    if (queries == 0) return;
-    NSM_LAUNCH(attention_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries, *a, q, k,
-               v, y, lse);
-    launched(d);
-}
-
-/* ---- backward ---- */
-
-/* delta [B, H, n] = <y, dy> */
-typedef struct { const float *q, *k, *v, *y, *lse, *dy; float *delta; } given;
-
-static __global__ void attention_delta_kernel(int64_t queries, nsmi_attention a, given f)
-{
-    int64_t t = group_number<LANES>();
-    if (t >= queries) return;
-    query r = query_of(a, f.q, t / a.n / a.heads, t / a.n % a.heads, t % a.n);
-    float delta = dot_warp(f.y + r.y, f.dy + r.y, a.dv);
-    if (lane_of() == 0) f.delta[t] = delta;
-}
-
-/* p of query r and key j, and the gradient of the score. */
-static __device__ __forceinline__ float pair_of(const nsmi_attention &a, const given &f,
-                                                const query &r, int64_t j, float *ds)
-{
-    int64_t t = (r.b * a.heads + r.h) * a.n + r.i;
-    float s = score_of(a, r, f.k, j), p = s == minus_infinity() ? 0 : expf(s - f.lse[t]);
-    *ds = p *
-          (dot_of(f.dy + r.y, f.v + r.b * a.v[0] + j * a.v[1] + r.g * a.v[2], a.dv) - f.delta[t]);
-    return p;
-}
-
-/* A warp a query: dq, and ds where it is wanted. */
-static __global__ void attention_query_kernel(int64_t queries, nsmi_attention a, given f,
-                                              float beta, float *dq, float *ds)
-{
-    int64_t t = group_number<LANES>();
-    if (t >= queries) return;
-    query r = query_of(a, f.q, t / a.n / a.heads, t / a.n % a.heads, t % a.n);
-    for (int64_t first = 0; first == 0 || (dq && first < a.dk); first += WIDE) {
-        float held[HELD];
-        clear(held);
-        for (int64_t j0 = r.lo; j0 < r.hi; j0 += LANES) {
-            float g = 0;
-            int64_t j = j0 + lane_of();
-            if (j < r.hi) pair_of(a, f, r, j, &g);
-            if (ds && first == 0 && j < r.hi) ds[t * a.m + j] = g;
-            for (int64_t e = j0; dq && e < j0 + LANES && e < r.hi; e++)
-                add_row(held, __shfl_sync(0xffffffffu, g, (int)(e - j0)),
-                        f.k + r.b * a.k[0] + e * a.k[1] + r.g * a.k[2], first, a.dk);
-        }
-        if (dq) put_row(held, a.scale, beta, dq + (r.q - f.q), first, a.dk);
-    }
-}
-
-/* A warp a key and group: dk and dv, over the queries that see it. */
-static __global__ void attention_key_kernel(int64_t keys, nsmi_attention a, given f, float beta_k,
-                                            float beta_v, float *dk, float *dv)
-{
-    int64_t t = group_number<LANES>();
-    if (t >= keys) return;
-    int64_t j = t % a.m, g = t / a.m % a.groups, b = t / a.m / a.groups, each = a.heads / a.groups,
-            off = offset_of(a, b), lo = 0, hi = a.n;
-    if (a.causal && j - off > 0) lo = j - off;
-    if (a.window && j + a.window - off < hi) hi = j + a.window - off;
-    if (j >= nsmi_length(a.keys, b, a.m)) hi = 0;
-    int64_t size = a.dk > a.dv ? a.dk : a.dv;
-    for (int64_t first = 0; first < size; first += WIDE) {
-        float held_k[HELD], held_v[HELD];
-        clear(held_k);
-        clear(held_v);
-        for (int64_t h = g * each; h < (g + 1) * each; h++)
-            for (int64_t i0 = lo; i0 < hi; i0 += LANES) {
-                float p = 0, ds = 0;
-                if (i0 + lane_of() < hi)
-                    p = pair_of(a, f, query_of(a, f.q, b, h, i0 + lane_of()), j, &ds);
-                for (int64_t i = i0; i < i0 + LANES && i < hi; i++) {
-                    query r = query_of(a, f.q, b, h, i);
-                    add_row(held_k, __shfl_sync(0xffffffffu, ds, (int)(i - i0)), r.q, first, a.dk);
-                    add_row(held_v, __shfl_sync(0xffffffffu, p, (int)(i - i0)), f.dy + r.y, first,
-                            a.dv);
-                }
-            }
-        if (dk)
-            put_row(held_k, a.scale, beta_k, dk + b * a.k[0] + j * a.k[1] + g * a.k[2], first,
-                    a.dk);
-        if (dv) put_row(held_v, 1, beta_v, dv + b * a.v[0] + j * a.v[1] + g * a.v[2], first, a.dv);
-    }
-}
-
-static void attention_back(nsm_device *d, const nsmi_attention *a, const float *q, const float *k,
-                           const float *v, const float *y, const float *lse, const float *dy,
-                           float *scratch, const float beta[3], float *dq, float *dk, float *dv,
-                           float *ds)
-{
-    int64_t queries = a->batch * a->heads * a->n, keys = a->batch * a->groups * a->m;
-    given f = { q, k, v, y, lse, dy, scratch };
-    if (ds) d->be->zero(d, (size_t)(queries * a->m) * sizeof *ds, ds);
-    if (queries)
-        NSM_LAUNCH(attention_delta_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries,
-                   *a, f);
-    if (queries && (dq || ds))
-        NSM_LAUNCH(attention_query_kernel, groups_of(queries, LANES), BLOCK, stream_of(d), queries,
-                   *a, f, beta[0], dq, ds);
-    if (keys && (dk || dv))
-        NSM_LAUNCH(attention_key_kernel, groups_of(keys, LANES), BLOCK, stream_of(d), keys, *a, f,
-                   beta[1], beta[2], dk, dv);
-    launched(d);
-}
-
-/* ---- rotation by position ---- */
-
-typedef struct {
-    /* units of a row: its pairs, and the columns that stay */
-    int64_t n, cols, heads, size, pairs, units;
-    bool side_by_side;
-    double base;
-    int64_t offset;
-    const int32_t *offsets;
-    float sign;
-} turning_pairs;
-
-static __global__ void rotate_kernel(int64_t items, turning_pairs r, const float *x, float beta,
-                                     float *y)
-{
-    EACH_ITEM(i, items) {
-        int64_t row = i / r.units, unit = i % r.units, at = row * r.cols,
-                turned = r.heads * r.pairs, still = r.size - 2 * r.pairs;
-        if (unit >= turned) {
-            unit -= turned;
-            at += unit < r.heads * still ? unit / still * r.size + 2 * r.pairs + unit % still
-                                         : unit + turned * 2;
-            put(&y[at], beta, x[at]);
-            continue;
-        }
-        int64_t c = unit % r.pairs, other = r.side_by_side ? 1 : r.pairs;
-        double place = (double)(row % r.n + (r.offsets ? r.offsets[row / r.n] : r.offset));
-        double angle = (double)r.sign * place * pow(r.base, -(double)c / (double)r.pairs);
-        float cosine = (float)cos(angle), sine = (float)sin(angle), a, b;
-        at += unit / r.pairs * r.size + (r.side_by_side ? 2 * c : c);
-        a = x[at];
-        b = x[at + other];
-        put(&y[at], beta, a * cosine - b * sine);
-        put(&y[at + other], beta, a * sine + b * cosine);
-    }
-}
-
-static void rotate(nsm_device *d, int64_t batch, int64_t n, int64_t cols, int64_t heads,
-                   int64_t size, int64_t pairs, bool side_by_side, double base, int64_t offset,
-                   const int32_t *offsets, float sign, const float *x, float beta, float *y)
-{
-    turning_pairs r = { n,    cols,   heads,   size, pairs, cols - heads * pairs, side_by_side,
-                        base, offset, offsets, sign };
-    FOR_ITEMS(d, rotate_kernel, batch * n * r.units, r, x, beta, y);
+    if (a->batch * a->heads * a->n == 0) return;
+    if (!fits_tiles(a)) nsmi_cuda_attend_rows(d, a, q, k, v, y, lse);
+    else WITH_ROUNDING(d, a, a->bias, (attend_tiles<P, D, BIAS>(d, a, q, k, v, y, lse)));
 }
 
 void nsmi_cuda_attend(nsm_backend *be)
 {
     be->attention = attention;
-    be->attention_back = attention_back;
-    be->rotate = rotate;
+    nsmi_cuda_attend_back(be);
+    nsmi_cuda_attend_rotate(be);
 }

@@ -17,6 +17,8 @@
 #define NSMI_SHARED
 #include <cuda_runtime.h>
 #define NSM_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#define NSM_LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...) \
+    kernel<<<grid, block, bytes, stream>>>(__VA_ARGS__)
 #endif
 #define NSMI_DEVICE __host__ __device__
 #include "kernels/backend.h"

@@ -23,6 +23,7 @@
 #endif
 
 nsm_emulated_thread nsm_emulated_now;
+alignas(128) char nsm_emulated_shared[NSM_EMULATED_SHARED];
 
 namespace {
 
@@ -226,6 +227,23 @@ void wait(state how, const char *file, int line)
     set_thread(me);
 }
 
+/* ---- shared memory of a size that the launch says, and copies into it ---- */
+
+enum { MOST_COPIES = 96 };
+struct small_copy { void *to; const void *from; };
+small_copy copies[MOST_THREADS][MOST_COPIES]; /* what each thread has yet to make */
+int copies_of[MOST_THREADS];
+size_t shared_bytes; /* of the launch that runs */
+
+void open_shared(void)
+{
+    memset(copies_of, 0, sizeof copies_of);
+    if (!shared_bytes) return;
+    UNPOISON(nsm_emulated_shared, NSM_EMULATED_SHARED);
+    memset(nsm_emulated_shared, 0xff, shared_bytes);
+    POISON(nsm_emulated_shared + shared_bytes, NSM_EMULATED_SHARED - shared_bytes);
+}
+
 /* ---- device memory ---- */
 
 enum : size_t { ROOM = (size_t)1 << 38, REDZONE = 128, MUCH = 4 << 20, CLASSES = 64 * 4 };
@@ -344,6 +362,7 @@ void run_block(void)
     live = count;
     first = queued = 0;
     memset(warps, 0, sizeof warps);
+    open_shared();
     int from = (int)below((unsigned)count), down = (int)below(2);
     for (int k = 0; k < count; k++) {
         int t = (from + (down ? count - k : k)) % count;
@@ -371,6 +390,7 @@ extern "C" void nsm_emulated_enter(void)
     for (;;) {
         int stack = threads[running].stack;
         body(what);
+        if (copies_of[running]) nsm_emulated_fail("a thread ends before its copies");
         threads[running].now = ENDED;
         live--;
         if (queued && threads[queue[first]].now == NEW) {
@@ -418,6 +438,25 @@ const uint64_t *nsm_emulated_exchange(unsigned mask, uint64_t mine, const char *
     return w->slot[threads[me].turn];
 }
 
+void nsm_emulated_fail(const char *why) { fail(why, __FILE__, __LINE__); }
+
+void nsm_emulated_copy_late(void *to, const void *from)
+{
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) nsm_emulated_fail("a copy is not aligned");
+    if (copies_of[running] == MOST_COPIES) nsm_emulated_fail("copies that nobody waits for");
+    copies[running][copies_of[running]++] = small_copy{ to, from };
+}
+
+void nsm_emulated_copies_wait(void)
+{
+    for (int i = 0; i < copies_of[running]; i++) {
+        const small_copy *c = &copies[running][i];
+        if (c->from) memcpy(c->to, c->from, 16);
+        else memset(c->to, 0, 16);
+    }
+    copies_of[running] = 0;
+}
+
 void nsm_emulated_argument(const void *p, const char *kernel)
 {
     if (!p || on_device(p) || p == device + used) return;
@@ -451,10 +490,12 @@ static void not_captured(cudaStream_t s, const char *what)
     if (nsm_emulated_capturing(s)) fail(what, __FILE__, __LINE__);
 }
 
-void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)(const void *),
-                      const void *job)
+void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, size_t shared,
+                      void (*thread)(const void *), const void *job)
 {
     turn_of now;
+    if (shared > NSM_EMULATED_SHARED) fail("too much shared memory", __FILE__, __LINE__);
+    shared_bytes = shared;
     catch_up(stream, ALL);
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     if (!blocks || block.x * block.y * block.z == 0 || block.x * block.y * block.z > MOST_THREADS ||
@@ -738,6 +779,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 #include "kernels/cuda/gather.cu"
 #include "kernels/cuda/attention.cu"
 #include "kernels/cuda/attend.cu"
+#include "kernels/cuda/attend_back.cu"
+#include "kernels/cuda/attend_rows.cu"
 #include "kernels/cuda/conv1d.cu"
 #include "kernels/cuda/recurrence.cu"
 #include "kernels/cuda/scan.cu"

@@ -61,6 +61,11 @@ const uint64_t *nsm_emulated_exchange(unsigned mask, uint64_t mine, const char *
 unsigned nsm_emulated_lane(void);
 
 #define __syncthreads() nsm_emulated_barrier(__FILE__, __LINE__)
+[[noreturn]] void nsm_emulated_fail(const char *what);
+
+/* A copy of 16 bytes (from NULL: of zeros) that is made when its thread waits for its copies. */
+void nsm_emulated_copy_late(void *to, const void *from);
+void nsm_emulated_copies_wait(void);
 
 template <class T> static inline uint64_t nsm_emulated_pack(T v)
 {
@@ -104,6 +109,8 @@ static inline unsigned nsm_emulated_ballot(unsigned mask, bool yes, const char *
 
 /* ---- small things ---- */
 template <class T> static inline T __ldg(const T *p) { return *p; }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline void sincosf_pair(float x, float *s, float *c) { *s = sinf(x), *c = cosf(x); }
@@ -126,8 +133,9 @@ static inline unsigned long long atomicMin(unsigned long long *p, unsigned long 
 
 /* ---- launching ---- */
 typedef struct nsm_emulated_stream *cudaStream_t;
-void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, void (*thread)(const void *what),
-                      const void *what);
+/* shared: bytes of shared memory that the launch asks for. */
+void nsm_emulated_run(cudaStream_t stream, dim3 grid, dim3 block, size_t shared,
+                      void (*thread)(const void *what), const void *what);
 void nsm_emulated_argument(const void *p, const char *kernel);
 
 template <class T> static inline void nsm_emulated_check(const char *kernel, const T &v)
@@ -157,14 +165,14 @@ template <class Run> static inline void nsm_emulated_keep(cudaStream_t stream, c
 }
 
 template <class Thread>
-static inline void nsm_emulated_launch(cudaStream_t stream, dim3 grid, dim3 block,
+static inline void nsm_emulated_launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared,
                                        const Thread &thread)
 {
     auto call = [](const void *job) { (*(const Thread *)job)(); };
     if (nsm_emulated_capturing(stream))
-        nsm_emulated_keep(stream,
-                          [=] { nsm_emulated_run(stream, grid, block, call, &thread); });
-    else nsm_emulated_run(stream, grid, block, call, &thread);
+        nsm_emulated_keep(
+            stream, [=] { nsm_emulated_run(stream, grid, block, shared, call, &thread); });
+    else nsm_emulated_run(stream, grid, block, shared, call, &thread);
 }
 
 template <class... A> static inline void nsm_emulated_check_all(const char *kernel, const A &...v)
@@ -173,10 +181,16 @@ template <class... A> static inline void nsm_emulated_check_all(const char *kern
 }
 
 #define NSM_LAUNCH(kernel, grid, block, stream, ...) \
+    NSM_LAUNCH_SHARED(kernel, grid, block, 0, stream, __VA_ARGS__)
+
+/* With shared memory of a size that the launch says: filled with NaN for each block. */
+enum { NSM_EMULATED_SHARED = 99 << 10 };
+extern char nsm_emulated_shared[NSM_EMULATED_SHARED];
+#define NSM_LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...) \
     do { \
         nsm_emulated_check_all(#kernel, __VA_ARGS__); \
         auto nsm_given = std::make_tuple(__VA_ARGS__); \
-        nsm_emulated_launch(stream, grid, block, [=] { \
+        nsm_emulated_launch(stream, grid, block, bytes, [=] { \
             std::apply([&](const auto &...nsm_each) { kernel(nsm_each...); }, nsm_given); \
         }); \
     } while (0)
@@ -192,6 +206,7 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToHost,
     cudaMemcpyDeviceToDevice
 };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaDeviceProp {
     char name[64];
@@ -231,6 +246,10 @@ static inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int)
 static inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *)
 {
     return cudaSuccess;
+}
+template <class F> static inline cudaError_t cudaFuncSetAttribute(F, int, size_t bytes)
+{
+    return bytes <= NSM_EMULATED_SHARED ? cudaSuccess : cudaErrorInvalidValue;
 }
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t e)

@@ -11,7 +11,7 @@
  * Where there is no GPU (emulate.h), multiply() is a plain loop behind the same interface, which
  * reads what tensor cores read.
  * Letters: C [m, n] = alpha op(A) [m, k] op(B) [k, n] + beta C, `batch` times. */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/mma.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,11 +40,9 @@ void nsmi_cuda_products_close(nsm_device *d) { (void)d; }
 /* Number i of an operand, as a tensor core takes it. */
 static __device__ float operand(nsm_precision how, const void *x, int64_t i)
 {
-    if (how == NSM_PRECISION_BF16)
-        return __int_as_float((int)((unsigned)((const uint16_t *)x)[i] << 16));
+    if (how == NSM_PRECISION_BF16) return float_of_bf16(((const uint16_t *)x)[i]);
     float v = ((const float *)x)[i];
-    if (how == NSM_PRECISION_FLOAT32 || !isfinite(v)) return v;
-    return __int_as_float((int)(((unsigned)__float_as_int(v) + 0x1000u) & ~0x1fffu));
+    return how == NSM_PRECISION_TF32 ? nearest_tf32(v) : v;
 }
 
 /* Sum: double where an operand is not rounded, so that float32 has no order of its own. */
@@ -294,14 +292,6 @@ static __global__ void scale_kernel(int64_t items, product p)
     put(p.c + t / (p.m * p.n) * p.sc + t / p.n % p.m * p.ldc + t % p.n, p.beta, 0);
 }
 
-/* The nearest bf16, of two as near the even one; a NaN stays one. */
-static __device__ __forceinline__ uint64_t nearest_bf16(float x)
-{
-    unsigned bits = (unsigned)__float_as_int(x);
-    if (x != x) return bits >> 16 | 0x40u;
-    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-}
-
 /* A batch of matrices of float, and how their copies in bf16 are laid out. */
 typedef struct {
     const float *x;
@@ -318,7 +308,7 @@ static __global__ void round_kernel(int64_t items, operands o, uint64_t *y)
         const float *x = o.x + row / o.rows * o.stride + row % o.rows * o.ld;
         uint64_t four = 0;
         for (int k = 0; k < PACK && col + k < o.cols; k++)
-            four |= nearest_bf16(x[col + k]) << 16 * k;
+            four |= (uint64_t)nearest_bf16(x[col + k]) << 16 * k;
         y[i] = four;
     }
 }

@@ -7,21 +7,28 @@ typedef struct {
     int64_t batch, n, m, heads, groups, dk, dv;
     bool causal;
     int64_t window, offset;
-    bool keys, offsets, bias; /* given by row; a bias by head and key */
+    bool keys, offsets; /* given by row */
+    int bias;           /* 1 by head and key, 2 by query, too */
 } shape;
 
 static const shape shapes[] = {
-    { 1, 1, 1, 1, 1, 1, 1, false, 0, 0, false, false, false },
-    { 2, 5, 7, 2, 1, 3, 4, true, 0, 2, true, false, true },
-    { 1, 3, 300, 4, 2, 20, 17, true, 0, 297, false, false, true },   /* few queries */
-    { 3, 1, 40, 2, 2, 16, 16, true, 9, 0, true, true, false },
-    { 1, 100, 100, 2, 2, 64, 64, true, 0, 0, false, false, false },  /* several blocks */
-    { 2, 203, 397, 4, 2, 33, 48, false, 0, 0, true, false, true },
-    { 2, 203, 397, 4, 1, 33, 48, true, 50, 190, true, true, false },
-    { 1, 420, 420, 1, 1, 8, 100, true, 130, 0, false, false, false },
-    { 1, 130, 210, 1, 1, 600, 1030, true, 0, 80, false, false, false }, /* smaller blocks */
+    { 1, 1, 1, 1, 1, 1, 1, false, 0, 0, false, false, 0 },
+    { 2, 5, 7, 2, 1, 3, 4, true, 0, 2, true, false, 1 },
+    { 1, 3, 300, 4, 2, 20, 17, true, 0, 297, false, false, 1 },      /* few queries */
+    { 3, 1, 40, 2, 2, 16, 16, true, 9, 0, true, true, 0 },
+    { 1, 16, 3, 1, 1, 3, 20, false, 0, 0, false, false, 0 },         /* a tile, mostly empty */
+    { 1, 64, 64, 2, 1, 32, 32, true, 0, 0, false, false, 2 },        /* and full */
+    { 2, 40, 45, 1, 1, 20, 3, true, 0, -25, true, false, 2 },        /* some see no key */
+    { 1, 100, 100, 2, 2, 64, 64, true, 0, 0, false, false, 0 },      /* several blocks */
+    { 1, 150, 140, 1, 1, 64, 20, false, 20, 0, false, false, 0 },    /* tiles behind and ahead */
+    { 1, 130, 200, 2, 1, 128, 128, true, 0, 65, true, false, 0 },
+    { 1, 66, 131, 2, 2, 70, 128, true, 90, 60, false, false, 2 },
+    { 2, 203, 397, 4, 2, 33, 48, false, 0, 0, true, false, 1 },
+    { 2, 203, 397, 4, 1, 33, 48, true, 50, 190, true, true, 0 },
+    { 1, 420, 420, 1, 1, 8, 100, true, 130, 0, false, false, 0 },
+    { 1, 130, 210, 1, 1, 600, 1030, true, 0, 80, false, false, 0 },  /* smaller blocks */
 };
-enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+enum { SHAPES = sizeof shapes / sizeof shapes[0], ROUNDED_FROM = 4, ROUNDED_TO = 11 };
 
 typedef struct {
     nsmi_attention a;
@@ -51,7 +58,7 @@ static problem problem_new(kernels *k, const shape *s)
     p.k = reals_random(k, s->batch * s->m * key, -2, 2);
     p.v = reals_random(k, s->batch * s->m * v, -1, 1);
     p.dy = reals_random(k, s->batch * s->n * s->heads * s->dv, -1, 1);
-    p.bias = reals_random(k, s->heads * s->m, -1, 1);
+    p.bias = reals_random(k, s->heads * (s->bias == 2 ? s->n : 1) * s->m, -1, 1);
     p.keys = ints_random(k, s->batch, s->m / 2, s->m + 1);
     p.offsets = ints_random(k, s->batch, -2, s->m);
     for (int64_t i = 0; i < p.bias.n; i += 5) p.bias.h[i] = -INFINITY;
@@ -60,7 +67,8 @@ static problem problem_new(kernels *k, const shape *s)
     if (s->offsets) p.a.offsets = p.offsets.d;
     if (s->bias) {
         p.a.bias = p.bias.d;
-        p.a.bias_stride[1] = s->m;
+        p.a.bias_stride[1] = s->bias == 2 ? s->n * s->m : s->m;
+        p.a.bias_stride[2] = s->bias == 2 ? s->m : 0;
         p.a.bias_stride[3] = 1;
     }
     p.y = reals_blank(k, p.dy.n);
@@ -81,7 +89,8 @@ static double weights_of(const problem *p, const shape *s, int64_t b, int64_t h,
     for (int64_t j = 0; j < s->m; j++) {
         const float *key = p->k.h + b * p->a.k[0] + j * p->a.k[1] + g * p->a.k[2];
         bool seen = j < keys && (!s->causal || j <= at) && (!s->window || j > at - s->window);
-        w[j] = s->bias ? (double)p->bias.h[h * s->m + j] : 0;
+        w[j] = s->bias ? (double)p->bias.h[h * p->a.bias_stride[1] + i * p->a.bias_stride[2] + j]
+                       : 0;
         for (int64_t e = 0; e < s->dk; e++)
             w[j] += (double)p->a.scale * (double)q[e] * (double)key[e];
         if (!seen) w[j] = -INFINITY;
@@ -90,6 +99,13 @@ static double weights_of(const problem *p, const shape *s, int64_t b, int64_t h,
     for (int64_t j = 0; j < s->m; j++) sum += w[j] = isinf(w[j]) ? 0 : exp(w[j] - top);
     for (int64_t j = 0; j < s->m && sum > 0; j++) w[j] /= sum;
     return sum > 0 ? top + log(sum) : 0;
+}
+
+/* What may be lost where products read rounded operands: TF32 has 11 bits, bf16 8. */
+static double within(const kernels *k, double float32)
+{
+    static const double times[] = { 1, 300, 2400 };
+    return float32 * times[k->d->precision];
 }
 
 static void forward(kernels *k, const problem *p, const shape *s)
@@ -105,8 +121,8 @@ static void forward(kernels *k, const problem *p, const shape *s)
                     w[j] * (double)p->v.h[b * p->a.v[0] + j * p->a.v[1] + g * p->a.v[2] + e];
     }
     k->be->attention(k->d, &p->a, p->q.d, p->k.d, p->v.d, p->scratch.d, p->y.d, p->lse.d);
-    result(k, "attention", p->y, y, 3e-6);
-    result(k, "attention: lse", p->lse, lse, 3e-6);
+    result(k, "attention", p->y, y, within(k, 3e-6));
+    result(k, "attention: lse", p->lse, lse, within(k, 3e-6));
 }
 
 static void backward(kernels *k, const problem *p, const shape *s, float beta)
@@ -157,10 +173,10 @@ static void backward(kernels *k, const problem *p, const shape *s, float beta)
     k->be->attention_back(k->d, &p->a, p->q.d, p->k.d, p->v.d, p->y.d, p->lse.d, p->dy.d,
                           p->scratch.d, (float[]){ beta, beta, beta }, dq.d, dk.d, dv.d,
                           beta != 0 ? ds.d : NULL);
-    result(k, "attention_back: dq", dq, wq, 1e-5);
-    result(k, "attention_back: dk", dk, wk, 1e-5);
-    result(k, "attention_back: dv", dv, wv, 1e-5);
-    if (beta != 0) result(k, "attention_back: ds", ds, ws, 1e-5);
+    result(k, "attention_back: dq", dq, wq, within(k, 1e-5));
+    result(k, "attention_back: dk", dk, wk, within(k, 1e-5));
+    result(k, "attention_back: dv", dv, wv, within(k, 1e-5));
+    if (beta != 0) result(k, "attention_back: ds", ds, ws, within(k, 1e-5));
 }
 
 void case_attention(kernels *k)
@@ -171,6 +187,16 @@ void case_attention(kernels *k)
         backward(k, &p, &shapes[i], 0);
         backward(k, &p, &shapes[i], 0.5f);
     }
+    for (int how = NSM_PRECISION_FLOAT32 + 1; k->be->precisions && how < NSM_PRECISION_KINDS;
+         how++) {
+        k->d->precision = (nsm_precision)how;
+        for (int i = ROUNDED_FROM; i < ROUNDED_TO; i++) {
+            problem p = problem_new(k, &shapes[i]);
+            forward(k, &p, &shapes[i]);
+            backward(k, &p, &shapes[i], 0.5f);
+        }
+    }
+    k->d->precision = NSM_PRECISION_FLOAT32;
 }
 
 static void rotate(kernels *k, int64_t batch, int64_t n, int64_t cols, int64_t heads, int64_t size,
