@@ -1,6 +1,7 @@
 /* bench/gnn.h - How fast graph networks train, beside what the machine can do.  Not installed. */
 #ifndef NSM_BENCH_GNN_H
 #define NSM_BENCH_GNN_H
+#include "base/replay.h"
 #include "graph/gnn.h"
 
 /* Start from zero, set what you need: a field left 0 takes the value in ( ). */
@@ -44,6 +45,7 @@ nsm_graph *bench_graph(nsm_ctx *ctx, int64_t nodes, int64_t edges, uint64_t seed
 
 /* ---- limits of the machine, measured ---- */
 int bench_rising(const void *a, const void *b); /* of doubles, for qsort() */
+int bench_warm(const nsm_replay *r);            /* runs before those that count */
 double bench_seconds(void);
 double bench_triad_gbs(int threads);                             /* a = b + s c, 12 bytes a place */
 /* random rows read and summed, 4 cols bytes each */

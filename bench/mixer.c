@@ -8,15 +8,22 @@
 
 enum { STEPS = 32 }; /* of a run of decoding */
 
-static void once(nsm_tape *tape, nsm_mixer *m, nsm_tensor *x, const bench_mixer_config *c,
-                 nsm_state *s)
+typedef struct {
+    const bench_mixer_config *config;
+    nsm_tape *tape;
+    nsm_mixer *mixer;
+    nsm_tensor *x;
+    nsm_state *state; /* of decoding; NULL: a whole sequence is read */
+} job;
+
+static int pass(void *user)
 {
-    if (c->decode) {
-        for (int i = 0; i < STEPS; i++) nsm_mixer_step(tape, m, x, s);
-        return;
-    }
-    nsm_tensor *y = nsm_mixer_forward(tape, m, x, NULL, NULL);
-    if (c->train) nsm_tape_backward(tape, nsm_mean(tape, nsm_square(tape, y), NSM_ALL, false));
+    job *j = user;
+    for (int i = 0; i < STEPS && j->state; i++) nsm_mixer_step(j->tape, j->mixer, j->x, j->state);
+    nsm_tensor *y = j->state ? NULL : nsm_mixer_forward(j->tape, j->mixer, j->x, NULL, NULL);
+    if (y && j->config->train)
+        nsm_tape_backward(j->tape, nsm_mean(j->tape, nsm_square(j->tape, y), NSM_ALL, false));
+    return nsm_error(j->mixer->module.ctx);
 }
 
 /* What a step stands on: so many tokens seen. */
@@ -31,21 +38,23 @@ static nsm_state *prefilled(nsm_tape *tape, nsm_mixer *m, const bench_mixer_conf
     return s;
 }
 
-static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_tape *tape,
-                   nsm_tensor *x, bench_mixer_result *r)
+static int measure(nsm_ctx *ctx, job *j, bench_mixer_result *r)
 {
+    const bench_mixer_config *c = j->config;
     double *ms = nsmi_malloc(ctx, (size_t)c->runs * sizeof *ms);
-    nsm_tape_inference(tape, !c->train);
-    nsm_state *s = c->decode ? prefilled(tape, m, c) : NULL;
-    for (int run = -1; ms && run < c->runs && !nsmi_failed(ctx); run++) {
-        nsm_init_normal(x, 0, 1);
-        nsm_module_zero_grad(&m->module);
-        nsm_tensor_zero_grad(x);
+    nsm_replay *replay = nsm_replay_new(&j->mixer->module);
+    nsm_tape_inference(j->tape, !c->train);
+    if (c->decode) j->state = prefilled(j->tape, j->mixer, c);
+    for (int run = -bench_warm(replay); ms && run < c->runs && !nsmi_failed(ctx); run++) {
+        nsm_init_normal(j->x, 0, 1);
+        nsm_module_zero_grad(&j->mixer->module);
+        nsm_tensor_zero_grad(j->x);
         double began = bench_seconds();
-        once(tape, m, x, c, s);
+        if (j->state) pass(j); /* which stands elsewhere each time */
+        else nsm_replay_run(replay, 0, pass, j);
         ctx->dev.be->sync(&ctx->dev);
         if (run >= 0) ms[run] = 1e3 * (bench_seconds() - began) / (c->decode ? STEPS : 1);
-        nsm_tape_reset(tape);
+        nsm_tape_reset(j->tape);
     }
     if (ms && !nsmi_failed(ctx)) {
         qsort(ms, (size_t)c->runs, sizeof *ms, bench_rising);
@@ -53,10 +62,11 @@ static int measure(nsm_ctx *ctx, const bench_mixer_config *c, nsm_mixer *m, nsm_
                                    .ms_min = ms[0],
                                    .peak_mib = bench_peak_mib(),
                                    .threads = nsm_ctx_threads(ctx),
-                                   .parameters = nsm_module_count(&m->module),
-                                   .state_bytes = s ? nsm_state_bytes(s) : 0 };
+                                   .parameters = nsm_module_count(&j->mixer->module),
+                                   .state_bytes = j->state ? nsm_state_bytes(j->state) : 0 };
     }
-    nsm_state_free(s);
+    nsm_state_free(j->state);
+    nsm_replay_free(replay);
     free(ms);
     return nsm_error(ctx);
 }
@@ -76,7 +86,7 @@ int bench_mixer(nsm_ctx *ctx, const bench_mixer_config *config, bench_mixer_resu
                              : nsm_tensor_new(ctx, NSM_F32, 3,
                                               (int64_t[]){ c.batch, c.tokens, c.width });
     if (x) x->needs_grad = true;
-    if (!nsmi_failed(ctx)) measure(ctx, &c, m, tape, x, result);
+    if (!nsmi_failed(ctx)) measure(ctx, &(job){ &c, tape, m, x, NULL }, result);
     nsm_tensor_free(x);
     nsm_tape_free(tape);
     nsm_mixer_free(m);
