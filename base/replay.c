@@ -64,7 +64,10 @@ nsm_replay *nsm_replay_new(nsm_module *module)
     nsm_replay *r = nsmi_calloc(module->ctx, 1, sizeof *r);
     if (!r) return NULL;
     r->ctx = module->ctx;
-    r->why = r->ctx->dev.be->record ? "" : "the backend would save nothing by it";
+    const char *wanted = getenv("NSM_REPLAY");
+    r->why = !r->ctx->dev.be->record          ? "the backend would save nothing by it"
+             : wanted && !strcmp(wanted, "0") ? "NSM_REPLAY is 0"
+                                              : "";
     r->pool = nsmi_blocks_new(r->ctx);
     collect(r, module);
     if (!nsmi_failed(r->ctx)) return r;

@@ -20,8 +20,8 @@
  * on the host.  The pass may draw random numbers and leave gradients in the module's parameters.
  *
  * The first runs of a shape call the pass, and it is watched.  One that copies from or to the host,
- * or that goes on asking for memory, is called every time: nsm_replay_why() says so.  On the CPU
- * a pass is called every time. */
+ * or that goes on asking for memory, is called every time: nsm_replay_why() says so.  On the CPU,
+ * or with NSM_REPLAY=0 in the environment, a pass is called every time. */
 #ifndef NSM_REPLAY_H
 #define NSM_REPLAY_H
 #include "base/module.h"

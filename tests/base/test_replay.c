@@ -108,6 +108,12 @@ START_TEST(passes)
     same_story(&x, r, true); /* two shapes, by turns */
     ck_assert_int_eq(same_story(&x, r, true), replays(ctx) ? RUNS : 0);
     nsm_replay_free(r);
+    setenv("NSM_REPLAY", "0", 1);
+    r = nsm_replay_new(&x.m);
+    ck_assert_int_eq(same_story(&x, r, false), 0);
+    ck_assert_msg(*nsm_replay_why(r), "NSM_REPLAY=0 is not heard");
+    unsetenv("NSM_REPLAY");
+    nsm_replay_free(r);
     model_free(&x);
     nsm_ctx_free(ctx);
 }
