@@ -783,6 +783,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 #include "kernels/cuda/attend_rows.cu"
 #include "kernels/cuda/conv1d.cu"
 #include "kernels/cuda/recurrence.cu"
+#include "kernels/cuda/recurrence_back.cu"
 #include "kernels/cuda/scan.cu"
 #include "kernels/cuda/rnn.cu"
 #include "kernels/cuda/memory.cu"
