@@ -28,8 +28,8 @@ NSM_CUDA_SOURCES = %D%/cuda/backend.cu %D%/cuda/copy.cu %D%/cuda/replay.cu %D%/c
 	%D%/cuda/optimizer.cu %D%/cuda/sparse.cu %D%/cuda/gather.cu %D%/cuda/attention.cu %D%/cuda/attend.cu \
 	%D%/cuda/attend_back.cu %D%/cuda/attend_rows.cu %D%/cuda/conv1d.cu \
 	%D%/cuda/recurrence.cu %D%/cuda/recurrence_back.cu %D%/cuda/scan.cu %D%/cuda/rnn.cu \
-	%D%/cuda/memory.cu %D%/cuda/slots.cu %D%/cuda/pool.cu %D%/cuda/conv2d.cu %D%/cuda/image.cu
-NSM_CUDA_INCLUDES = %D%/cuda/cuda.h %D%/cuda/mma.h %D%/cuda/attend.h %D%/cuda/chunk.h %D%/cuda/recurrence.h %D%/cuda/functions.h %D%/cuda/rows.h %D%/cuda/emulate.h
+	%D%/cuda/memory.cu %D%/cuda/slots.cu %D%/cuda/slots_back.cu %D%/cuda/pool.cu %D%/cuda/conv2d.cu %D%/cuda/image.cu
+NSM_CUDA_INCLUDES = %D%/cuda/cuda.h %D%/cuda/mma.h %D%/cuda/attend.h %D%/cuda/chunk.h %D%/cuda/recurrence.h %D%/cuda/slots.h %D%/cuda/functions.h %D%/cuda/rows.h %D%/cuda/emulate.h
 EXTRA_DIST += $(NSM_CUDA_SOURCES) $(NSM_CUDA_INCLUDES) %D%/cuda/emulate.cc %D%/cuda/nvcc
 if HAVE_CUDA
 NSM_CUDA_OBJECTS = $(NSM_CUDA_SOURCES:.cu=.lo)

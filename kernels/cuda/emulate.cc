@@ -788,6 +788,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 #include "kernels/cuda/rnn.cu"
 #include "kernels/cuda/memory.cu"
 #include "kernels/cuda/slots.cu"
+#include "kernels/cuda/slots_back.cu"
 #include "kernels/cuda/pool.cu"
 #include "kernels/cuda/conv2d.cu"
 #include "kernels/cuda/image.cu"
