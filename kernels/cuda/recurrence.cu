@@ -479,23 +479,7 @@ static void prepare_solving(nsm_device *d, const recurrence_work *w)
         nsmi_recurrence_solve(d, w->s, w->t, false, w->v, w->y);
         return;
     }
-    nsmi_recurrence_read(d, reading{ w->s,
-                                     r->dk,
-                                     r->dv,
-                                     w->a,
-                                     w->k,
-                                     w->w,
-                                     false,
-                                     true,
-                                     true,
-                                     false,
-                                     NULL,
-                                     {},
-                                     NULL,
-                                     0,
-                                     w->v,
-                                     0,
-                                     w->y });
+    nsmi_recurrence_read(d, read_of_scores(w, w->a, w->k, true, false, w->v, 0, w->y));
     nsmi_recurrence_solve(d, w->s, w->t, false, own_view(w, w->y, r->dv), w->y);
 }
 
@@ -523,23 +507,8 @@ void nsmi_recurrence_read_out(nsm_device *d, const recurrence_work *w, const flo
                                      r->before, false, w->in.bonus, base, states, 0,
                                      written_by_keys(w), 0, o });
     if (w->pairs)
-        nsmi_recurrence_read(d, reading{ w->s,
-                                         r->dk,
-                                         r->dv,
-                                         w->q,
-                                         w->b,
-                                         w->w,
-                                         false,
-                                         false,
-                                         false,
-                                         false,
-                                         NULL,
-                                         {},
-                                         NULL,
-                                         0,
-                                         own_view(w, w->y, r->dv),
-                                         1,
-                                         o });
+        nsmi_recurrence_read(d, read_of_scores(w, w->q, w->b, false, false,
+                                               own_view(w, w->y, r->dv), 1, o));
 }
 
 static void carry_forward(nsm_device *d, const recurrence_work *w, float *states, float *s1)

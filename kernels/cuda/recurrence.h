@@ -94,6 +94,17 @@ static inline heads_view written_by_keys(const recurrence_work *w)
     return w->solves && !w->pairs ? own_view(w, w->y, w->r.dv) : w->v;
 }
 
+/* out = beta out + A value, or A' value, of a read that has nothing to do with a state; A the
+ * scores of x and y.  early: strictly before. */
+static inline reading read_of_scores(const recurrence_work *w, heads_view x, heads_view y,
+                                     bool early, bool turned, heads_view value, float beta,
+                                     float *out)
+{
+    reading k = { w->s,  w->r.dk, w->r.dv, x,    y, w->w,  false, early, early,
+                  turned, NULL,   {},      NULL, 0, value, beta,  out };
+    return k;
+}
+
 /* ---- kernels/cuda/recurrence.cu ---- */
 NSMI_SHARED void nsmi_recurrence_carry(nsm_device *d, carrying k);
 NSMI_SHARED void nsmi_recurrence_read(nsm_device *d, const reading &k);

@@ -294,23 +294,7 @@ static void prepare_solving_back(nsm_device *d, const backing *k, const float *s
                states, r->dk, r->dv, w->y);
     nsmi_recurrence_solve(d, w->s, w->t, true, own_view(w, w->pairs ? w->b_out : w->k_out, r->dk),
                           k->back_x);
-    nsmi_recurrence_read(d, reading{ w->s,
-                                     r->dk,
-                                     r->dv,
-                                     w->q,
-                                     w->b,
-                                     w->w,
-                                     false,
-                                     false,
-                                     false,
-                                     true,
-                                     NULL,
-                                     {},
-                                     NULL,
-                                     0,
-                                     dout,
-                                     0,
-                                     k->de });
+    nsmi_recurrence_read(d, read_of_scores(w, w->q, w->b, false, true, dout, 0, k->de));
     nsmi_recurrence_solve(d, w->s, w->t, true, own_view(w, k->de, r->dv), k->de);
 }
 
@@ -369,23 +353,8 @@ static void values_back(nsm_device *d, const backing *k, heads_view dout)
                                      r->before, true, w->in.bonus, base, k->dstates, 1, dout, 0,
                                      k->f.dv });
     if (w->pairs)
-        nsmi_recurrence_read(d, reading{ w->s,
-                                         r->dk,
-                                         r->dv,
-                                         w->a,
-                                         w->k,
-                                         w->w,
-                                         false,
-                                         true,
-                                         true,
-                                         true,
-                                         NULL,
-                                         {},
-                                         NULL,
-                                         0,
-                                         own_view(w, k->de, r->dv),
-                                         1,
-                                         k->f.dv });
+        nsmi_recurrence_read(d, read_of_scores(w, w->a, w->k, true, true,
+                                               own_view(w, k->de, r->dv), 1, k->f.dv));
 }
 
 static void decays_back(nsm_device *d, const backing *k, const float *states)
