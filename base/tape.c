@@ -177,7 +177,7 @@ nsm_tensor *nsm_tape_constant(nsm_tape *t, nsm_type type, int rank, const int64_
 {
     size_t bytes;
     nsm_tensor *x = bare(t, "nsm_tape_constant", type, rank, dim, &bytes);
-    if (x) nsmi_constant(t->ctx, bytes, host, x->data);
+    if (x && host) nsmi_constant(t->ctx, bytes, host, x->data);
     return x;
 }
 
